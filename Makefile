@@ -1,0 +1,41 @@
+# make demo | test | check | benchmark | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check benchmark clean
+
+demo: .venv/installed
+	$(BIN)/morphax run josephson/waveforms
+	$(BIN)/morphax run josephson/forecast
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+benchmark: .venv/installed-benchmark
+	$(BIN)/python benchmarks/josephson.py
+
+clean:
+	rm -rf .venv runs
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "morphax needs Python 3.11 or newer; say which: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+.venv/installed-benchmark: .venv/installed
+	$(PIP) --editable '.[benchmark]'
+	@touch $@

@@ -1,0 +1,72 @@
+"""Refusals of bad arguments: one line that names the argument, its value and what is allowed.
+
+Values are looked at only where they are known: inside `jax.jit`, `jax.vmap` or `jax.grad` an array has no values yet
+and only its shape is checked.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers of `value` can be looked at now (they cannot while JAX traces)."""
+    return not isinstance(value, Tracer)
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse an array with NaN or infinity and say where the first one sits."""
+    if not is_concrete(value):
+        return
+    array = np.asarray(value)
+    bad = np.argwhere(~np.isfinite(array))
+    if bad.size:
+        where = tuple(int(i) for i in bad[0])
+        place = f"{name}[{', '.join(map(str, where))}]" if where else name
+        raise ValueError(
+            f"{place} is {array[where]}; {name} must be finite ({len(bad)} of {array.size} values are not)"
+        )
+
+
+def check_range(
+    name: str, value: Any, *, low: float | None = None, high: float | None = None, open_low: bool = False
+) -> None:
+    """Refuse an array with a value outside [low, high] (or ]low, high] with `open_low`)."""
+    check_finite(name, value)
+    if not is_concrete(value):
+        return
+    array = np.asarray(value)
+    wrong = np.zeros(array.shape, bool)
+    if low is not None:
+        wrong |= (array <= low) if open_low else (array < low)
+    if high is not None:
+        wrong |= array > high
+    if wrong.any():
+        lower = "" if low is None else f"{'>' if open_low else '>='} {low:g}"
+        upper = "" if high is None else f"<= {high:g}"
+        allowed = " and ".join(part for part in (lower, upper) if part)
+        raise ValueError(f"{name} is {array[wrong].flat[0]}; it must be {allowed}")
+
+
+def check_shape(name: str, value: Any, shape: Sequence[int | None]) -> None:
+    """Refuse an array whose shape is not `shape` (None: any length)."""
+    actual = tuple(np.shape(value))
+    if len(actual) != len(shape) or any(want not in (None, have) for have, want in zip(actual, shape, strict=True)):
+        allowed = "(" + ", ".join("any" if n is None else str(n) for n in shape) + (",)" if len(shape) == 1 else ")")
+        raise ValueError(f"{name} has shape {actual}; it must be {allowed}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse a value that is not one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def check_count(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Refuse anything but a whole number in [low, high]."""
+    allowed = f">= {low}" if high is None else f"from {low} to {high}"
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number {allowed}")

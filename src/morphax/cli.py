@@ -1,0 +1,227 @@
+"""The command line: list, show, run, report. Thin: no physics, no numbers."""
+
+import argparse
+import difflib
+import hashlib
+import inspect
+import json
+import math
+import shutil
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from rich.console import Console
+from rich.table import Table
+
+import morphax
+from morphax.experiments import all_experiments
+from morphax.lab.experiment import BaseConfig, Experiment
+from morphax.lab.report import claim_texts
+from morphax.lab.run_folder import RunFolder, UsageError, open_run
+
+OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `morphax`; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+    try:
+        return options.action(options, out, err)
+    except KeyboardInterrupt:
+        again = " ".join(["morphax", *(sys.argv[1:] if arguments is None else arguments)])
+        err.print(f"\nstopped; finished pieces are kept. Resume with: {again}", markup=False, soft_wrap=True)
+        return INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        else:
+            err.print(f"morphax: {_one_line(error)}", markup=False, soft_wrap=True)
+        return BAD_ARGUMENT if isinstance(error, UsageError) else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="morphax", description="Simulate, train and judge physical neural networks.")
+    parser.add_argument("--version", action="version", version=f"morphax {morphax.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(action=action)
+        return sub
+
+    command("list", _list, "every experiment, one line each")
+    show = command("show", _show, "an experiment's configuration and claims")
+    show.add_argument("name", metavar="NAME")
+    run = command("run", _run, "run an experiment, or resume it")
+    run.add_argument("name", metavar="NAME")
+    run.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
+    run.add_argument("--seeds", metavar="N", help="number of independent repetitions")
+    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: below runs/)")
+    run.add_argument("--fresh", action="store_true", help="discard what the run folder holds and start anew")
+    run.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
+    report = command("report", _report, "make claims, figures and report anew from a run folder")
+    report.add_argument("dir", type=Path, metavar="DIR")
+    return parser
+
+
+def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
+    table = Table.grid(padding=(0, 2))
+    for name, experiment in all_experiments().items():
+        table.add_row(name, experiment.summary())
+    out.print(table)
+    return OK
+
+
+def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
+    experiment = _find(options.name)
+    out.print(f"[bold]{experiment.name}[/bold]")
+    out.print(inspect.getdoc(experiment), markup=False)
+    out.print("\n[bold]configuration[/bold] (--set KEY=VALUE)")
+    table = Table("", "default", "allowed", "meaning", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    schema = experiment.Config.model_json_schema()["properties"]
+    for key, value in experiment.Config().model_dump().items():
+        entry = schema[key]
+        default = f"{_plain(value)} {entry.get('unit', '')}".strip()
+        if key in experiment.quick:
+            default += f" (quick: {_plain(experiment.quick[key])})"
+        table.add_row(key, default, _allowed(entry), entry["description"])
+    out.print(table)
+    out.print("\n[bold]claims[/bold]")
+    claims = Table("", "paper or baseline", "source", box=None, pad_edge=False)
+    for claim in experiment.claims:
+        paper = "computed alongside" if callable(claim.paper) else "—" if claim.paper is None else f"{claim.paper:g}"
+        tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
+        claims.add_row(claim.claim, f"{claim.relation} {paper}{tolerance}", claim.source)
+    out.print(claims)
+    return OK
+
+
+def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
+    experiment = _find(options.name)()
+    changes = dict(_assignment(text, experiment.Config) for text in options.set)
+    if options.seeds is not None:
+        if "seeds" not in experiment.Config.model_fields:
+            raise UsageError(f"seeds is {options.seeds}, but {experiment.name} has no repetitions")
+        changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
+    config = _configure(experiment, (experiment.quick if options.quick else {}) | changes)
+    path = options.out or _default_folder(experiment.name, options.quick, changes)
+    if options.fresh:
+        _discard(path)
+    folder = RunFolder(path, experiment, config, quick=options.quick)
+    if folder.complete:
+        err.print(f"{experiment.name} has run before; shown as stored (--fresh runs it anew)", markup=False)
+    verdicts = folder.execute(console=err)
+    _print_verdicts(experiment.name, verdicts, folder, out)
+    return CLAIM_NOT_MET if options.check and any(claim["met"] is False for claim in verdicts) else OK
+
+
+def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
+    folder = open_run(options.dir, all_experiments())
+    if not (folder.path / "result.nc").exists():
+        raise UsageError(f"dir is {str(folder.path)!r}, whose run has not finished; resume it first")
+    _print_verdicts(folder.experiment.name, folder.publish(), folder, out)
+    return OK
+
+
+def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder, out: Console) -> None:
+    table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
+    colours = {"met": "green", "not met": "bold red", "reported": "dim"}
+    for claim in verdicts:
+        texts = claim_texts(claim)
+        colour = colours[texts["verdict"]]
+        table.add_row(claim["claim"], texts["expected"], texts["here"], f"[{colour}]{texts['verdict']}[/{colour}]")
+    out.print(table)
+    out.print(f"report: {folder.path / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _find(name: str) -> type[Experiment]:
+    experiments = all_experiments()
+    if name not in experiments:
+        raise UsageError(f"experiment is {name!r}; {_nearest(name, experiments)} (morphax list shows all)")
+    return experiments[name]
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(choices)}"
+
+
+def _assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set is {text!r}; it must be KEY=VALUE")
+    if key not in config.model_fields:
+        raise UsageError(f"--set {key} is unknown; {_nearest(key, config.model_fields)}")
+    if _takes_several(config.model_fields[key].annotation) and not value.startswith("["):
+        value = f"[{value}]"
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def _takes_several(annotation: Any) -> bool:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_takes_several(part) for part in typing.get_args(annotation))
+    return typing.get_origin(annotation) in (tuple, list)
+
+
+def _configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
+    try:
+        return experiment.Config(**values)
+    except pydantic.ValidationError as error:
+        raise UsageError("; ".join(_problem(entry) for entry in error.errors())) from error
+
+
+def _problem(entry: Any) -> str:
+    message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    name = ".".join(map(str, entry["loc"]))
+    return f"{name} is {entry['input']!r}; {message}" if name else message
+
+
+def _default_folder(name: str, quick: bool, changes: dict[str, Any]) -> Path:
+    """One folder for each way of asking, so that the same command finds its own run again."""
+    slug = "quick" if quick else "full"
+    if changes:
+        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
+        slug += f"-{digest}"
+    return Path("runs") / name / slug
+
+
+def _discard(path: Path) -> None:
+    """Remove a run folder; anything that is no run is left for `RunFolder` to refuse."""
+    if (path / "config.json").exists() and ((path / "environment.json").exists() or len(list(path.iterdir())) == 1):
+        shutil.rmtree(path)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
+
+
+def _allowed(entry: dict[str, Any]) -> str:
+    parts = [option for option in entry.get("anyOf", [entry]) if option.get("type") != "null"]
+    texts = []
+    for part in parts:
+        if "enum" in part:
+            texts.append(" | ".join(map(str, part["enum"])))
+            continue
+        signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+        limits = [f"{sign} {part[key]:g}" for key, sign in signs.items() if part.get(key, math.inf) != math.inf]
+        texts.append(" and ".join(limits) or {"array": "list"}.get(part.get("type", ""), part.get("type", "")))
+    return " or ".join(texts)
+
+
+def _plain(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return text.replace("[", r"\[")

@@ -1,0 +1,89 @@
+"""What the experiments with the Josephson mixer share: its numbers, and reservoirs judged on many seeds at once."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field, field_validator
+
+from morphax.lab.experiment import BaseConfig, parameter
+from morphax.learning.readout import Readout
+from morphax.substrates.josephson import JosephsonMixer
+from morphax.units import MHz, ns, us
+
+Ridge = Annotated[float, Field(ge=0)] | Literal["cross-validate"]
+
+
+class ReservoirConfig(BaseConfig):
+    """Seeds, sizes and readout: what every reservoir experiment has."""
+
+    seeds: int = parameter(10, "independent repetitions", ge=1, le=1000)
+    train_points: int = parameter(1000, "training points", ge=16)
+    test_points: int = parameter(1000, "test points", ge=16)
+    noise: float = parameter(0.0, "standard deviation of Gaussian noise on every reading", ge=0)
+    bias: bool = parameter(False, "whether the readout learns a constant (Eq. 2 has none)")
+    ridge: Ridge = parameter(0.0, "readout: 0 pseudo-inverse, a relative strength, or cross-validate")
+
+    @property
+    def readout(self) -> dict[str, Any]:
+        """The keyword arguments of `fit_readout`."""
+        return {"ridge": self.ridge, "bias": self.bias}
+
+
+class MixerConfig(ReservoirConfig):
+    """The two-mode mixer with working parameters; see `JosephsonMixer.two_mode`."""
+
+    coupling: float = parameter(2.0, "conversion rate g / 2 pi", unit="MHz", ge=0)
+    damping_rate: tuple[float, ...] = parameter((17.0, 21.0), "dissipation of each mode", unit="rad/us", min_length=1)
+    drive_amplitude: float = parameter(2.77, "drive amplitude at an input of 1", unit="sqrt(rad/us)", gt=0)
+    interval: float = parameter(100.0, "how long an input is held", unit="ns", gt=0)
+    levels: int = parameter(8, "levels per mode", ge=2, le=64)
+    method: Literal["auto", "coherent", "fock"] = parameter("auto", "closed form, or master equation")
+    shots: int | None = parameter(None, "measurement shots per reading; null: exact populations", ge=1)
+
+    @field_validator("damping_rate")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if min(value) < 0:
+            raise ValueError("every rate must be >= 0")
+        return value
+
+    def mixer(self, **changes: Any) -> JosephsonMixer:
+        """The mixer of this configuration; `changes` are arguments of `JosephsonMixer`, in its units."""
+        arguments: dict[str, Any] = {
+            "coupling": self.coupling * MHz,
+            "damping_rate": jnp.array(self.damping_rate) / us,
+            "drive_amplitude": self.drive_amplitude / us**0.5,
+            "interval": self.interval * ns,
+            "levels": self.levels,
+            "method": self.method,
+            "shots": self.shots,
+        }
+        return JosephsonMixer(**(arguments | changes))
+
+
+def over_seeds(one: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray, seeds: int) -> Any:
+    """`one(key)` for many keys in one compiled call; results as NumPy arrays with the seed as first axis."""
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(key, seeds)))
+
+
+def answers_of_first(
+    train: Float[Array, "train neurons"],
+    targets: Float[Array, "train outputs"],
+    test: Float[Array, "test neurons"],
+    sizes: tuple[int, ...],
+    fit: Callable[..., Readout],
+) -> Float[Array, "sizes test outputs"]:
+    """Test outputs when only the first n neurons are measured, for every n in `sizes`, in one compiled solve.
+
+    Neurons beyond the first n read zero; a pseudo-inverse or ridge readout then gives them no weight.
+    """
+    read = jnp.arange(train.shape[1]) < jnp.array(sizes)[:, None]
+
+    def answer(mask: Array) -> Array:
+        return fit(train * mask, targets)(test * mask)
+
+    return jax.lax.map(answer, read)

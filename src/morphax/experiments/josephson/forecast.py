@@ -1,0 +1,218 @@
+"""The everyday job: forecast a series of numbers."""
+
+import csv
+import io
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, PRNGKeyArray
+from matplotlib.figure import Figure
+from pydantic import model_validator
+
+from morphax.experiments.josephson._mixer import MixerConfig, Ridge, over_seeds
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE
+from morphax.lab.progress import Progress
+from morphax.learning.metrics import rmse
+from morphax.learning.readout import Reading, fit_readout, read_task
+from morphax.substrates.software import EchoStateNetwork
+from morphax.tasks.base import Task
+from morphax.tasks.series import Scaling, forecast, read_series, sunspots
+
+MODELS = {
+    "mixer": ("Josephson mixer", BLUE),
+    "persistence": ("persistence", GREY),
+    "autoregression": ("linear autoregression", GREEN),
+    "echo-state": ("echo-state network", ORANGE),
+}
+VALIDATION_FRACTION = 0.25
+"""Part of the training points, at their end, on which a reservoir's time scale is chosen before the final fit."""
+
+
+class Forecast(Experiment):
+    """Ours: forecast any series from a CSV file, against persistence, autoregression and an echo-state network.
+
+    Default: the yearly sunspot number 1700-2008 (NOAA National Geophysical Data Center, public domain), one year
+    ahead. For your own: --set csv=FILE --set column=NAME --set horizon=H. The series is split in time order and scaled
+    by its training part. Inputs are shifted into [0, 1] because populations cannot tell a drive from its negative.
+    Time scales of both reservoirs and the order of the autoregression are chosen on the end of the training part.
+    """
+
+    class Config(MixerConfig):
+        csv: str | None = parameter(None, "CSV file with the series; null: yearly sunspot numbers")
+        column: str | None = parameter(None, "its column; null: the last one that holds numbers")
+        horizon: int = parameter(1, "how many points ahead", ge=1)
+        train_fraction: float = parameter(0.67, "part of the series that is known to the fit", gt=0, lt=1)
+        washout: int = parameter(20, "first points that enter no fit", ge=0)
+        measured: int = parameter(36, "measured states of the mixer", ge=1)
+        neurons: int = parameter(100, "neurons of the echo-state network", ge=1)
+        largest_order: int = parameter(20, "largest order of the autoregression that is tried", ge=1)
+        peak_photons: float = parameter(2.0, "peak photon number on the training points", gt=0)
+        dissipations: tuple[float, ...] = parameter((0.1, 0.2, 0.5, 1.0, 2.0), "tried factors on damping_rate")
+        leak_rates: tuple[float, ...] = parameter((0.2, 0.5, 1.0), "tried leak rates of the echo-state network")
+        noise: float = parameter(1e-4, "standard deviation of Gaussian noise on every population", ge=0)
+        bias: bool = parameter(True, "whether the readout learns a constant")
+        ridge: Ridge = parameter("cross-validate", "readout: 0, a relative strength, or cross-validate")
+        train_points: int = parameter(0, "unused: the series and train_fraction decide", ge=0, le=0)
+        test_points: int = parameter(0, "unused: the series and train_fraction decide", ge=0, le=0)
+
+        def series(self) -> tuple[str, Float[np.ndarray, " time"], Float[np.ndarray, " time"]]:
+            """Name, time of each point, and values."""
+            if self.csv is None:
+                years, values = sunspots()
+                return "yearly sunspot number", years.astype(float), values
+            name, values = read_series(self.csv, self.column)
+            return name, np.arange(len(values), dtype=float), values
+
+        @model_validator(mode="after")
+        def _series_can_be_used(self) -> "Forecast.Config":
+            if self.csv is None and self.column is not None:
+                raise ValueError("column is given but csv is not; name the file too: --set csv=FILE")
+            forecast(self.series()[2], self.horizon, train_fraction=self.train_fraction, washout=self.washout)
+            return self
+
+    name = "josephson/forecast"
+    quick = {"seeds": 3}
+    claims = tuple(
+        Claim(
+            f"test error of the mixer against {MODELS[other][0]}, same run (NRMSE)",
+            lambda d, other=other: d.nrmse.sel(model=other).mean(),
+            lambda d: d.nrmse.sel(model="mixer").mean(),
+            "at most",
+            0.0,
+            f"{MODELS[other][0]}, same split and same readout training",
+        )
+        for other in ("persistence", "autoregression", "echo-state")
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        name, times, values = config.series()
+        task, scaling = forecast(values, config.horizon, train_fraction=config.train_fraction, washout=config.washout)
+        drives = eqx.tree_at(lambda t: (t.train_inputs, t.test_inputs), task, replace_fn=lambda x: (1 + x) / 2)
+
+        def mixer(factor: Array, key: PRNGKeyArray) -> Reading:
+            substrate = config.mixer(damping_rate=factor * config.mixer().damping_rate, measured=config.measured)
+            substrate = substrate.with_peak_photons(drives.train_inputs, config.peak_photons)
+            return read_task(substrate, drives, noise=config.noise, key=key)
+
+        def network(leak_rate: Array, key: PRNGKeyArray) -> Reading:
+            substrate = EchoStateNetwork.random(config.neurons, leak_rate=leak_rate, key=key)
+            return read_task(substrate, task)
+
+        def autoregression(order: Array, key: PRNGKeyArray) -> Reading:
+            return lagged(task, config.largest_order, order)
+
+        def persistence(_: Array, key: PRNGKeyArray) -> Reading:
+            return lagged(task, 1, jnp.array(1))
+
+        candidates = {
+            "mixer": (mixer, config.dissipations),
+            "persistence": (persistence, (1,)),
+            "autoregression": (autoregression, tuple(range(1, config.largest_order + 1))),
+            "echo-state": (network, config.leak_rates),
+        }
+        work = {
+            model: lambda m=model, read=read, values=values: self._model(config, m, read, values, task, key)
+            for model, (read, values) in candidates.items()
+        }
+        scaled = xr.concat(progress.pieces(work), xr.Variable("model", list(candidates)))
+        return _in_own_units(scaled, name, times[-len(task.test_targets) :], task, scaling)
+
+    def _model(
+        self,
+        config: Config,
+        model: str,
+        read: Callable[[Array, PRNGKeyArray], Reading],
+        candidates: tuple[float, ...],
+        task: Task,
+        key: PRNGKeyArray,
+    ) -> xr.Dataset:
+        """Test outputs for every seed, with the candidate that does best on the end of the training part."""
+        targets = task.train_targets[task.washout :]
+        held = max(round(VALIDATION_FRACTION * len(targets)), 1)
+
+        def outputs_of(candidate: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+            reading = read(candidate, key)
+            if model == "persistence":
+                return jnp.zeros(()), reading.test
+            trial = fit_readout(reading.train[:-held], targets[:-held], **config.readout)
+            final = fit_readout(reading.train, targets, **config.readout)
+            return rmse(trial(reading.train[-held:]), targets[-held:]), final(reading.test)
+
+        def one(key: PRNGKeyArray) -> tuple[Array, Array]:
+            values = jnp.array(candidates)
+            errors, outputs = jax.lax.map(lambda value: outputs_of(value, key), values)
+            best = jnp.argmin(errors)
+            return outputs[best, :, 0], values[best]
+
+        prediction, chosen = over_seeds(one, key, config.seeds)
+        return xr.Dataset(
+            {"prediction": (("seed", "time"), prediction), "chosen": ("seed", chosen.astype(float))},
+            {"seed": np.arange(config.seeds)},
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(9, 6.5))
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        name = dataset.observed.attrs["long_name"]
+        top.plot(dataset.time, dataset.observed, color="black", linewidth=1.6, label="observed")
+        for model, (label, colour) in MODELS.items():
+            part = dataset.prediction.sel(model=model)
+            mean, error = part.mean("seed"), float(dataset.nrmse.sel(model=model).mean())
+            if model != "persistence":
+                top.plot(dataset.time, mean, color=colour, linewidth=1.2, label=label)
+            bottom.plot(
+                dataset.time, mean - dataset.observed, color=colour, linewidth=1, label=f"{label}: NRMSE {error:.3f}"
+            )
+        top.set(ylabel=name, title="test period (mean of the seeds)")
+        bottom.set(ylabel="forecast - observed", xlabel="time")
+        for axis in (top, bottom):
+            axis.legend(fontsize="small", ncols=2, loc="upper left")
+            low, high = axis.get_ylim()
+            axis.set_ylim(low, high + 0.25 * (high - low))
+        return {"forecast": figure}
+
+    def exports(self, dataset: xr.Dataset) -> dict[str, str]:
+        """`predictions.csv`: time, observed value, and each model's forecast (mean of the seeds)."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        models = [str(model) for model in dataset.model.values]
+        table.writerow(["time", "observed", *models])
+        means = dataset.prediction.mean("seed")
+        for index, time in enumerate(dataset.time.values):
+            table.writerow(
+                [f"{time:g}", *(f"{v:.6g}" for v in (dataset.observed.values[index], *means[:, index].values))]
+            )
+        return {"predictions.csv": text.getvalue()}
+
+
+def lagged(task: Task, lags: int, order: Array) -> Reading:
+    """What a linear autoregression reads: the latest `order` inputs, newest first, zeros behind them up to `lags`."""
+    inputs = jnp.concatenate([task.train_inputs, task.test_inputs])
+    ages = jnp.arange(lags)
+    # Before the first point the series is taken to stand still.
+    read = inputs[jnp.maximum(jnp.arange(inputs.size)[:, None] - ages, 0)] * (ages < order)
+    split = task.train_inputs.size
+    return Reading(read[task.washout : split], read[split:])
+
+
+def _in_own_units(scaled: xr.Dataset, name: str, times: np.ndarray, task: Task, scaling: Scaling) -> xr.Dataset:
+    """Forecasts and errors in the unit of the series."""
+    values = np.asarray(scaling.from_unit(task.test_targets[:, 0]))
+    observed = xr.DataArray(values, {"time": times}, ("time",), attrs={"long_name": name})
+    predicted = scaled.prediction.copy(data=np.asarray(scaling.from_unit(jnp.asarray(scaled.prediction.values))))
+    predicted = predicted.assign_coords(time=times).assign_attrs(long_name=f"forecast of the {name}")
+    error = np.sqrt(((predicted - observed) ** 2).mean("time"))
+    return xr.Dataset(
+        {
+            "observed": observed,
+            "prediction": predicted,
+            "rmse": error.assign_attrs(long_name=f"root mean square error of the {name}"),
+            "nrmse": (error / observed.std("time")).assign_attrs(units="1", long_name="rmse / standard deviation"),
+            "chosen": scaled.chosen.assign_attrs(long_name="dissipation factor, order or leak rate that was chosen"),
+        }
+    )

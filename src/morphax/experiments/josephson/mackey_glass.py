@@ -1,0 +1,210 @@
+"""Fig. 5: how far into the future of a chaotic series?"""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.progress import Progress
+from morphax.learning.readout import answer, read_task
+from morphax.tasks.chaos import mackey_glass
+
+PORTS = ("separate", "joint")
+
+
+class MackeyGlass(Experiment):
+    """Fig. 5: error of predicting the Mackey-Glass series against the delay, for several dissipations and couplings.
+
+    Every trend of the paper is a claim under stated conditions: port, and noise on the readings. Drives are scaled to
+    the same peak photon number everywhere, so that what changes is memory and mixing, not population.
+    """
+
+    class Config(MixerConfig):
+        bias: bool = parameter(True, "whether the readout learns a constant")
+        seeds: int = parameter(10, "independent repetitions", ge=1, le=1000)
+        largest_delay: int = parameter(100, "predicted are 1, 2, ... this many points ahead", ge=2)
+        dissipations: tuple[float, ...] = parameter(
+            (1.0, 2.0, math.pi, 2 * math.pi, 4 * math.pi), "factors on damping_rate (2 pi: as printed)", min_length=2
+        )
+        couplings: tuple[float, ...] = parameter((0.25, 0.5, 1.0, 2.0, 4.0), "g / 2 pi", unit="MHz", min_length=2)
+        noises: tuple[float, ...] = parameter((0.0, 1e-6), "noise on every reading (replaces noise)", min_length=1)
+        peak_photons: float = parameter(2.0, "peak photon number of the fuller mode", gt=0)
+        measured: int = parameter(16, "measured states", ge=1)
+        sample_interval: float = parameter(1.0, "time of the series between two points", gt=0)
+        washout: int = parameter(100, "training points that enter no fit", ge=0)
+
+    name = "josephson/mackey-glass"
+    quick = {"seeds": 2, "train_points": 500, "test_points": 500}
+
+    claims = (
+        Claim(
+            "error grows with the delay: mean log10 error at 100 less that at 1",
+            0.0,
+            lambda d: base(d).isel(delay=-1).mean() - base(d).isel(delay=0).mean(),
+            "at least",
+            0.0,
+            "Sec. IV B, Fig. 5b",
+        ),
+        Claim(
+            "error saturates: rise over the last half of the delays, per rise over the first",
+            0.5,
+            lambda d: saturation(base(d)),
+            "at most",
+            0.0,
+            "Sec. IV B",
+        ),
+        *(
+            Claim(
+                f"more dissipation, more error ({port} port{'s' * (port == 'separate')}, noise {noise:g})",
+                0.0,
+                lambda d, port=port, noise=noise: trend(d, "dissipation", port, noise),
+                "at least",
+                0.0,
+                "Sec. IV B, Fig. 5b",
+            )
+            for port, noise in itertools.product(PORTS, (0.0, 1e-6))
+        ),
+        *(
+            Claim(
+                f"less coupling, more error ({port} port{'s' * (port == 'separate')}, noise {noise:g})",
+                0.0,
+                lambda d, port=port, noise=noise: trend(d, "coupling", port, noise),
+                "at least",
+                0.0,
+                "Sec. IV B, Fig. 5c",
+            )
+            for port, noise in itertools.product(PORTS, (0.0, 1e-6))
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        sweeps = {
+            "dissipation": [(config.coupling, factor) for factor in config.dissipations],
+            "coupling": [(coupling, 1.0) for coupling in config.couplings],
+        }
+        work = {
+            f"{sweep}, {port} port": lambda s=sweep, p=port, points=points: self._sweep(config, s, p, points, key)
+            for sweep, points in sweeps.items()
+            for port in PORTS
+        }
+        parts = progress.pieces(work)
+        ports = xr.Variable("port", list(PORTS))
+        joined = [
+            xr.concat(parts[i : i + 2], ports, data_vars="all", coords="minimal", compat="equals") for i in (0, 2)
+        ]
+        series = np.asarray(self._task(config, 1, jax.random.split(key, config.seeds)[0]).test_inputs)
+        return xr.merge([*joined, xr.Dataset({"series": ("point", series, {"units": "1"})})])
+
+    def _task(self, config: Config, largest_delay: int, key: PRNGKeyArray):
+        return mackey_glass(
+            tuple(range(1, largest_delay + 1)),
+            config.train_points,
+            config.test_points,
+            sample_interval=config.sample_interval,
+            washout=config.washout,
+            key=jax.random.split(key)[0],
+        )
+
+    def _sweep(
+        self, config: Config, sweep: str, port: str, points: list[tuple[float, float]], key: PRNGKeyArray
+    ) -> xr.Dataset:
+        def one(key: PRNGKeyArray, coupling: jax.Array, factor: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+            task = self._task(config, config.largest_delay, key)
+            rates = config.mixer().damping_rate * factor
+            scaled = coupling * config.mixer(coupling=1e-3 * 2 * math.pi).coupling
+            mixer = config.mixer(coupling=scaled, damping_rate=rates, port=port, measured=config.measured)
+            mixer = mixer.with_peak_photons(jnp.concatenate([task.train_inputs, task.test_inputs]), config.peak_photons)
+            reading = read_task(mixer, task, noise=noise, key=jax.random.split(key)[1])
+            outputs, _ = answer(reading, task, **config.readout)
+            error = jnp.abs(outputs - task.test_targets)
+            deviation = jnp.std(task.test_targets, axis=0)
+            smallest = jnp.finfo(error.dtype).eps
+            return {
+                "log_error": jnp.mean(jnp.log10(jnp.maximum(error, smallest)), axis=0),
+                "nrmse": jnp.sqrt(jnp.mean(error**2, axis=0)) / deviation,
+            }
+
+        couplings, factors = map(jnp.array, zip(*points, strict=True))
+        noises = jnp.array(config.noises)
+
+        def all_points(key: PRNGKeyArray) -> dict[str, jax.Array]:
+            over_noise = jax.vmap(one, in_axes=(None, None, None, 0))
+            return jax.lax.map(lambda point: over_noise(key, point[0], point[1], noises), (couplings, factors))
+
+        result = over_seeds(all_points, key, config.seeds)
+        values = config.dissipations if sweep == "dissipation" else config.couplings
+        meaning = "factor on the damping rates" if sweep == "dissipation" else "g / 2 pi in MHz"
+        dims = ("seed", sweep, "noise", "delay")
+        return xr.Dataset(
+            {
+                f"log_error_{sweep}": (dims, result["log_error"], {"units": "1", "long_name": "mean log10 |error|"}),
+                f"nrmse_{sweep}": (dims, result["nrmse"], {"units": "1"}),
+            },
+            {
+                "seed": np.arange(config.seeds),
+                sweep: (sweep, list(values), {"long_name": meaning}),
+                "noise": list(config.noises),
+                "delay": ("delay", np.arange(1, config.largest_delay + 1), {"units": "points"}),
+            },
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(10, 9))
+        grid = figure.add_gridspec(3, 2, height_ratios=(0.6, 1, 1))
+        top = figure.add_subplot(grid[0, :])
+        points, delay = np.arange(200), 20
+        top.plot(points, dataset.series[:200], color=BLUE, label="input")
+        top.plot(points, dataset.series[delay : delay + 200], color=RED, label=f"target, delay {delay}")
+        top.set(title="(a) Mackey-Glass series", xlabel="point", ylabel="x")
+        top.legend(ncols=2, fontsize="small")
+        sweeps = (("b", "dissipation", r"$\kappa \times$"), ("c", "coupling", r"$g / 2\pi$ (MHz) ="))
+        for row, (letter, sweep, label) in enumerate(sweeps, start=1):
+            for column, port in enumerate(PORTS):
+                axis = figure.add_subplot(grid[row, column])
+                curves = dataset[f"log_error_{sweep}"].sel(port=port).isel(noise=-1).mean("seed")
+                for value, shade in zip(curves[sweep].values, np.linspace(0.25, 1, curves.sizes[sweep]), strict=True):
+                    axis.plot(
+                        curves.delay,
+                        curves.sel({sweep: value}),
+                        color=RED,
+                        alpha=shade,
+                        linewidth=1.2,
+                        label=f"{label} {value:.3g}",
+                    )
+                clean = dataset[f"log_error_{sweep}"].sel(port=port).isel(noise=0).mean("seed")
+                axis.plot(clean.delay, clean.isel({sweep: 0}), ":", color=GREY, label="first, noise-free")
+                axis.set(xlabel="delay (points)", ylabel=r"mean $\log_{10}$ |error|")
+                noise = float(dataset.noise[-1])
+                axis.set_title(f"({letter}) {sweep}, {port} port{'s' * (port == 'separate')}, noise {noise:.0e}")
+                axis.legend(fontsize="x-small", ncols=2)
+        return {"mackey-glass": figure}
+
+
+def base(dataset: xr.Dataset) -> xr.DataArray:
+    """Log error against delay of the mixer as configured, noise as small as was asked for."""
+    return dataset.log_error_dissipation.sel(port="separate").isel(dissipation=0, noise=0).mean("seed")
+
+
+def saturation(curve: xr.DataArray) -> float:
+    """Rise of the smoothed error over the second half of the delays, in units of that over the first half."""
+    smooth = curve.rolling(delay=max(curve.sizes["delay"] // 5, 1), center=True, min_periods=1).mean()
+    middle = smooth.sizes["delay"] // 2
+    return float((smooth[-1] - smooth[middle]) / (smooth[middle] - smooth[0]))
+
+
+def trend(dataset: xr.Dataset, sweep: str, port: str, noise: float) -> float:
+    """Change of the mean log error along a sweep in the direction in which the paper sees it grow.
+
+    Mean over delays and seeds at the most dissipative (least coupled) point less that at the least dissipative (most
+    coupled) one.
+    """
+    errors = dataset[f"log_error_{sweep}"].sel(port=port).sel(noise=noise).mean(("delay", "seed"))
+    return float(errors[-1] - errors[0]) * (1 if sweep == "dissipation" else -1)

@@ -1,0 +1,136 @@
+"""Fig. 4: how many neurons must be measured?"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.progress import Progress
+from morphax.learning.metrics import accuracy
+from morphax.learning.readout import fit_readout, read_task
+from morphax.substrates.base import Substrate
+from morphax.substrates.software import EchoStateNetwork, ReLUReservoir
+from morphax.substrates.spintronic import SpinTorqueReservoir
+from morphax.tasks.waveforms import waveforms
+
+RESERVOIRS = {
+    "quantum": ("quantum (two modes)", BLUE),
+    "static": ("static ReLU (Eq. 12)", RED),
+    "dynamic": ("spin-torque oscillators (Eq. 13)", GREEN),
+    "echo-state": ("echo-state network", ORANGE),
+}
+
+
+class Neurons(Experiment):
+    """Fig. 4: accuracy on sine and square against the number of measured neurons, for four kinds of reservoir."""
+
+    class Config(MixerConfig):
+        sizes: tuple[int, ...] = parameter(
+            (1, 2, 3, 4, 6, 8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 64),
+            "numbers of measured neurons (the two-mode mixer has levels^2 states)",
+            min_length=1,
+        )
+        damping_times_interval: float = parameter(1.0, "spin-torque oscillators: Gamma T of one input", gt=0)
+
+    name = "josephson/neurons"
+    quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
+    claims = (
+        Claim(
+            "quantum: 16 measured neurons classify",
+            0.995,
+            lambda d: d.accuracy.sel(reservoir="quantum", neurons=16).mean(),
+            "at least",
+            0.0,
+            "Sec. IV A",
+        ),
+        Claim(
+            "quantum: 9 measured neurons classify",
+            0.995,
+            lambda d: d.accuracy.sel(reservoir="quantum", neurons=9).mean(),
+            "at least",
+            0.0,
+            "Sec. IV A",
+        ),
+        Claim("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), "at least", 0.0, "Sec. IV A, Fig. 4"),
+        Claim("dynamic: neurons for 99 %", 24, lambda d: neurons_for(d, "dynamic"), "at least", 0.0, "Ref. 26, Fig. 4"),
+        Claim(
+            "quantum needs fewer than the dynamic one: difference",
+            0.0,
+            lambda d: neurons_for(d, "dynamic") - neurons_for(d, "quantum"),
+            "at least",
+            0.0,
+            "Sec. IV A, Fig. 4",
+        ),
+        Claim(
+            "echo-state network: neurons for 99 %",
+            None,
+            lambda d: neurons_for(d, "echo-state"),
+            "reported",
+            0.0,
+            "what a user would pick instead",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        makers = reservoirs(config)
+        work = {kind: lambda make=make: self._curve(config, make, key) for kind, make in makers.items()}
+        parts = progress.pieces(work)
+        kinds = xr.Variable("reservoir", list(makers))
+        return xr.concat(parts, kinds, data_vars="all", coords="minimal", compat="equals", join="exact")
+
+    def _curve(self, config: Config, make: Callable[[PRNGKeyArray], Substrate], key: PRNGKeyArray) -> xr.Dataset:
+        def one(key: PRNGKeyArray) -> jax.Array:
+            task_key, device_key, run_key = jax.random.split(key, 3)
+            task = waveforms(config.train_points, config.test_points, key=task_key)
+            reading = read_task(make(device_key), task, noise=config.noise, key=run_key)
+            outputs = answers_of_first(
+                reading.train,
+                task.train_targets,
+                reading.test,
+                config.sizes,
+                lambda f, t: fit_readout(f, t, **config.readout),
+            )
+            return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
+
+        attributes = {"units": "1", "long_name": "test accuracy"}
+        coordinates = {"seed": np.arange(config.seeds), "neurons": list(config.sizes)}
+        scores = over_seeds(one, key, config.seeds)
+        return xr.Dataset({"accuracy": (("seed", "neurons"), scores, attributes)}, coordinates)
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(7, 4.5))
+        axis = figure.subplots()
+        for kind, (label, colour) in RESERVOIRS.items():
+            part = 100 * dataset.accuracy.sel(reservoir=kind)
+            mean, spread = part.mean("seed"), part.std("seed")
+            axis.plot(part.neurons, mean, "o-", color=colour, markersize=4, label=label)
+            axis.fill_between(part.neurons, mean - spread, np.minimum(mean + spread, 100), color=colour, alpha=0.15)
+        axis.axhline(99, color="black", linewidth=0.8, linestyle=":")
+        axis.set(xlabel="measured neurons", ylabel="accuracy (%)", ylim=(45, 101))
+        axis.set_title(f"sine or square: mean and standard deviation of {dataset.sizes['seed']} seeds")
+        axis.legend(loc="lower right")
+        return {"neurons": figure}
+
+
+def reservoirs(config: "Neurons.Config") -> dict[str, Callable[[PRNGKeyArray], Substrate]]:
+    """What makes each kind of reservoir, at the largest size asked for, from a key."""
+    largest = max(config.sizes)
+    return {
+        "quantum": lambda key: config.mixer(measured=min(largest, config.levels**2)),
+        "static": lambda key: ReLUReservoir.random(largest, key=key),
+        "dynamic": lambda key: SpinTorqueReservoir.random(largest, damping_rate=config.damping_times_interval, key=key),
+        "echo-state": lambda key: EchoStateNetwork.random(largest, key=key),
+    }
+
+
+def neurons_for(dataset: xr.Dataset, reservoir: str, accuracy: float = 0.99) -> float:
+    """The smallest size whose mean accuracy reaches `accuracy`; one more than the largest tried when none does."""
+    means = dataset.accuracy.sel(reservoir=reservoir).mean("seed")
+    reached = means.neurons[means >= accuracy]
+    return float(reached.min()) if reached.size else float(means.neurons.max()) + 1

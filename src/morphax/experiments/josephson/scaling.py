@@ -1,0 +1,142 @@
+"""What do more modes buy?"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.josephson._mixer import ReservoirConfig, Ridge, answers_of_first, over_seeds
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE
+from morphax.lab.progress import Progress
+from morphax.learning.metrics import nrmse
+from morphax.learning.readout import fit_readout, read_task
+from morphax.quantum.measurement import Populations, basis_states
+from morphax.substrates.josephson import JosephsonMixer
+from morphax.tasks.memory import narma
+from morphax.units import MHz, ns, us
+
+
+class Scaling(Experiment):
+    """Ours: one to ten all-to-all coupled modes on NARMA-10, error against the number of measured populations.
+
+    Ten modes of eight levels have 8^10 basis states; the coherent method needs only the measured ones. Couplings are
+    drawn at random; states are measured in the order of their total photon number. Inputs are scaled into [0, 1].
+    """
+
+    class Config(ReservoirConfig):
+        modes: tuple[int, ...] = parameter((1, 2, 3, 4, 6, 8, 10), "numbers of modes", min_length=1)
+        sizes: tuple[int, ...] = parameter((2, 4, 8, 16, 32, 64, 128, 256), "measured populations", min_length=1)
+        levels: int = parameter(8, "levels per mode: which states exist", ge=2)
+        train_points: int = parameter(2000, "training points", ge=16)
+        washout: int = parameter(100, "training points that enter no fit", ge=0)
+        slowest: float = parameter(1.0, "smallest dissipation", unit="rad/us", gt=0)
+        fastest: float = parameter(4.0, "largest dissipation; the others between at equal ratios", unit="rad/us", gt=0)
+        coupling: float = parameter(0.5, "largest g / 2 pi; drawn between a quarter of it and it", unit="MHz", ge=0)
+        interval: float = parameter(100.0, "how long an input is held", unit="ns", gt=0)
+        peak_photons: float = parameter(0.5, "peak photon number of the fullest mode", gt=0)
+        noise: float = parameter(1e-5, "standard deviation of Gaussian noise on every population", ge=0)
+        bias: bool = parameter(True, "whether the readout learns a constant")
+        ridge: Ridge = parameter("cross-validate", "readout: 0, a relative strength, or cross-validate")
+
+    name = "josephson/scaling"
+    quick = {"seeds": 2, "train_points": 600, "test_points": 400, "modes": (1, 2, 4, 10), "sizes": (4, 16, 64)}
+    claims = (
+        Claim(
+            "64 measured states: NRMSE of ten modes against two modes",
+            lambda d: at(d, 2, 64),
+            lambda d: at(d, 10, 64),
+            "at most",
+            0.0,
+            "two modes, all 64 states, same run",
+        ),
+        Claim(
+            "ten modes: NRMSE with 64 measured states against 4",
+            lambda d: at(d, 10, 4),
+            lambda d: at(d, 10, 64),
+            "at most",
+            0.0,
+            "four measured states, same run",
+        ),
+        Claim(
+            "ten modes: NRMSE with 256 measured states against 64",
+            lambda d: at(d, 10, 64),
+            lambda d: at(d, 10, 256),
+            "at most",
+            0.0,
+            "do still more states help? same run",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        work = {f"{modes} modes": lambda m=modes: self._curve(config, m, key) for modes in config.modes}
+        axis = xr.Variable("modes", list(config.modes), {"long_name": "number of modes"})
+        return xr.concat(progress.pieces(work), axis)
+
+    def _curve(self, config: Config, modes: int, key: PRNGKeyArray) -> xr.Dataset:
+        exist = [size for size in config.sizes if size <= config.levels**modes]
+
+        def one(key: PRNGKeyArray) -> jax.Array:
+            task_key, device_key, run_key = jax.random.split(key, 3)
+            task = narma(10, config.train_points, config.test_points, washout=config.washout, key=task_key)
+            drives = eqx.tree_at(lambda t: (t.train_inputs, t.test_inputs), task, replace_fn=lambda u: 2 * u)
+            mixer = self._mixer(config, modes, max(exist), device_key)
+            mixer = mixer.with_peak_photons(drives.train_inputs, config.peak_photons)
+            reading = read_task(mixer, drives, noise=config.noise, key=run_key)
+            targets = task.train_targets[config.washout :]
+            outputs = answers_of_first(
+                reading.train, targets, reading.test, tuple(exist), lambda f, t: fit_readout(f, t, **config.readout)
+            )
+            return jax.vmap(nrmse, in_axes=(0, None))(outputs, task.test_targets)
+
+        errors = np.full((config.seeds, len(config.sizes)), np.nan)
+        errors[:, : len(exist)] = over_seeds(one, key, config.seeds)
+        attributes = {"units": "1", "long_name": "test NRMSE; NaN where there are fewer states", "may_be_missing": 1}
+        return xr.Dataset(
+            {"nrmse": (("seed", "neurons"), errors, attributes)},
+            {"seed": np.arange(config.seeds), "neurons": list(config.sizes)},
+        )
+
+    def _mixer(self, config: Config, modes: int, measured: int, key: PRNGKeyArray) -> JosephsonMixer:
+        drawn = jax.random.uniform(key, (modes, modes), minval=0.25, maxval=1.0)
+        coupling = config.coupling * MHz * jnp.triu(drawn, 1)
+        return JosephsonMixer(
+            coupling + coupling.T,
+            jnp.geomspace(config.slowest, config.fastest, modes) / us,
+            1.0,
+            interval=config.interval * ns,
+            levels=config.levels,
+            measured=Populations(basis_states((config.levels,) * modes, measured, order="photons")),
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(6.5, 4.2))
+        axis = figure.subplots()
+        for modes, shade in zip(dataset.modes.values, np.linspace(0.2, 1, dataset.sizes["modes"]), strict=True):
+            part = dataset.nrmse.sel(modes=modes).dropna("neurons", how="all")
+            label = f"{modes} mode" if modes == 1 else f"{modes} modes"
+            axis.errorbar(
+                part.neurons,
+                part.mean("seed"),
+                part.std("seed"),
+                fmt="o-",
+                alpha=shade,
+                color=BLUE,
+                markersize=4,
+                capsize=2,
+                label=label,
+            )
+        axis.set(xscale="log", xlabel="measured populations", ylabel="test NRMSE on NARMA-10")
+        axis.set_xticks(dataset.neurons.values, [str(n) for n in dataset.neurons.values])
+        axis.minorticks_off()
+        axis.set_title(f"all-to-all coupled modes: mean and standard deviation of {dataset.sizes['seed']} seeds")
+        axis.legend(fontsize="small", ncols=2)
+        return {"scaling": figure}
+
+
+def at(dataset: xr.Dataset, modes: int, neurons: int) -> float:
+    """Mean test NRMSE."""
+    return float(dataset.nrmse.sel(modes=modes, neurons=neurons).mean())

@@ -1,0 +1,105 @@
+"""Fig. 3: sine or square?"""
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.progress import Progress
+from morphax.learning.metrics import accuracy, rmse, root_sum_square_over_n
+from morphax.learning.readout import answer, read_task
+from morphax.tasks.waveforms import waveforms
+from morphax.units import MHz
+
+PRINTED_DAMPING = (17.0, 21.0)
+"""The dissipation rates of Sec. III over 2 pi, in MHz."""
+
+ROWS = {"separate, 16": ("separate", 16), "separate, 9": ("separate", 9), "joint, 16": ("joint", 16)}
+ROWS |= {"joint, 9": ("joint", 9)}
+SCORES = {"accuracy": accuracy, "rmse": rmse, "root_sum_square_over_n": root_sum_square_over_n}
+B, C = "Sec. IV A, Fig. 3b", "Sec. IV A, Fig. 3c"
+JOINT = "Sec. VI A as printed, kappa = 2 pi x 17, 21 MHz; no g is printed for it"
+
+
+class Waveforms(Experiment):
+    """Fig. 3: a two-mode mixer tells the points of sine periods from those of square periods.
+
+    Sixteen and nine measured populations with separate ports and working parameters; and, as rows of their own, the
+    printed joint port with the printed rates (2 pi included), its drive scaled to a stated peak photon number.
+    """
+
+    class Config(MixerConfig):
+        joint_peak_photons: float = parameter(2.0, "peak photon number that the joint port's drive is scaled to", gt=0)
+
+    name = "josephson/waveforms"
+    quick = {"seeds": 3, "train_points": 400, "test_points": 400}
+    claims = (
+        Claim(
+            "16 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 16").mean(), "at least", 0.0, B
+        ),
+        Claim("16 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 16").min(), "at least", 0.0, B),
+        Claim("16 states: mean RMSE (Eq. 4)", 0.003, lambda d: _rmse(d, "separate, 16"), "at most", 0.0, B),
+        Claim("9 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 9").mean(), "at least", 0.0, C),
+        Claim("9 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 9").min(), "at least", 0.0, C),
+        Claim("9 states: mean RMSE (Eq. 4)", 0.017, lambda d: _rmse(d, "separate, 9"), "at most", 0.0, C),
+        Claim("16 states, joint port", 0.995, lambda d: d.accuracy.sel(row="joint, 16").mean(), "reported", 0.0, JOINT),
+        Claim("9 states, joint port", 0.995, lambda d: d.accuracy.sel(row="joint, 9").mean(), "reported", 0.0, JOINT),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        parts = progress.pieces({row: lambda row=row: self._row(config, row, key) for row in ROWS})
+        per_row = [*SCORES, "prediction"]
+        rows = xr.Variable("row", list(ROWS), {"long_name": "port, number of measured states"})
+        return xr.concat(parts, rows, data_vars=per_row, coords="minimal", compat="equals", join="exact")
+
+    def _row(self, config: Config, row: str, key: PRNGKeyArray) -> xr.Dataset:
+        port, measured = ROWS[row]
+
+        def one(key: PRNGKeyArray) -> dict[str, jax.Array]:
+            task_key, run_key = jax.random.split(key)
+            task = waveforms(config.train_points, config.test_points, key=task_key)
+            if port == "joint":
+                mixer = config.mixer(measured=measured, port=port, damping_rate=np.array(PRINTED_DAMPING) * MHz)
+                mixer = mixer.with_peak_photons(task.train_inputs, config.joint_peak_photons)
+            else:
+                mixer = config.mixer(measured=measured, port=port)
+            outputs, _ = answer(read_task(mixer, task, noise=config.noise, key=run_key), task, **config.readout)
+            scores = {name: score(outputs, task.test_targets) for name, score in SCORES.items()}
+            series = {"input": task.test_inputs, "target": task.test_targets[:, 0], "prediction": outputs[:, 0]}
+            return scores | series
+
+        result = over_seeds(one, key, config.seeds)
+        scores = {name: ("seed", result[name], {"units": "1"}) for name in SCORES}
+        series = {name: ("point", result[name][0], {"units": "1"}) for name in ("input", "target", "prediction")}
+        return xr.Dataset(scores | series, coords={"seed": np.arange(config.seeds)})
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(8, 7))
+        axes = figure.subplots(4, 1, sharex=True)
+        shown = slice(0, 128)
+        points = np.arange(dataset.sizes["point"])[shown]
+        axes[0].plot(points, dataset.input[shown], "o-", color=GREY, markersize=3, linewidth=0.8)
+        axes[0].set(ylabel="input", title="(a) periods of a sine and of a square wave in random order")
+        for axis, letter, row in zip(axes[1:], "bcd", ("separate, 16", "separate, 9", "joint, 16"), strict=True):
+            part = dataset.sel(row=row)
+            axis.step(points, part.target[shown], where="mid", color=RED, label="target (1: sine)")
+            axis.plot(points, part.prediction[shown], "o-", color=BLUE, markersize=3, linewidth=0.8, label="reservoir")
+            mean, worst = float(part.accuracy.mean()), float(part.accuracy.min())
+            port, states = row.split(", ")
+            axis.set(
+                ylabel="output",
+                ylim=(-0.6, 1.6),
+                title=f"({letter}) {port} port{'s' * (port != 'joint')}, {states} measured states: accuracy mean "
+                f"{100 * mean:.1f} %, worst of {part.sizes['seed']} seeds {100 * worst:.1f} %",
+            )
+        axes[1].legend(ncols=2, loc="upper right", fontsize="small")
+        axes[-1].set_xlabel("test point")
+        return {"waveforms": figure}
+
+
+def _rmse(dataset: xr.Dataset, row: str) -> float:
+    return float(dataset.root_sum_square_over_n.sel(row=row).mean())

@@ -1,0 +1,1 @@
+"""Experiments, their folders, figures and reports."""

@@ -1,0 +1,42 @@
+"""One look for all figures, and their files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.figure import Figure
+
+from morphax.files import write_atomically
+
+BLUE, RED, GREEN, ORANGE, VIOLET, GREY = "#2563a8", "#c23b3b", "#3a8c5c", "#d68a1f", "#7a5195", "#7f7f7f"
+
+STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, ORANGE, VIOLET, GREY]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    # The same data must give the same file.
+    "svg.hashsalt": "morphax",
+}
+
+
+def save_figures(draw: Callable[[], dict[str, Figure]], folder: Path) -> list[Path]:
+    """Draw in the common style and write every figure as PNG and SVG; returns the PNG paths."""
+    with mpl.rc_context(STYLE):
+        paths = []
+        for name, figure in draw().items():
+            for suffix in ("svg", "png"):
+                metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+                path = folder / f"{name}.{suffix}"
+                write_atomically(path, lambda file, f=figure, m=metadata: f.savefig(file, metadata=m))
+            paths.append(folder / f"{name}.png")
+    return paths

@@ -1,0 +1,109 @@
+"""Work in pieces: shown with the time left, kept when finished, and not done twice."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from morphax.files import read_dataset, write_dataset, write_text
+
+
+class NonFiniteError(RuntimeError):
+    """A piece of a run came out with NaN or infinity."""
+
+
+class Progress:
+    """Carries out the pieces of a run.
+
+    **Arguments:**
+
+    - `folder`: where finished pieces are kept (a run's `checkpoints` folder). None: nowhere; nothing is resumed.
+    - `history`: file to which `record` writes. None: nowhere.
+    - `console`: where the bar is drawn. None: no bar.
+
+        >>> import xarray as xr
+        >>> from morphax.lab.progress import Progress
+        >>> parts = Progress().pieces({"one": lambda: xr.Dataset({"x": 1.0}), "two": lambda: xr.Dataset({"x": 2.0})})
+        >>> [float(part.x) for part in parts]
+        [1.0, 2.0]
+    """
+
+    def __init__(self, folder: Path | None = None, *, history: Path | None = None, console: Console | None = None):
+        self.folder = folder
+        self.history = history
+        self.console = console
+        self.finished = 0
+        self.expected = 0
+
+    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> list[xr.Dataset]:
+        """The datasets of all pieces, in order; those that an earlier, interrupted run finished are read, not redone.
+
+        **Raises:** `NonFiniteError` when a piece holds NaN or infinity, naming piece, variable and place. Pieces
+        that finished before it stay kept.
+        """
+        self.finished, self.expected = 0, len(work)
+        results = []
+        with _bar(self.console) as bar:
+            task = bar.add_task("", total=len(work))
+            for label, compute in work.items():
+                bar.update(task, description=label)
+                results.append(self._piece(label, compute))
+                self.finished += 1
+                bar.advance(task)
+        return results
+
+    def checkpoint(self, label: str) -> Path | None:
+        """A folder for the intermediate states of one long piece (a training's); None when nothing is kept."""
+        return None if self.folder is None else self.folder / _slug(label)
+
+    def record(self, lines: list[dict[str, Any]]) -> None:
+        """Write the history of a training so far, one JSON object a line, in place of what was written before."""
+        if self.history is not None:
+            write_text(self.history, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _piece(self, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+        path = None if self.folder is None else self.folder / f"{_slug(label)}.nc"
+        if path is not None and path.exists():
+            return read_dataset(path)
+        result = compute()
+        _check_finite(label, result)
+        if path is not None:
+            write_dataset(path, result)
+        return result
+
+
+def _check_finite(label: str, result: xr.Dataset) -> None:
+    for name, variable in result.data_vars.items():
+        if not np.issubdtype(variable.dtype, np.inexact) or variable.attrs.get("may_be_missing"):
+            continue
+        bad = np.argwhere(~np.isfinite(variable.values))
+        if bad.size:
+            place = ", ".join(f"{dim}={index}" for dim, index in zip(variable.dims, bad[0], strict=True))
+            raise NonFiniteError(
+                f"{label}: {name} is not finite at {place or 'its only value'} ({len(bad)} of {variable.size} values); "
+                "a rate or drive is too large, or the precision too low (--set precision=double)"
+            )
+
+
+def _bar(console: Console | None) -> Bar:
+    return Bar(
+        TextColumn("{task.description:<28.28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console or Console(quiet=True),
+        disable=console is None,
+        transient=True,
+    )
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)

@@ -1,0 +1,67 @@
+"""The report of a run: one HTML file that opens offline, made from the run folder alone."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import xarray as xr
+
+from morphax.files import read_json, write_text
+
+
+def write_report(folder: Path, summary: str, dataset: xr.Dataset) -> Path:
+    """Write `report.html` into a run folder from its `config.json`, `environment.json`, `claims.json` and figures."""
+    request = read_json(folder / "config.json")
+    figures = sorted((folder / "figures").glob("*.png"))
+    page = _template().render(
+        name=request["experiment"],
+        quick=request["quick"],
+        summary=summary,
+        claims=[claim | claim_texts(claim) for claim in read_json(folder / "claims.json")],
+        figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in figures},
+        config=request["config"],
+        environment=dict(_flat(read_json(folder / "environment.json"))),
+        results=[_described(name, variable) for name, variable in dataset.data_vars.items()],
+        notes=dataset.attrs.get("notes", ""),
+        seconds=dataset.attrs.get("seconds"),
+    )
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
+    """The columns "expected", "here" and "verdict" of a judged claim, for the terminal and the report alike."""
+    sign = {"within": "", "at least": "≥ ", "at most": "≤ ", "reported": ""}[claim["relation"]]
+    tolerance = f" ± {claim['tolerance']:.3g}" if claim["tolerance"] else ""
+    expected = "—" if claim["paper"] is None else f"{sign}{claim['paper']:.4g}{tolerance}"
+    if claim["ours"] is None:
+        return {"expected": expected, "here": "not run", "verdict": "reported"}
+    verdict = {True: "met", False: "not met", None: "reported"}[claim["met"]]
+    return {"expected": expected, "here": f"{claim['ours']:.4g}", "verdict": verdict}
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("morphax.lab", "")
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
+        "report.html"
+    )
+
+
+def _described(name: Any, variable: xr.DataArray) -> dict[str, str]:
+    axes = ", ".join(f"{dim} {size}" for dim, size in variable.sizes.items())
+    return {
+        "name": str(name),
+        "axes": axes or "one number",
+        "units": str(variable.attrs.get("units", "")),
+        "meaning": str(variable.attrs.get("long_name", "")),
+    }
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else value

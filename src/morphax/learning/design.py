@@ -1,0 +1,63 @@
+r"""Designing a reservoir by gradient: material parameters that make the best linear readout better.
+
+The readout needs no gradient of its own. For features $F$ (time, neurons) that are estimated from $N$ multinomial
+shots, the expected squared error of weights $w$ (and a constant) is
+
+$$L(w) = \tfrac1T \lVert F w + b - y \rVert^2 + w^T \Sigma w, \qquad
+  \Sigma = \tfrac1N \left(\mathrm{diag}(\bar p) - \tfrac1T F^T F\right),$$
+
+whose minimum over $w$ and $b$ is a closed form, smooth in the parameters of the substrate.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from morphax.learning.readout import Features, Targets
+from morphax.substrates.base import evolve
+
+
+def readout_error(features: Features, targets: Targets, shots: Float[Array, ""] | float) -> Float[Array, ""]:
+    r"""$\min_{w, b} L$: the least expected squared error of a linear readout of populations from finite shots.
+
+    **Arguments:**
+
+    - `features`: exact populations, (time, neurons).
+    - `targets`: (time, outputs).
+    - `shots`: repetitions $N > 0$ behind every reading.
+
+    **Returns:** the error summed over outputs; between 0 and the targets' variance.
+    """
+    mean, level = features.mean(axis=0), targets.mean(axis=0)
+    moments = features.T @ features / len(features)
+    covariance = (jnp.diag(mean) - moments) / shots
+    centred = moments - jnp.outer(mean, mean)
+    cross = (features - mean).T @ (targets - level) / len(features)
+    explained = jnp.sum(cross * jnp.linalg.solve(centred + covariance, cross))
+    return jnp.sum(jnp.var(targets, axis=0)) - explained
+
+
+class ReadoutDesign(eqx.Module):
+    """Learning rule: gradient of `readout_error` through the dynamics, for a stack of designs at once.
+
+    A design is any pytree with a method `substrate()`; the stack's leading axis counts independent designs. Since the
+    summed error has independent gradients, an element-wise optimiser trains them as if each were alone.
+    """
+
+    shots: float
+    washout: int = eqx.field(static=True, default=0)
+
+    def gradient(
+        self, substrate: PyTree, inputs: Array, targets: Targets, *, key: PRNGKeyArray
+    ) -> tuple[dict[str, Array], PyTree]:
+        def errors(designs: PyTree) -> tuple[Array, Array]:
+            def one(design: PyTree) -> Array:
+                features, _ = evolve(design.substrate(), inputs)
+                return readout_error(features[self.washout :], targets[self.washout :], self.shots)
+
+            each = jax.vmap(one)(designs)
+            return jnp.sum(each), each
+
+        gradient, each = eqx.filter_grad(errors, has_aux=True)(substrate)
+        return {"error": each}, gradient

@@ -1,0 +1,1 @@
+"""Physical systems that compute, one file a system."""

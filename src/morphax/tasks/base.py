@@ -1,0 +1,30 @@
+"""What a task is: inputs in time order and what should be answered to each."""
+
+from typing import Literal
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+
+class Task(eqx.Module):
+    """Inputs and targets in time order, for training and for testing.
+
+    The substrate sees the training inputs and then, without interruption, the test inputs. The first `washout` training
+    points drive the substrate but enter no fit and no score; of the test points none is discarded.
+
+    A function that makes a task takes a random `key`, so an ensemble of tasks is `jax.vmap(make)(keys)`.
+
+        >>> import jax
+        >>> from morphax.tasks import waveforms
+        >>> task = waveforms(train_points=80, test_points=40, key=jax.random.key(0))
+        >>> task.train_inputs.shape, task.train_targets.shape, task.kind
+        ((80,), (80, 1), 'classification')
+    """
+
+    train_inputs: Float[Array, "train ..."]
+    train_targets: Float[Array, "train outputs"]
+    test_inputs: Float[Array, "test ..."]
+    test_targets: Float[Array, "test outputs"]
+    kind: Literal["classification", "regression"] = eqx.field(static=True)
+    washout: int = eqx.field(static=True, default=0)
+    reference: str = eqx.field(static=True, default="")
