@@ -22,7 +22,7 @@ def check_finite(name: str, value: Any) -> None:
         return
     array = np.asarray(value)
     bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
+    if len(bad):
         where = tuple(int(i) for i in bad[0])
         place = f"{name}[{', '.join(map(str, where))}]" if where else name
         raise ValueError(

@@ -225,3 +225,7 @@ def _allowed(entry: dict[str, Any]) -> str:
 def _plain(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

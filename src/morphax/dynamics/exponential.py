@@ -16,7 +16,7 @@ range; Huisinga, Pesce, Kosloff & Saalfrank, J. Chem. Phys. 110, 5538 (1999), fo
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import equinox.internal as eqxi
@@ -37,13 +37,16 @@ MAX_CAPACITY = 80.0
 The terms of order n are bounded by (e MAX_CAPACITY / n)^n, that is e^-42 at n = MAX_TERMS.
 """
 
-MAX_SUBSTEPS = 512
+MAX_SUBSTEPS = 64
 """Largest number of sub-steps that can be differentiated."""
 
 BLOCK = 8
-"""Number of terms between two looks at the error, and branching of the differentiable loops."""
+"""Number of terms between two looks at the error."""
 
 MAX_BLOCKS = (MAX_TERMS - 2) // BLOCK
+
+BRANCHES = 8
+"""Length of the scans that differentiable loops of bounded length are made of."""
 
 
 class Generator(NamedTuple):
@@ -154,7 +157,8 @@ def _differentiable_action(generator, tolerance, coefficients, state, time, encl
             lambda _, x: _fixed_sum(step, x, expansion, blocks), expansion.substeps, state, MAX_SUBSTEPS
         )
 
-    return jnp.where(expansion.substeps <= MAX_SUBSTEPS, evolve(coefficients, state, time), jnp.nan)
+    # A factor, and not a choice, so that the derivatives are NaN too.
+    return jnp.where(expansion.substeps <= MAX_SUBSTEPS, 1, jnp.nan) * evolve(coefficients, state, time)
 
 
 class _Expansion(NamedTuple):
@@ -322,24 +326,22 @@ def _norm(state):
 def _bounded_loop(body: Callable[..., PyTree], count: Int[Array, ""], state: PyTree, bound: int) -> PyTree:
     """fori_loop(0, count, body, state) for count <= bound, with a reverse mode.
 
-    A tree of short scans whose branches are skipped beyond count; every branch is recomputed when it is
-    differentiated, so that memory grows with the logarithm of the bound and not with the bound.
+    A tree of short scans whose branches are skipped beyond count. The reverse mode keeps the state before every
+    iteration and computes the rest again.
     """
-    width = 1
+    body, width = jax.checkpoint(body, prevent_cse=False), 1
     while width < bound:
-        body, width = partial(_bounded_branch, body, width, count), width * BLOCK
+        body, width = partial(_bounded_branch, body, width, count), width * BRANCHES
     return body(jnp.zeros_like(count), state)
 
 
 def _bounded_branch(body, width, count, branch, state):
-    """BLOCK consecutive calls of a body that itself stands for `width` iterations."""
+    """Consecutive calls of a body that itself stands for `width` iterations."""
 
     def visit(state, leaf):
-        run = jax.checkpoint(lambda x: body(leaf, x), prevent_cse=False)
-        return lax.cond(leaf * width < count, run, lambda x: x, state), None
+        return lax.cond(leaf * width < count, partial(body, leaf), lambda x: x, state), None
 
-    leaves = branch * BLOCK + jnp.arange(BLOCK, dtype=count.dtype)
-    return lax.scan(visit, state, leaves)[0]
+    return lax.scan(visit, state, branch * BRANCHES + jnp.arange(BRANCHES, dtype=count.dtype))[0]
 
 
 def _apply(generator: Generator, coefficients: Any, state: Array) -> Array:
@@ -356,13 +358,13 @@ def _apply_jvp(primals, tangents, *, generator, tree):
     bind = partial(_apply_p.bind, generator=generator, tree=tree)
     *leaves, state = primals
     *leaves_dot, state_dot = tangents
-    out_dot = ad.Zero.from_primal_value(state) if type(state_dot) is ad.Zero else bind(*leaves, state_dot)
+    changes = [] if type(state_dot) is ad.Zero else [bind(*leaves, state_dot)]
     if any(type(leaf) is not ad.Zero for leaf in leaves_dot):
-        leaves_dot = [ad.instantiate_zeros(leaf) for leaf in leaves_dot]
-        by_leaves = partial(_apply_implementation, generator=generator, tree=tree)
-        _, change = jax.jvp(lambda *leaves: by_leaves(*leaves, state), tuple(leaves), tuple(leaves_dot))
-        out_dot = ad.add_tangents(out_dot, change)
-    return bind(*primals), out_dot
+        leaves_dot = tuple(ad.instantiate_zeros(leaf) for leaf in leaves_dot)
+        implementation = partial(_apply_implementation, generator=generator, tree=tree)
+        _, change = jax.jvp(lambda *leaves: implementation(*leaves, state), tuple(leaves), leaves_dot)
+        changes.append(change)
+    return bind(*primals), sum(changes[1:], start=changes[0])
 
 
 def _apply_transpose(cotangent, *operands, generator, tree):
@@ -374,9 +376,25 @@ def _apply_transpose(cotangent, *operands, generator, tree):
 
 
 def _apply_batch(operands, axes, *, generator, tree):
-    moved = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
-    in_axes = tuple(None if axis is None else 0 for axis in axes)
-    raise NotImplementedError
+    (size,) = {x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None}
+
+    def spread(x, axis):
+        return jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+
+    *leaves, state = operands
+    shared = all(axis is None for axis in axes[:-1])
+    if not shared:
+        leaves = [spread(x, axis) for x, axis in zip(leaves, axes, strict=False)]
+    lanes = _batched(generator, shared)
+    return _apply_p.bind(*leaves, spread(state, axes[-1]), generator=lanes, tree=tree), 0
+
+
+@lru_cache(maxsize=256)
+def _batched(generator: Generator, shared: bool) -> Generator:
+    """The generator for a leading axis of states, each with its own coefficients or all sharing them."""
+    if shared:
+        return Generator(jax.vmap(generator.apply, in_axes=(None, 0)), generator.adjoint)
+    return Generator(jax.vmap(generator.apply), jax.vmap(generator.adjoint))
 
 
 _apply_p = Primitive("linear_generator")

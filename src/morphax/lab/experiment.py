@@ -17,7 +17,7 @@ Relation = Literal["within", "at least", "at most", "reported"]
 
 
 def parameter(default: Any, description: str, *, unit: str = "", **limits: Any) -> Any:
-    """A field of an experiment's `Config`: default, a line of description, unit, pydantic's limits (`ge`, `gt`, ...)."""
+    """A field of an experiment's `Config`: default, description, unit, pydantic's limits (`ge`, `gt`, ...)."""
     return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
 
 

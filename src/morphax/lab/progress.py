@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as Bar,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from morphax.files import read_dataset, write_dataset, write_text
 
@@ -83,7 +89,7 @@ def _check_finite(label: str, result: xr.Dataset) -> None:
         if not np.issubdtype(variable.dtype, np.inexact) or variable.attrs.get("may_be_missing"):
             continue
         bad = np.argwhere(~np.isfinite(variable.values))
-        if bad.size:
+        if len(bad):
             place = ", ".join(f"{dim}={index}" for dim, index in zip(variable.dims, bad[0], strict=True))
             raise NonFiniteError(
                 f"{label}: {name} is not finite at {place or 'its only value'} ({len(bad)} of {variable.size} values); "

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import xarray as xr
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from morphax.files import read_dataset, read_json, write_dataset, write_json, write_text
 from morphax.lab.experiment import BaseConfig, Experiment
@@ -55,7 +56,8 @@ class RunFolder:
         checkpoints = self.path / "checkpoints"
         history = self.path / "history.jsonl"
         started = time.perf_counter()
-        with jax.enable_x64(self.config.precision == "double"):
+        # XLA already keeps every core busy; BLAS threads beside its own make small decompositions several times slower.
+        with jax.enable_x64(self.config.precision == "double"), threadpool_limits(limits=1, user_api="blas"):
             self.progress = Progress(checkpoints, history=history, console=console)
             dataset = self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self.progress)
         dataset = dataset.assign_attrs(experiment=self.experiment.name, seconds=time.perf_counter() - started)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -33,8 +34,8 @@ class Readout(eqx.Module):
 
 
 def fit_readout(
-    features: Features,
-    targets: Targets,
+    features: Features | np.ndarray,
+    targets: Targets | np.ndarray,
     *,
     ridge: float | Literal["cross-validate"] = 0.0,
     bias: bool = True,
@@ -62,6 +63,7 @@ def fit_readout(
         >>> [round(float(w), 3) for w in (*readout.weights[0], *readout.bias)]   # cos 1, sin 1, 2
         [0.54, 0.841, 2.0]
     """
+    features, targets = jnp.asarray(features), jnp.asarray(targets)
     check_shape("features", features, (None, None))
     check_shape("targets", targets, (features.shape[0], None))
     check_finite("features", features)
@@ -124,7 +126,7 @@ def _paths(
     """Solutions for several strengths from one singular value decomposition."""
     centre = jnp.mean(features, axis=0) if bias else jnp.zeros_like(features[0])
     level = jnp.mean(targets, axis=0) if bias else jnp.zeros_like(targets[0])
-    U, singular, Vt = jnp.linalg.svd(features - centre, full_matrices=False)
+    U, singular, Vt = _svd(features - centre)
     penalty = ridge * jnp.sum(singular**2) / features.shape[1]
     rounding = max(features.shape) * jnp.finfo(features.dtype).eps * singular[0]
     kept = singular > rounding
@@ -132,6 +134,25 @@ def _paths(
     gains = jnp.where(kept, singular / divisor, 0)
     weights = jnp.einsum("so,rs,sn->ron", U.T @ (targets - level), gains, Vt)
     return weights, level - weights @ centre
+
+
+def _thin_svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
+    return jnp.linalg.svd(matrix, full_matrices=False)
+
+
+@jax.custom_jvp
+def _svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition, one by one in a batch.
+
+    Several batched decompositions in one program can wait for each other for ever on XLA's CPU thread pool (seen with
+    jaxlib 0.10.2 on two cores). Derivatives take the ordinary way: a sequential map has none in reverse mode.
+    """
+    return jax.custom_batching.sequential_vmap(_thin_svd)(matrix)
+
+
+@_svd.defjvp
+def _svd_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    return jax.jvp(_thin_svd, primals, tangents)
 
 
 def _cross_validated(features: Features, targets: Targets, bias: bool, folds: int) -> Float[Array, ""]:

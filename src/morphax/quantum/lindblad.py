@@ -173,14 +173,14 @@ class BosonicLindblad(eqx.Module):
             for i, j in itertools.product(range(len(lower)), repeat=2):
                 if i == j or self.port == "joint":
                     damping.append((-rates[i, j] / 2, _product(_adjoint(ladder[i]), ladder[j])))
-                    (k, left), (l, right) = *ladder[i].items(), *ladder[j].items()
-                    jumps[k, l] = (rates[i, j] * jnp.asarray(left, rates.dtype), jnp.asarray(right, rates.dtype))
+                    ((k, u),), ((m, v),) = ladder[i].items(), ladder[j].items()
+                    jumps[k, m] = (rates[i, j] * jnp.asarray(u, rates.dtype), jnp.asarray(v, rates.dtype))
         pump = [(drive[j], a) for j, a in enumerate(lower)] + [(-drive[j], _adjoint(a)) for j, a in enumerate(lower)]
         return _Terms(_combine(damping + pump), {k: -w for k, w in self._rotation().items()}, jumps)
 
 
 class _Terms(NamedTuple):
-    """Diagonals of K_r and K_i, and {(k, l): (u, v)} for terms u[p] X[p + k, q + l] v[q] of the jumps."""
+    """Diagonals of K_r and K_i, and {(k, m): (u, v)} for terms u[p] X[p + k, q + m] v[q] of the jumps."""
 
     real: dict[int, Float[Array, " states"]]
     imaginary: dict[int, Float[Array, " states"]]
@@ -211,8 +211,8 @@ def _derivative(terms: _Terms, X: Float[Array, "states states"]) -> Float[Array,
         result += w[:, None] * direct(k, 0) + w * direct(0, k)
     for k, w in terms.imaginary.items():
         result += w[:, None] * transposed(k, 0) - w * transposed(0, k)
-    for (k, l), (u, v) in terms.jumps.items():
-        result += (u[:, None] * v) * direct(k, l)
+    for (k, m), (u, v) in terms.jumps.items():
+        result += (u[:, None] * v) * direct(k, m)
     return result
 
 
@@ -221,7 +221,7 @@ def _adjoint_terms(terms: _Terms) -> _Terms:
     return _Terms(
         {-k: jnp.roll(w, k) for k, w in terms.real.items()},
         {-k: -jnp.roll(w, k) for k, w in terms.imaginary.items()},
-        {(-k, -l): (jnp.roll(u, k), jnp.roll(v, l)) for (k, l), (u, v) in terms.jumps.items()},
+        {(-k, -m): (jnp.roll(u, k), jnp.roll(v, m)) for (k, m), (u, v) in terms.jumps.items()},
     )
 
 
@@ -252,8 +252,8 @@ def _adjoint(A: Diagonals) -> Diagonals:
 
 def _product(A: Diagonals, B: Diagonals) -> Diagonals:
     product: Diagonals = {}
-    for (k, v), (l, w) in itertools.product(A.items(), B.items()):
-        product[k + l] = product.get(k + l, 0.0) + v * _shift(w, k)
+    for (k, v), (m, w) in itertools.product(A.items(), B.items()):
+        product[k + m] = product.get(k + m, 0.0) + v * _shift(w, k)
     return product
 
 

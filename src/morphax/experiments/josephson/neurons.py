@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import fit_readout, read_task
@@ -22,7 +22,8 @@ from morphax.tasks.waveforms import waveforms
 RESERVOIRS = {
     "quantum": ("quantum (two modes)", BLUE),
     "static": ("static ReLU (Eq. 12)", RED),
-    "dynamic": ("spin-torque oscillators (Eq. 13)", GREEN),
+    "dynamic, 1": (r"spin-torque oscillators (Eq. 13), $\Gamma T = 1$", GREEN),
+    "dynamic, 3": (r"spin-torque oscillators (Eq. 13), $\Gamma T = 3$", VIOLET),
     "echo-state": ("echo-state network", ORANGE),
 }
 
@@ -36,7 +37,6 @@ class Neurons(Experiment):
             "numbers of measured neurons (the two-mode mixer has levels^2 states)",
             min_length=1,
         )
-        damping_times_interval: float = parameter(1.0, "spin-torque oscillators: Gamma T of one input", gt=0)
 
     name = "josephson/neurons"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
@@ -58,11 +58,11 @@ class Neurons(Experiment):
             "Sec. IV A",
         ),
         Claim("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), "at least", 0.0, "Sec. IV A, Fig. 4"),
-        Claim("dynamic: neurons for 99 %", 24, lambda d: neurons_for(d, "dynamic"), "at least", 0.0, "Ref. 26, Fig. 4"),
+        Claim("dynamic, better of two: neurons for 99 %", 24, lambda d: dynamic(d), "at least", 0.0, "Ref. 26, Fig. 4"),
         Claim(
-            "quantum needs fewer than the dynamic one: difference",
+            "neurons that the better dynamic one needs more than the quantum one",
             0.0,
-            lambda d: neurons_for(d, "dynamic") - neurons_for(d, "quantum"),
+            lambda d: dynamic(d) - neurons_for(d, "quantum"),
             "at least",
             0.0,
             "Sec. IV A, Fig. 4",
@@ -124,7 +124,8 @@ def reservoirs(config: "Neurons.Config") -> dict[str, Callable[[PRNGKeyArray], S
     return {
         "quantum": lambda key: config.mixer(measured=min(largest, config.levels**2)),
         "static": lambda key: ReLUReservoir.random(largest, key=key),
-        "dynamic": lambda key: SpinTorqueReservoir.random(largest, damping_rate=config.damping_times_interval, key=key),
+        "dynamic, 1": lambda key: SpinTorqueReservoir.random(largest, damping_rate=1.0, key=key),
+        "dynamic, 3": lambda key: SpinTorqueReservoir.random(largest, damping_rate=3.0, key=key),
         "echo-state": lambda key: EchoStateNetwork.random(largest, key=key),
     }
 
@@ -134,3 +135,8 @@ def neurons_for(dataset: xr.Dataset, reservoir: str, accuracy: float = 0.99) -> 
     means = dataset.accuracy.sel(reservoir=reservoir).mean("seed")
     reached = means.neurons[means >= accuracy]
     return float(reached.min()) if reached.size else float(means.neurons.max()) + 1
+
+
+def dynamic(dataset: xr.Dataset) -> float:
+    """Neurons for 99 % of the spin-torque oscillators, at the better of their two relaxation rates."""
+    return min(neurons_for(dataset, "dynamic, 1"), neurons_for(dataset, "dynamic, 3"))

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.josephson._mixer import ReservoirConfig, Ridge, answers_of_first, over_seeds
+from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE
 from morphax.lab.progress import Progress
@@ -40,7 +40,6 @@ class Scaling(Experiment):
         peak_photons: float = parameter(0.5, "peak photon number of the fullest mode", gt=0)
         noise: float = parameter(1e-5, "standard deviation of Gaussian noise on every population", ge=0)
         bias: bool = parameter(True, "whether the readout learns a constant")
-        ridge: Ridge = parameter("cross-validate", "readout: 0, a relative strength, or cross-validate")
 
     name = "josephson/scaling"
     quick = {"seeds": 2, "train_points": 600, "test_points": 400, "modes": (1, 2, 4, 10), "sizes": (4, 16, 64)}

@@ -1,0 +1,74 @@
+"""Keep the documentation's numbers what a run gave: python docs/build.py [RUNS]
+
+With a folder of finished full-size runs (as `morphax run` leaves them below `runs/`) the small parts of each - claims,
+configuration, versions, figures - are copied to docs/results/. Then every block
+
+    <!-- results: NAME -->
+    ...
+    <!-- end -->
+
+in the pages is written anew from there. `--check` writes nothing and fails when a page is stale.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from morphax.files import read_json, write_json
+from morphax.lab.report import claim_texts
+
+DOCS = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="?", type=Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    if options.runs is not None:
+        for folder in sorted(options.runs.glob("*/*/full")):
+            collect(folder)
+    stale = []
+    for page in [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        fresh = BLOCK.sub(lambda match, page=page: match[1] + table(match[2], page) + match[3], text)
+        if fresh != text:
+            stale.append(page.name)
+            if not options.check:
+                page.write_text(fresh, encoding="utf-8")
+    if options.check and stale:
+        print(f"stale: {', '.join(stale)}; run python docs/build.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+def collect(folder: Path) -> None:
+    """Copy what is small of one run folder."""
+    request = read_json(folder / "config.json")
+    target = DOCS / "results" / request["experiment"]
+    target.mkdir(parents=True, exist_ok=True)
+    environment = read_json(folder / "environment.json")
+    write_json(target / "run.json", request | {"versions": environment["versions"], "seed": environment["seed"]})
+    shutil.copy(folder / "claims.json", target)
+    for figure in (folder / "figures").glob("*.png"):
+        shutil.copy(figure, target)
+
+
+def table(name: str, page: Path) -> str:
+    """The claims of an experiment and its figure, as Markdown."""
+    folder = DOCS / "results" / name
+    lines = ["| claim | paper or baseline | here | verdict | source |", "|---|---|---|---|---|"]
+    for claim in read_json(folder / "claims.json"):
+        texts = claim_texts(claim)
+        verdict = f"**{texts['verdict']}**" if texts["verdict"] == "not met" else texts["verdict"]
+        lines.append(f"| {claim['claim']} | {texts['expected']} | {texts['here']} | {verdict} | {claim['source']} |")
+    lines.append("")
+    lines += [f"![{name}]({figure.relative_to(page.parent).as_posix()})" for figure in sorted(folder.glob("*.png"))]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""The command line as a user meets it: exit codes, one-line errors, run folders, resumption."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from morphax.cli import main
+from morphax.experiments import all_experiments
+from morphax.files import read_json
+
+WAVEFORMS = ["run", "josephson/waveforms", "--quick", "--seeds", "2"]
+FILES = {"config.json", "environment.json", "result.nc", "claims.json", "report.html", "figures"}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def read(path: Path) -> xr.Dataset:
+    return xr.load_dataset(path / "result.nc", engine="h5netcdf")
+
+
+def error_of(capsys, arguments: list[str], code: int) -> str:
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert error.strip().count("\n") == 0, error
+    assert "Traceback" not in error
+    return error
+
+
+def test_list_names_every_experiment(capsys):
+    assert main(["list"]) == 0
+    listing = capsys.readouterr().out
+    assert all(name in listing for name in all_experiments())
+
+
+@pytest.mark.parametrize("name", sorted(all_experiments()))
+def test_show_gives_defaults_units_ranges_and_claims(name, capsys):
+    assert main(["show", name]) == 0
+    shown = capsys.readouterr().out
+    assert "seeds" in shown
+    assert "≥ 1" in shown
+    assert "paper or baseline" in shown
+
+
+def test_a_run_leaves_a_complete_folder(capsys):
+    assert main([*WAVEFORMS, "--out", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "met" in printed
+    assert "out/report.html" in printed
+    folder = Path("out")
+    assert {entry.name for entry in folder.iterdir()} == FILES
+    request = read_json(folder / "config.json")
+    assert request["experiment"] == "josephson/waveforms"
+    assert request["config"]["seeds"] == 2
+    assert {"versions", "devices", "git_revision", "seed"} <= read_json(folder / "environment.json").keys()
+    for claim in read_json(folder / "claims.json"):
+        assert list(claim) == ["claim", "paper", "ours", "tolerance", "relation", "source", "met"]
+    dataset = read(folder)
+    assert dataset.accuracy.dims == ("row", "seed")
+    assert all("units" in variable.attrs for variable in dataset.data_vars.values())
+    report = (folder / "report.html").read_text()
+    assert "data:image/png;base64," in report
+    assert "http" not in report
+    assert {p.suffix for p in (folder / "figures").iterdir()} == {".png", ".svg"}
+
+
+def test_a_finished_run_is_shown_and_not_repeated(capsys):
+    main([*WAVEFORMS, "--out", "out"])
+    before = (Path("out") / "result.nc").stat().st_mtime_ns
+    assert main([*WAVEFORMS, "--out", "out"]) == 0
+    assert "has run before" in capsys.readouterr().err
+    assert (Path("out") / "result.nc").stat().st_mtime_ns == before
+    assert main([*WAVEFORMS, "--out", "out", "--fresh"]) == 0
+    assert (Path("out") / "result.nc").stat().st_mtime_ns != before
+
+
+def test_report_is_made_anew_from_the_folder_alone(capsys):
+    main([*WAVEFORMS, "--out", "out"])
+    claims = (Path("out") / "claims.json").read_text()
+    (Path("out") / "report.html").unlink()
+    (Path("out") / "claims.json").unlink()
+    assert main(["report", "out"]) == 0
+    assert (Path("out") / "claims.json").read_text() == claims
+
+
+def test_check_exits_with_3_when_a_claim_is_not_met():
+    unmet = ["--set", "drive_amplitude=0.001", "--set", "noise=0.1"]
+    assert main([*WAVEFORMS, *unmet, "--out", "out"]) == 0
+    assert main([*WAVEFORMS, *unmet, "--out", "out", "--check"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "josephson/wavforms"], "experiment is 'josephson/wavforms'; did you mean 'josephson/waveforms'?"),
+        ([*WAVEFORMS, "--set", "coupplig=1"], "--set coupplig is unknown; did you mean 'coupling'?"),
+        ([*WAVEFORMS, "--set", "coupling"], "--set is 'coupling'; it must be KEY=VALUE"),
+        ([*WAVEFORMS, "--set", "levels=0"], "levels is 0; it must be greater than or equal to 2"),
+        ([*WAVEFORMS, "--set", "damping_rate=-1,2"], "damping_rate is [-1, 2]; every rate must be >= 0"),
+        ([*WAVEFORMS, "--set", "coupling=NaN"], "coupling is nan; it must be"),
+        ([*WAVEFORMS, "--set", "coupling=strong"], "coupling is 'strong'; it must be a valid number"),
+        (["run", "josephson/waveforms", "--seeds", "0"], "seeds is 0; it must be greater than or equal to 1"),
+        ([*WAVEFORMS, "--out", "/proc/none/here"], "out is '/proc/none/here', which cannot be made"),
+        (["report", "nowhere"], "dir is 'nowhere', which is no run folder"),
+        (["run", "josephson/forecast", "--set", "csv=missing.csv"], "missing.csv cannot be read"),
+        (["run", "josephson/forecast", "--set", "horizon=500"], "too"),
+    ],
+)
+def test_a_bad_argument_is_one_line_and_exit_code_2(arguments, message, capsys):
+    if message == "too":
+        message = "values has 309 points"
+    assert message in error_of(capsys, arguments, 2)
+
+
+def test_a_folder_of_another_run_is_refused(capsys):
+    main([*WAVEFORMS, "--out", "out"])
+    capsys.readouterr()
+    assert "a run with another seeds" in error_of(capsys, [*WAVEFORMS[:-1], "3", "--out", "out"], 2)
+    other = ["run", "josephson/neurons", "--quick", "--out", "out"]
+    assert "a run of josephson/waveforms" in error_of(capsys, other, 2)
+
+
+def test_a_folder_with_other_files_is_left_alone(capsys):
+    Path("mine").mkdir()
+    (Path("mine") / "thesis.tex").write_text("x")
+    for extra in ([], ["--fresh"]):
+        assert "holds other files" in error_of(capsys, [*WAVEFORMS, "--out", "mine", *extra], 2)
+    assert (Path("mine") / "thesis.tex").exists()
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["run", "nothing", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_failed_run_exits_with_1_and_keeps_what_was_computed(capsys, monkeypatch):
+    from morphax.experiments.josephson import Waveforms
+
+    row = Waveforms._row
+
+    def broken(self, config, name, key):
+        result = row(self, config, name, key)
+        return result if name == "separate, 16" else result.assign(accuracy=result.accuracy * np.nan)
+
+    monkeypatch.setattr(Waveforms, "_row", broken)
+    error = error_of(capsys, [*WAVEFORMS, "--out", "out"], 1)
+    assert "separate, 9: accuracy is not finite at seed=0" in error
+    assert [p.name for p in (Path("out") / "checkpoints").iterdir()] == ["separate__16.nc"]
+    monkeypatch.undo()
+    assert main([*WAVEFORMS, "--out", str(Path("out").absolute())]) == 0
+
+
+def test_ctrl_c_stops_cleanly_says_how_to_resume_and_resuming_gives_the_same_numbers(capsys, monkeypatch):
+    from morphax.experiments.josephson import Waveforms
+
+    row = Waveforms._row
+
+    def interrupted(self, config, name, key):
+        if name == "joint, 16":
+            raise KeyboardInterrupt
+        return row(self, config, name, key)
+
+    out = Path("out").absolute()
+    main([*WAVEFORMS, "--out", "whole"])
+    whole = read(Path("whole"))
+    monkeypatch.setattr(Waveforms, "_row", interrupted)
+    assert main([*WAVEFORMS, "--out", str(out)]) == 130
+    assert f"Resume with: morphax run josephson/waveforms --quick --seeds 2 --out {out}" in capsys.readouterr().err
+    monkeypatch.setattr(Waveforms, "_row", row)
+    assert main([*WAVEFORMS, "--out", str(out)]) == 0
+    xr.testing.assert_equal(read(out), whole)
+
+
+def test_a_killed_training_resumes_and_gives_the_same_numbers(tmp_path):
+    """The design experiment, killed by the operating system in the middle of a training."""
+    small = ["--quick", "--seeds", "2", "--set", "train_points=64", "--set", "test_points=64", "--set", "steps=150"]
+    command = [sys.executable, "-m", "morphax.cli", "run", "josephson/design", *small]
+    main(["run", "josephson/design", *small, "--out", "whole"])
+    process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(Path("killed").glob("checkpoints/*/state-*.eqx")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (Path("killed") / "result.nc").exists()
+    assert main(["run", "josephson/design", *small, "--out", "killed"]) == 0
+    xr.testing.assert_equal(read(Path("killed")), read(Path("whole")))
+    histories = [(Path(name) / "history.jsonl").read_text() for name in ("killed", "whole")]
+    assert histories[0] == histories[1]
+    lines = [json.loads(line) for line in histories[0].splitlines()]
+    assert lines[-1]["step"] == 149
+
+
+def test_forecast_of_a_users_file_writes_predictions(capsys):
+    values = 5 + np.sin(np.arange(200) / 3)
+    Path("tide.csv").write_text("day,height\n" + "".join(f"{i},{v:.6f}\n" for i, v in enumerate(values)))
+    series = ["--set", "csv=tide.csv", "--set", "column=height", "--set", "horizon=3", "--set", "measured=9"]
+    assert main(["run", "josephson/forecast", "--quick", *series, "--seeds", "1", "--out", "out"]) == 0
+    table = np.genfromtxt(Path("out") / "predictions.csv", delimiter=",", names=True)
+    assert table.dtype.names is not None
+    assert set(table.dtype.names) == {"time", "observed", "mixer", "persistence", "autoregression", "echostate"}
+    assert np.allclose(table["observed"], values[table["time"].astype(int)], atol=1e-5)
+    # A sampled sine obeys a linear recurrence of second order.
+    assert np.allclose(table["autoregression"], table["observed"], atol=1e-2)
+    assert np.allclose(table["persistence"], values[table["time"].astype(int) - 3], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("day,height\n1,2\n2,\n3,4\n", "misses 1 of 3 values, in row 3"),
+        ("day,height\n1,2\n2,tall\n3,4\n", "holds 'tall' in row 3"),
+        ("day,height\n1,2\n2,3\n3,4\n", "values has 3 points"),
+        ("day,hight\n1,2\n2,3\n3,4\n", "did you mean 'hight'?"),
+    ],
+)
+def test_a_bad_series_is_one_line(content, message, capsys):
+    Path("tide.csv").write_text(content)
+    arguments = ["run", "josephson/forecast", "--set", "csv=tide.csv", "--set", "column=height"]
+    assert message in error_of(capsys, arguments, 2)
+
+
+@pytest.mark.parametrize("name", sorted(set(all_experiments()) - {"josephson/waveforms"}))
+def test_every_experiment_runs_quickly_and_draws_its_figure(name):
+    assert main(["run", name, "--quick", "--out", "out"]) == 0
+    claims = read_json(Path("out") / "claims.json")
+    assert claims
+    assert any(claim["met"] for claim in claims)
+    assert list((Path("out") / "figures").glob("*.png"))

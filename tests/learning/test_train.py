@@ -1,0 +1,125 @@
+"""The training loop: resumption, failures, and the gradient of a design against finite differences."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from morphax import DEVICE, WEIGHT, JosephsonMixer, evolve, fit_readout
+from morphax.learning.design import ReadoutDesign, readout_error
+from morphax.learning.train import DivergedError, train
+from morphax.tasks import waveforms
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+class Line(eqx.Module):
+    slope: jax.Array = eqx.field(metadata=WEIGHT)
+    offset: jax.Array = eqx.field(metadata=DEVICE)
+
+
+class NoisyLeastSquares:
+    """Uses its key, so that a resumed training must draw the same numbers."""
+
+    def gradient(self, substrate, inputs, targets, *, key):
+        def loss(line):
+            noise = 0.1 * jax.random.normal(key, inputs.shape)
+            return jnp.mean((line.slope * inputs + line.offset + noise - targets) ** 2)
+
+        value, gradient = eqx.filter_value_and_grad(loss)(substrate)
+        return {"loss": value}, gradient
+
+
+with jax.enable_x64(True):
+    X = jnp.arange(5.0)
+    START = Line(jnp.zeros(()), jnp.ones(()))
+
+
+def run(steps, **options):
+    return train(START, NoisyLeastSquares(), (X, 3 * X), optax.adam(0.1), steps, key=jax.random.key(0), **options)
+
+
+def test_only_the_named_role_is_trained():
+    line, _ = run(100)
+    assert line.offset == 1
+    assert 2 < line.slope < 3
+    both, _ = run(300, trained=("weight", "device"))
+    assert abs(both.offset) < 0.5
+
+
+def test_chunks_do_not_change_the_numbers():
+    assert run(37, chunk=37)[0].slope == run(37, chunk=5)[0].slope
+
+
+def test_an_interrupted_training_resumes_exactly(tmp_path):
+    whole, history = run(60, chunk=10)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(rows):
+        if len(rows) == 30:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(60, chunk=10, checkpoint=tmp_path, on_chunk=kill)
+    seen = []
+    resumed, same_history = run(60, chunk=10, checkpoint=tmp_path, on_chunk=lambda rows: seen.append(len(rows)))
+    assert seen == [40, 50, 60]
+    assert resumed.slope == whole.slope
+    assert same_history == history
+
+
+def test_divergence_says_at_which_step_and_keeps_the_last_checkpoint(tmp_path):
+    class Exploding(NoisyLeastSquares):
+        def gradient(self, substrate, inputs, targets, *, key):
+            metrics, gradient = super().gradient(substrate, inputs, targets, key=key)
+            return {"loss": jnp.where(jnp.abs(substrate.slope) > 0.5, jnp.inf, metrics["loss"])}, gradient
+
+    with pytest.raises(DivergedError, match="loss is not finite at step 6"):
+        train(START, Exploding(), (X, 3 * X), optax.adam(0.1), 20, key=jax.random.key(0), chunk=3, checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.glob("state-*")] == ["state-000000006.eqx"]
+
+
+def test_readout_error_is_what_the_readout_achieves():
+    features = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(6), size=200))[:, :5]
+    targets = features @ jnp.arange(5.0)[:, None] ** 2 + jnp.sin(jnp.arange(200.0))[:, None]
+    exact = readout_error(features, targets, 1e15)
+    assert np.isclose(exact, jnp.mean((fit_readout(features, targets)(features) - targets) ** 2), rtol=1e-9)
+
+
+def test_readout_error_predicts_the_error_of_counted_photons():
+    features = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(6), size=3000))[:, :5]
+    targets = features[:, :1] - features[:, 1:2]
+    shots = 200
+    counted = jax.vmap(lambda key, p: jax.random.multinomial(key, 1.0 * shots, jnp.append(p, 1 - p.sum()))[:5] / shots)(
+        jax.random.split(jax.random.key(0), 3000), features
+    )
+    achieved = jnp.mean((fit_readout(counted, targets)(counted) - targets) ** 2)
+    # 3000 squared errors of roughly normal variables fix their mean to sqrt(2 / 3000) = 2.6 %.
+    assert np.isclose(readout_error(features, targets, shots), achieved, rtol=0.1)
+
+
+class Tuned(eqx.Module):
+    log_damping: jax.Array = eqx.field(metadata=WEIGHT)
+
+    def substrate(self):
+        return JosephsonMixer.two_mode(damping_rate=jnp.exp(self.log_damping), measured=4)
+
+
+def test_a_stack_of_designs_has_independent_gradients():
+    task = waveforms(80, 80, key=jax.random.key(0))
+    stack = Tuned(jnp.log(jnp.array([[0.017, 0.021], [0.005, 0.03]])))
+    rule = ReadoutDesign(shots=1e4)
+    metrics, gradient = rule.gradient(stack, task.train_inputs, task.train_targets, key=jax.random.key(0))
+
+    def error(log_damping):
+        features, _ = evolve(Tuned(log_damping).substrate(), task.train_inputs)
+        return readout_error(features, task.train_targets, 1e4)
+
+    assert np.isclose(metrics["error"][1], error(stack.log_damping[1]))
+    shift = jnp.array([1e-5, 0.0])
+    slope = (error(stack.log_damping[1] + shift) - error(stack.log_damping[1] - shift)) / 2e-5
+    assert np.isclose(gradient.log_damping[1, 0], slope, rtol=1e-4)
