@@ -78,7 +78,7 @@ def qutip_model(system, drive) -> tuple[qutip.Qobj, list[qutip.Qobj]]:
 def superoperator(system, drive):
     """QuTiP's Liouvillian as a dense matrix on column-stacked density matrices."""
     H, collapse = qutip_model(system, drive)
-    return qutip.liouvillian(H, collapse).full()
+    return qutip.liouvillian(H, collapse).full()  # pyright: ignore[reportCallIssue]  (its stubs lack the defaults)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def expected_state(system, drive, rho, time):
@@ -253,6 +253,12 @@ def test_derivative_is_the_right_hand_side():
     rho, drive = random_state(system), drive_of(system)
     expected = (superoperator(system, drive) @ np.asarray(rho).T.ravel()).reshape(rho.shape).T
     np.testing.assert_allclose(system.derivative(rho, drive), expected, atol=1e-10)
+
+
+def test_rates_that_are_not_finite_are_loud():
+    system = two_modes()
+    assert jnp.isnan(system.propagate(random_state(system), jnp.array([jnp.nan, 0.0]), 0.1)).all()
+    assert jnp.isnan(system.propagate(random_state(system), jnp.array([jnp.inf, 0.0]), 0.1)).all()
 
 
 def test_too_many_substeps_for_a_derivative_are_loud():

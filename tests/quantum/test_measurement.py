@@ -35,9 +35,8 @@ def test_amplitudes_and_density_matrix_read_the_same(measured):
 
 
 def test_coherent_state_is_qutips():
-    expected = qutip.tensor(
-        *[qutip.coherent(n, complex(a), method="analytic") for n, a in zip(LEVELS, ALPHA, strict=True)]
-    )
+    amplitudes: list = ALPHA.tolist()
+    expected = qutip.tensor(*[qutip.coherent(n, a, method="analytic") for n, a in zip(LEVELS, amplitudes, strict=True)])
     assert np.allclose(RHO, qutip.ket2dm(expected).full(), atol=1e-12)
 
 
@@ -46,7 +45,7 @@ def test_expectations_of_a_random_state_are_qutips():
     rho = random_state(levels)
     state = qutip.Qobj(np.asarray(rho), dims=[list(levels)] * 2)
     a, b = qutip.tensor(qutip.destroy(3), qutip.qeye(4)), qutip.tensor(qutip.qeye(3), qutip.destroy(4))
-    photons = [qutip.expect(op.dag() * op, state) for op in (a, b)]
+    photons = [qutip.expect(op.dag() @ op, state) for op in (a, b)]
     quadratures = [qutip.expect((op + op.dag()) / np.sqrt(2), state) for op in (a, b)]
     quadratures += [qutip.expect((op - op.dag()) / (1j * np.sqrt(2)), state) for op in (a, b)]
     assert np.allclose(PhotonNumbers().of_density_matrix(rho, levels), photons)

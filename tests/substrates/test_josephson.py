@@ -32,7 +32,9 @@ def qutip_populations(mixer: JosephsonMixer, drives: np.ndarray, tolerance: floa
     rate = np.asarray(mixer.drive_amplitude) * np.sqrt(2 * kappa)
     H1 = sum(1j * rate[j] * (a[j] - a[j].dag()) for j in range(len(a)))
     if mixer.port == "joint":
-        line = sum((np.sqrt(kappa[j]) * a[j] for j in range(1, len(a))), np.sqrt(kappa[0]) * a[0])
+        line = qutip.qzero(list(levels))
+        for b, rate_of_b in zip(a, kappa, strict=True):
+            line += np.sqrt(rate_of_b) * b
         ports = [np.sqrt(thermal[0] + 1) * line, np.sqrt(thermal[0]) * line.dag()]
     else:
         ports = [np.sqrt(kappa[j] * (thermal[j] + 1)) * a[j] for j in range(len(a))]

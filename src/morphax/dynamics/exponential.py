@@ -50,7 +50,7 @@ BRANCHES = 8
 
 
 class Generator(NamedTuple):
-    """A real matrix that depends linearly on coefficients, given as functions that can be hashed.
+    """A real matrix that depends on coefficients, as two pure functions.
 
     Attributes
     ----------
@@ -117,7 +117,8 @@ def exponential_action(
     Returns
     -------
     Array
-        Same shape and type as the state. A derivative that would need more than `MAX_SUBSTEPS` sub-steps is NaN.
+        Same shape and type as the state. NaN where the bound could not be met (an enclosure that is wrong, rates that
+        are not finite), and where a derivative would need more than `MAX_SUBSTEPS` sub-steps.
     """
     if tolerance is None:
         tolerance = 1e-12 if state.dtype == jnp.float64 else 2e-7
@@ -147,8 +148,9 @@ def _differentiable_action(generator, tolerance, coefficients, state, time, encl
     expansion = _expand(enclosure, time)
     probe = jnp.cos(jnp.arange(state.size, dtype=state.dtype) ** 2).reshape(state.shape)
     frozen = partial(_scaled, generator, *lax.stop_gradient((coefficients, time)), expansion)
-    _, blocks = _adaptive_sum(frozen, probe, expansion, tolerance)
+    probed, blocks = _adaptive_sum(frozen, probe, expansion, tolerance)
     blocks = jnp.minimum(blocks + 1, MAX_BLOCKS)
+    valid = (expansion.substeps <= MAX_SUBSTEPS) & jnp.all(jnp.isfinite(probed))
 
     @jax.checkpoint
     def evolve(coefficients, state, time):
@@ -158,7 +160,7 @@ def _differentiable_action(generator, tolerance, coefficients, state, time, encl
         )
 
     # A factor, and not a choice, so that the derivatives are NaN too.
-    return jnp.where(expansion.substeps <= MAX_SUBSTEPS, 1, jnp.nan) * evolve(coefficients, state, time)
+    return jnp.where(valid, 1, jnp.nan).astype(state.dtype) * evolve(coefficients, state, time)
 
 
 class _Expansion(NamedTuple):
@@ -185,7 +187,9 @@ def _expand(enclosure: Enclosure, time: Float[Array, ""]) -> _Expansion:
     """Choose the ellipse and the number of sub-steps, then the coefficients and the bounds."""
     enclosure, time = lax.stop_gradient((enclosure, time))
     whole = _confocal_capacity(Enclosure(*(time * x for x in enclosure)))
-    substeps = eqxi.unvmap_max(jnp.maximum(jnp.ceil(whole / MAX_CAPACITY), 1).astype(jnp.int32))
+    # What is not finite, or would run for days, gets few sub-steps: it cannot converge, and is NaN in the end.
+    wanted = jnp.where(jnp.isfinite(whole), jnp.clip(jnp.ceil(whole / MAX_CAPACITY), 1, 2**20), 1)
+    substeps = eqxi.unvmap_max(wanted.astype(jnp.int32))
     stadium = Enclosure(*(time / substeps * x for x in enclosure))
     centre, capacity, focus = _ellipse(stadium)
     growth = jnp.maximum(_confocal_capacity(stadium) / capacity, 1.1)
@@ -254,8 +258,9 @@ def _tail_bound(centre, capacity, focus, growth) -> Float[Array, " terms"]:
     r"""Bound on all terms beyond n + 1, in units of the larger of the norms of $F_n x$ and $F_{n+1} x$.
 
     Cauchy's estimate on a circle of radius r, $|c_k| \le e^{c + \gamma (r + q / r)} r^{-k}$, is best at the saddle
-    $\gamma (r - q / r) = n + 1$ and holds for all k. $F_{n+k} = U_{k-1} F_{n+1} - q U_{k-2} F_n$ with Chebyshev
-    polynomials of the second kind, of norm at most $2 R^k / (1 - |q| / R^2)$ on an ellipse R times larger.
+    $\gamma (r - q / r) = n + 1$ and holds for all k. $F_{n+1+k} = U_k F_{n+1} - q U_{k-1} F_n$ with scaled
+    Chebyshev polynomials of the second kind, whose norm is at most $2 R^k / (1 - |q| / R^2)$ when the confocal ellipse
+    of R times the capacity contains the numerical range. The geometric sum over k needs r > R.
     """
     order = jnp.arange(MAX_TERMS, dtype=centre.dtype) + 1
     squared = order**2 + 4 * capacity**2 * focus
@@ -269,7 +274,10 @@ def _tail_bound(centre, capacity, focus, growth) -> Float[Array, " terms"]:
 
 
 def _adaptive_sum(step, state, expansion, tolerance):
-    """Sum terms, a block at a time, until the bound on the rest is below the tolerance; also count the blocks."""
+    """Sum terms, a block at a time, until the bound on the rest is below the tolerance; also count the blocks.
+
+    All lanes of a vmap run until the last has converged: that costs no selections in the loop.
+    """
     limit = tolerance * _norm(state)
 
     def unfinished(carry):
@@ -283,8 +291,8 @@ def _adaptive_sum(step, state, expansion, tolerance):
         return block + 1, previous, current, total, error
 
     start = (jnp.int32(0), *_first_terms(step, state, expansion), jnp.full_like(limit, jnp.inf))
-    block, _, _, total, _ = lax.while_loop(unfinished, add_block, start)
-    return total, block
+    block, _, _, total, error = lax.while_loop(unfinished, add_block, start)
+    return jnp.where(error <= limit, total, jnp.nan), block
 
 
 def _fixed_sum(step, state, expansion, blocks):

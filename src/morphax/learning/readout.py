@@ -29,8 +29,8 @@ class Readout(eqx.Module):
     weights: Float[Array, "outputs neurons"] = eqx.field(metadata=WEIGHT)
     bias: Float[Array, " outputs"] = eqx.field(metadata=WEIGHT)
 
-    def __call__(self, features: Features) -> Targets:
-        return features @ self.weights.T + self.bias
+    def __call__(self, features: Features | np.ndarray) -> Targets:
+        return jnp.asarray(features) @ self.weights.T + self.bias
 
 
 def fit_readout(
@@ -137,7 +137,8 @@ def _paths(
 
 
 def _thin_svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
-    return jnp.linalg.svd(matrix, full_matrices=False)
+    U, singular, Vt = jnp.linalg.svd(matrix, full_matrices=False)
+    return U, singular, Vt
 
 
 @jax.custom_jvp
@@ -151,7 +152,9 @@ def _svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
 
 
 @_svd.defjvp
-def _svd_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def _svd_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
     return jax.jvp(_thin_svd, primals, tangents)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, field_validator
 
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.learning.readout import Readout
+from morphax.learning.readout import fit_readout
 from morphax.substrates.josephson import JosephsonMixer
 from morphax.units import MHz, ns, us
 
@@ -75,15 +75,7 @@ def answers_of_first(
     targets: Float[Array, "train outputs"],
     test: Float[Array, "test neurons"],
     sizes: tuple[int, ...],
-    fit: Callable[..., Readout],
+    **readout: Any,
 ) -> Float[Array, "sizes test outputs"]:
-    """Test outputs when only the first n neurons are measured, for every n in `sizes`, in one compiled solve.
-
-    Neurons beyond the first n read zero; a pseudo-inverse or ridge readout then gives them no weight.
-    """
-    read = jnp.arange(train.shape[1]) < jnp.array(sizes)[:, None]
-
-    def answer(mask: Array) -> Array:
-        return fit(train * mask, targets)(test * mask)
-
-    return jax.lax.map(answer, read)
+    """Test outputs when only the first n neurons are measured, for every n in `sizes` (all, where there are fewer)."""
+    return jnp.stack([fit_readout(train[:, :n], targets, **readout)(test[:, :n]) for n in sizes])

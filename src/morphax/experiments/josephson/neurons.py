@@ -13,7 +13,7 @@ from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy
-from morphax.learning.readout import fit_readout, read_task
+from morphax.learning.readout import read_task
 from morphax.substrates.base import Substrate
 from morphax.substrates.software import EchoStateNetwork, ReLUReservoir
 from morphax.substrates.spintronic import SpinTorqueReservoir
@@ -94,7 +94,7 @@ class Neurons(Experiment):
                 task.train_targets,
                 reading.test,
                 config.sizes,
-                lambda f, t: fit_readout(f, t, **config.readout),
+                **config.readout,
             )
             return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
 

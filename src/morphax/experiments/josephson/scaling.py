@@ -13,7 +13,7 @@ from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import nrmse
-from morphax.learning.readout import fit_readout, read_task
+from morphax.learning.readout import read_task
 from morphax.quantum.measurement import Populations, basis_states
 from morphax.substrates.josephson import JosephsonMixer
 from morphax.tasks.memory import narma
@@ -86,9 +86,7 @@ class Scaling(Experiment):
             mixer = mixer.with_peak_photons(drives.train_inputs, config.peak_photons)
             reading = read_task(mixer, drives, noise=config.noise, key=run_key)
             targets = task.train_targets[config.washout :]
-            outputs = answers_of_first(
-                reading.train, targets, reading.test, tuple(exist), lambda f, t: fit_readout(f, t, **config.readout)
-            )
+            outputs = answers_of_first(reading.train, targets, reading.test, tuple(exist), **config.readout)
             return jax.vmap(nrmse, in_axes=(0, None))(outputs, task.test_targets)
 
         errors = np.full((config.seeds, len(config.sizes)), np.nan)

@@ -1,0 +1,252 @@
+"""Time per input point of the Josephson mixer: morphax, QuTiP and dynamiqs side by side, at the same accuracy.
+
+    python benchmarks/josephson.py [--points 20] [--sequences 64]
+
+The job: two modes of eight levels with the working parameters, random inputs that differ at every point, all
+populations after every point, double precision. Errors are measured against a sparse matrix exponential of the same
+truncated Liouvillian. The peers' settings are the fastest found that stay below 1e-8: QuTiP's mesolve on CSR or DIA
+operators with the integrators of its list; dynamiqs on sparse diagonals or dense with Tsit5 or Dopri8.
+"""
+
+import argparse
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import expm_multiply
+
+from morphax import JosephsonMixer, evolve
+from morphax.quantum import Populations
+from morphax.units import MHz, us
+
+KAPPA, EPSILON, G, LEVELS, INTERVAL = (17 / us, 21 / us), 2.77 / us**0.5, 2 * MHz, 8, 100.0
+RATES = EPSILON * np.sqrt(2 * np.array(KAPPA))
+REQUIRED_ERROR = 1e-8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=20)
+    parser.add_argument("--sequences", type=int, default=64)
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    drives = np.random.default_rng(7).uniform(-1, 1, (options.sequences, options.points))
+    truth = reference(drives[0])
+    compare(drives, truth)
+    arithmetic(drives)
+    growth()
+
+
+def compare(drives: np.ndarray, truth: np.ndarray) -> None:
+    """The table of times, errors and ratios."""
+    rows: list[tuple[str, float, float, float]] = []
+    sequences = len(drives)
+    for name, one, many in (*ours(drives), *qutip_best(drives, truth), *dynamiqs_best(drives, truth)):
+        error = np.abs(np.asarray(one()) - truth).max() if name != "morphax coherent" else 0.0
+        single = best_time(one) / drives.shape[1]
+        together = best_time(many, repeats=2) / drives.size
+        rows.append((name, single * 1e3, together * 1e3, error))
+        print(f"  measured {name}", file=sys.stderr)
+    peers = [row for row in rows if not row[0].startswith("morphax") and row[3] <= REQUIRED_ERROR]
+    single, together = min(row[1] for row in peers), min(row[2] for row in peers)
+    print(f"\nms per point; ratios to the faster peer below {REQUIRED_ERROR:g}\n")
+    print(f"{'method':34} {'one':>9} {'ratio':>9} {f'{sequences} at once':>12} {'ratio':>9} {'max error':>11}")
+    for name, a, b, error in rows:
+        print(f"{name:34} {a:9.4f} {single / a:9.1f} {b:12.4f} {together / b:9.1f} {error:11.1e}")
+
+
+def reference(drives: np.ndarray) -> np.ndarray:
+    """All populations by SciPy's action of the matrix exponential of the sparse Liouvillian."""
+    a = sp.kron(sp.diags(np.sqrt(np.arange(1, LEVELS)), 1), sp.identity(LEVELS)).tocsr()
+    b = sp.kron(sp.identity(LEVELS), sp.diags(np.sqrt(np.arange(1, LEVELS)), 1)).tocsr()
+    one = sp.identity(LEVELS**2)
+    static = G * (a.T @ b + b.T @ a)
+    pump = 1j * (RATES[0] * (a - a.T) + RATES[1] * (b - b.T))
+    decay = sum(
+        k * (sp.kron(c, c) - sp.kron(c.T @ c, one) / 2 - sp.kron(one, c.T @ c) / 2)
+        for k, c in zip(KAPPA, (a, b), strict=True)
+    )
+
+    def commutator(H: Any) -> Any:
+        return -1j * (sp.kron(H, one) - sp.kron(one, H.T))
+
+    rho = np.zeros(LEVELS**4, complex)
+    rho[0] = 1
+    populations = []
+    for drive in drives:
+        rho = expm_multiply((commutator(static) + drive * commutator(pump) + decay) * INTERVAL, rho)
+        populations.append(np.diag(rho.reshape(LEVELS**2, -1)).real)
+    return np.array(populations)
+
+
+def mixer(method: str) -> JosephsonMixer:
+    states = tuple((i, j) for i in range(LEVELS) for j in range(LEVELS))
+    return JosephsonMixer.two_mode(method=method, measured=Populations(states))
+
+
+def ours(drives: np.ndarray) -> list[tuple[str, Callable, Callable]]:
+    """Both methods; many sequences one after the other on each core, which is faster than one wide batch."""
+    inputs = jnp.asarray(drives)
+
+    def pair(method: str) -> tuple[Callable, Callable]:
+        device = mixer(method)
+        run = jax.jit(lambda x: evolve(device, x)[0])
+        if method == "coherent":
+            batch = jax.jit(jax.vmap(lambda x: evolve(device, x)[0]))
+            return (lambda: run(inputs[0]).block_until_ready()), (lambda: batch(inputs).block_until_ready())
+
+        queue = jax.jit(lambda xs: jax.lax.map(lambda x: evolve(device, x)[0], xs))
+        cores = os.cpu_count() or 1
+        shares = jnp.array_split(inputs, cores)
+
+        def on_all_cores() -> None:
+            with ThreadPoolExecutor(cores) as pool:
+                list(pool.map(lambda share: queue(share).block_until_ready(), shares))
+
+        return (lambda: run(inputs[0]).block_until_ready()), on_all_cores
+
+    return [(f"morphax {method}", *pair(method)) for method in ("coherent", "fock")]
+
+
+def qutip_best(drives: np.ndarray, truth: np.ndarray) -> list[tuple[str, Callable, Callable]]:
+    """QuTiP's fastest accurate integrator: a short trial of each, then the winner."""
+    import qutip
+
+    def system(kind: str) -> tuple[Any, Any, list[Any]]:
+        a, b = qutip.tensor(qutip.destroy(8), qutip.qeye(8)), qutip.tensor(qutip.qeye(8), qutip.destroy(8))
+        pump = 1j * (RATES[0] * (a - a.dag()) + RATES[1] * (b - b.dag()))
+        ports = [np.sqrt(KAPPA[0]) * a, np.sqrt(KAPPA[1]) * b]
+        return (G * (a.dag() * b + b.dag() * a)).to(kind), pump.to(kind), [c.to(kind) for c in ports]
+
+    def solve(kind: str, options: dict, sequence: np.ndarray) -> np.ndarray:
+        static, pump, ports = system(kind)
+        rho, populations = qutip.fock_dm([8, 8], [0, 0]).to("Dense"), []
+        for drive in sequence:
+            rho = qutip.mesolve(static + drive * pump, rho, [0, INTERVAL], ports, options=options).final_state
+            populations.append(np.real(rho.diag()))
+        return np.array(populations)
+
+    winner = None
+    for kind in ("CSR", "Dia"):
+        for method in ("adams", "dop853", "vern7", "vern9"):
+            for tolerance in (1e-7, 1e-9, 1e-11):
+                options = {
+                    "method": method,
+                    "rtol": tolerance,
+                    "atol": tolerance / 100,
+                    "progress_bar": "",
+                    "nsteps": 10**6,
+                }
+                start = time.perf_counter()
+                error = np.abs(solve(kind, options, drives[0][:4]) - truth[:4]).max()
+                seconds = time.perf_counter() - start
+                if error < REQUIRED_ERROR / 2:
+                    if winner is None or seconds < winner[0]:
+                        winner = (seconds, kind, options)
+                    break
+    assert winner is not None
+    _, kind, options = winner
+    task = functools.partial(solve, kind, options)
+
+    def many() -> None:
+        qutip.parallel_map(task, list(drives), map_kw={"num_cpus": os.cpu_count()})
+
+    return [(f"QuTiP {kind} {options['method']} {options['rtol']:g}", lambda: task(drives[0]), many)]
+
+
+def dynamiqs_best(drives: np.ndarray, truth: np.ndarray) -> list[tuple[str, Callable, Callable]]:
+    """dynamiqs' fastest accurate solvers, compiled, one point after the other inside one scan."""
+    import dynamiqs as dq
+
+    dq.set_precision("double")
+    inputs = jnp.asarray(drives)
+
+    def program(layout: str, method: Any) -> Callable:
+        a, b = dq.destroy(LEVELS, LEVELS, layout=getattr(dq, layout))
+        static = G * (a.dag() @ b + b.dag() @ a)
+        pump = 1j * (RATES[0] * (a - a.dag()) + RATES[1] * (b - b.dag()))
+        ports = [np.sqrt(KAPPA[0]) * a, np.sqrt(KAPPA[1]) * b]
+        options = dq.Options(progress_meter=None, save_states=False)
+
+        def point(rho: Any, drive: Any) -> tuple[Any, Any]:
+            state = dq.asqarray(rho, dims=(LEVELS, LEVELS))
+            span = jnp.array([0, INTERVAL])
+            done = dq.mesolve(static + drive * pump, ports, state, span, method=method, options=options)
+            rho = done.final_state.to_jax()
+            return rho, jnp.diagonal(rho).real
+
+        vacuum = jnp.zeros((LEVELS**2, LEVELS**2), complex).at[0, 0].set(1)
+        return lambda x: jax.lax.scan(point, vacuum, x)[1]
+
+    rows = []
+    for layout, solver in (("dia", "Tsit5"), ("dia", "Dopri8"), ("dense", "Dopri8")):
+        for tolerance in (1e-6, 1e-7, 1e-8, 1e-9):
+            one = program(layout, getattr(dq.method, solver)(rtol=tolerance, atol=tolerance / 100))
+            run = jax.jit(one)
+            if np.abs(run(inputs[0][:4]) - truth[:4]).max() < REQUIRED_ERROR / 2:
+                queue = jax.jit(lambda xs, one=one: jax.lax.map(one, xs))
+
+                def many(queue: Callable = queue) -> None:
+                    shares = jnp.array_split(inputs, os.cpu_count() or 1)
+                    with ThreadPoolExecutor(len(shares)) as pool:
+                        list(pool.map(lambda share: queue(share).block_until_ready(), shares))
+
+                single = functools.partial(lambda run: run(inputs[0]).block_until_ready(), run)
+                rows.append((f"dynamiqs {layout} {solver} {tolerance:g}", single, many))
+                break
+    return rows
+
+
+def arithmetic(drives: np.ndarray) -> None:
+    """Useful arithmetic of the Fock method against what this machine does in a matrix product."""
+    from morphax.quantum.lindblad import BosonicLindblad
+
+    n = 1024
+    matrix = jnp.ones((n, n))
+    product = jax.jit(lambda m: m @ m)
+    rate = 2 * n**3 / best_time(lambda: product(matrix).block_until_ready())
+    one_core = rate / (os.cpu_count() or 1)
+    generator = BosonicLindblad(jnp.array([[0, G], [G, 0]]), jnp.array(KAPPA), levels=(LEVELS, LEVELS))
+    rho = jnp.eye(LEVELS**2) / LEVELS**2 + 0j
+    applied = jax.jit(lambda r: jax.lax.fori_loop(0, 100, lambda _, x: generator.derivative(x, jnp.asarray(RATES)), r))
+    seconds = best_time(lambda: applied(rho).block_until_ready()) / 100
+    # Diagonals of K_r (5) and K_i (2), each from the left and from the right, and two jumps: a product and a sum.
+    flops = LEVELS**4 * (2 * 7 * 2 + 2 * 3)
+    print(f"\nmatrix product, all cores: {rate / 1e9:.0f} GFlop/s; one core's share {one_core / 1e9:.0f}")
+    print(f"one application of the generator: {seconds * 1e6:.0f} us, {flops / seconds / 1e9:.1f} GFlop/s, ", end="")
+    print(f"{100 * flops / seconds / one_core:.0f} % of one core's matrix-product rate (banded: bound by memory)")
+
+
+def growth() -> None:
+    """Time and memory of the Fock method with levels and modes."""
+    print("\nlevels  modes  states   ms/point   density matrix (MB)")
+    for modes, levels in [(2, n) for n in (4, 6, 8, 10, 12)] + [(1, 8), (3, 4), (3, 6), (3, 8)]:
+        rates = jnp.full(modes, KAPPA[0])
+        device = JosephsonMixer(G, rates, EPSILON / 2, levels=levels, method="fock", measured=1)
+        inputs = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 3))
+        seconds = best_time(lambda d=device, x=inputs: evolve(d, x)[0].block_until_ready(), repeats=2) / 3
+        megabytes = 16 * device.states**2 / 2**20
+        print(f"{levels:6d} {modes:6d} {device.states:7d} {seconds * 1e3:10.3f} {megabytes:12.2f}")
+
+
+def best_time(run: Callable, repeats: int = 5) -> float:
+    """Least of several times, after one call to compile and warm up."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Time evolution: exponentials of generators."""
