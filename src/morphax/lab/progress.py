@@ -68,10 +68,14 @@ class Progress:
         """A folder for the intermediate states of one long piece (a training's); None when nothing is kept."""
         return None if self.folder is None else self.folder / _slug(label)
 
-    def record(self, lines: list[dict[str, Any]]) -> None:
-        """Write the history of a training so far, one JSON object a line, in place of what was written before."""
-        if self.history is not None:
-            write_text(self.history, "".join(json.dumps(line) + "\n" for line in lines))
+    def record(self, label: str, rows: list[dict[str, Any]]) -> None:
+        """Write the history of one piece's training so far, one JSON object a step, beside those of other pieces."""
+        if self.history is None:
+            return
+        written = self.history.read_text(encoding="utf-8").splitlines() if self.history.exists() else []
+        others = [line for line in written if json.loads(line)["piece"] != label]
+        own = [json.dumps({"piece": label, "step": step, **row}) for step, row in enumerate(rows)]
+        write_text(self.history, "\n".join([*others, *own]) + "\n")
 
     def _piece(self, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         path = None if self.folder is None else self.folder / f"{_slug(label)}.nc"

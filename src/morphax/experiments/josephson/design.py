@@ -127,7 +127,7 @@ class Design(Experiment):
             config.steps,
             key=run_key,
             checkpoint=progress.checkpoint(f"{name} training"),
-            on_chunk=lambda rows: progress.record([{"device": name, "step": i, **row} for i, row in enumerate(rows)]),
+            on_chunk=lambda rows: progress.record(name, rows),
         )
         errors = np.array([row["error"] for row in history])
         winner = int(np.argmin(errors[-1]))
