@@ -74,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
-    table = Table.grid(padding=(0, 2))
-    for name, experiment in all_experiments().items():
-        table.add_row(name, experiment.summary())
-    out.print(table)
+    experiments = all_experiments()
+    width = max(map(len, experiments))
+    for name, experiment in experiments.items():
+        out.print(f"{name:{width}}  {experiment.summary()}", markup=False, soft_wrap=True)
     return OK
 
 

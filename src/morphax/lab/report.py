@@ -1,30 +1,33 @@
 """The report of a run: one HTML file that opens offline, made from the run folder alone."""
 
 import base64
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import xarray as xr
+from pydantic.fields import FieldInfo
 
 from morphax.files import read_json, write_text
+from morphax.lab.experiment import Experiment
 
 
-def write_report(folder: Path, summary: str, dataset: xr.Dataset) -> Path:
+def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset) -> Path:
     """Write `report.html` into a run folder from its `config.json`, `environment.json`, `claims.json` and figures."""
     request = read_json(folder / "config.json")
+    fields = experiment.Config.model_fields
     figures = sorted((folder / "figures").glob("*.png"))
     page = _template().render(
         name=request["experiment"],
         quick=request["quick"],
-        summary=summary,
+        text=(inspect.getdoc(experiment) or "").split("\n\n"),
         claims=[claim | claim_texts(claim) for claim in read_json(folder / "claims.json")],
         figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in figures},
-        config=request["config"],
+        config=[(key, value, _unit(fields[key]), fields[key].description) for key, value in request["config"].items()],
         environment=dict(_flat(read_json(folder / "environment.json"))),
         results=[_described(name, variable) for name, variable in dataset.data_vars.items()],
-        notes=dataset.attrs.get("notes", ""),
         seconds=dataset.attrs.get("seconds"),
     )
     write_text(folder / "report.html", page)
@@ -57,6 +60,11 @@ def _described(name: Any, variable: xr.DataArray) -> dict[str, str]:
         "units": str(variable.attrs.get("units", "")),
         "meaning": str(variable.attrs.get("long_name", "")),
     }
+
+
+def _unit(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

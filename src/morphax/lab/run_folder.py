@@ -74,7 +74,7 @@ class RunFolder:
         for name, text in self.experiment.exports(dataset).items():
             write_text(self.path / name, text)
         save_figures(lambda: self.experiment.figures(dataset), self.path / "figures")
-        write_report(self.path, self.experiment.summary(), dataset)
+        write_report(self.path, type(self.experiment), dataset)
         return verdicts
 
     def dataset(self) -> xr.Dataset:

@@ -18,7 +18,8 @@ from morphax.tasks.waveforms import waveforms
 class Shots(Experiment):
     """Ours: accuracy on sine and square when populations are estimated from a finite number of measurements.
 
-    Training and test readings are both drawn from the multinomial distribution of detected photon numbers.
+    Training and test readings are both drawn from the multinomial distribution of detected photon numbers. The paper's
+    99.5 % holds for exact populations: at these parameters it takes about a million shots a reading.
     """
 
     class Config(MixerConfig):

@@ -30,6 +30,9 @@ class Waveforms(Experiment):
 
     Sixteen and nine measured populations with separate ports and working parameters; and, as rows of their own, the
     printed joint port with the printed rates (2 pi included), its drive scaled to a stated peak photon number.
+
+    The mixer is linear: its state is one complex number a mode, without entanglement, and its populations are products
+    of Poisson weights of them. What computes here is the readout's nonlinearity and the modes' memory.
     """
 
     class Config(MixerConfig):
