@@ -147,7 +147,7 @@ def test_precision_follows_jax(kind):
         (lambda: EchoStateNetwork(jnp.ones((3, 1)), jnp.ones((3, 3)), jnp.ones(2)), "bias has shape"),
         (
             lambda: evolve(ReLUReservoir.random(3, key=KEY), jnp.ones((4, 2))),
-            r"drive has shape \(2,\); it must be \(1\)",
+            r"drive has shape \(2,\); it must be \(1,\)",
         ),
         (lambda: evolve(EchoStateNetwork.random(3, inputs=2, key=KEY), jnp.ones(4)), r"drive has shape \(1,\)"),
     ],

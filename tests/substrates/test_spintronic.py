@@ -155,7 +155,7 @@ WEIGHTS = jnp.ones((3, 1))
     [
         (lambda: SpinTorqueReservoir(jnp.ones(3)), r"input_weights has shape \(3,\); it must be \(any, any\)"),
         (lambda: SpinTorqueReservoir(WEIGHTS * jnp.inf), r"input_weights\[0, 0\] is inf"),
-        (lambda: SpinTorqueReservoir(WEIGHTS, bias_current=jnp.ones(2)), r"bias_current has shape \(2,\); .* \(3\)"),
+        (lambda: SpinTorqueReservoir(WEIGHTS, bias_current=jnp.ones(2)), r"bias_current has shape \(2,\); .* \(3,\)"),
         (lambda: SpinTorqueReservoir(WEIGHTS, damping_rate=0.0), "damping_rate is 0.0; it must be > 0"),
         (lambda: SpinTorqueReservoir(WEIGHTS, nonlinearity=-1.0), "nonlinearity is -1.0; it must be >= 0"),
         (lambda: SpinTorqueReservoir(WEIGHTS, efficiency=0.0), "efficiency is 0.0; it must be > 0"),
@@ -164,7 +164,7 @@ WEIGHTS = jnp.ones((3, 1))
         (lambda: SpinTorqueReservoir.random(0, key=KEY), "neurons is 0; it must be a whole number >= 1"),
         (lambda: SpinTorqueReservoir.random(2, input_scale=0.0, key=KEY), "input_scale is 0.0; it must be > 0"),
         (lambda: SpinTorqueReservoir.random(2, inputs=2, weighted_bias=True, key=KEY), "weighted_bias is True with 2"),
-        (lambda: evolve(SpinTorqueReservoir(WEIGHTS), jnp.ones((4, 2))), r"drive has shape \(2,\); it must be \(1\)"),
+        (lambda: evolve(SpinTorqueReservoir(WEIGHTS), jnp.ones((4, 2))), r"drive has shape \(2,\); it must be \(1,\)"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):
