@@ -28,8 +28,9 @@ from morphax.pytrees import (
     roles as roles,
     select as select,
 )
-from morphax.substrates.base import Substrate as Substrate, evolve as evolve
+from morphax.substrates.base import Substrate as Substrate, WithReadout as WithReadout, evolve as evolve
 from morphax.substrates.josephson import JosephsonMixer as JosephsonMixer
+from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
 from morphax.tasks.base import Task as Task
 
 __version__ = importlib.metadata.version("morphax")

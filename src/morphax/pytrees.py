@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray, PyTree
 
 from morphax._checks import check_choice, check_range
@@ -55,7 +56,7 @@ def count(tree: PyTree, *chosen: Role) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(select(tree, *chosen)[0]))
 
 
-def perturb(tree: Tree, spread: float, *chosen: Role, key: PRNGKeyArray) -> Tree:
+def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> Tree:
     r"""A device from the same production line: $\theta \to \theta (1 + \sigma \xi)$ with normal $\xi$.
 
     **Arguments:**

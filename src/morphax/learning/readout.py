@@ -90,7 +90,7 @@ class Reading(NamedTuple):
 def read_task(
     substrate: Substrate, task: Task, *, noise: float | Array = 0.0, key: PRNGKeyArray | None = None
 ) -> Reading:
-    r"""Drive a substrate through a task, train and test in one go, and read it.
+    r"""Drive a substrate through a task and read it: a stream in one go, examples one by one after their last input.
 
     **Arguments:**
 
@@ -103,7 +103,11 @@ def read_task(
     check_range("noise", noise, low=0.0)
     dynamics, meter = (None, None) if key is None else tuple(jax.random.split(key))
     drives = jnp.concatenate([task.train_inputs, task.test_inputs])
-    observations, _ = evolve(substrate, drives, key=dynamics)
+    if task.arrangement == "stream":
+        observations, _ = evolve(substrate, drives, key=dynamics)
+    else:
+        keys = None if dynamics is None else jax.random.split(dynamics, len(drives))
+        observations = jax.vmap(lambda d, k: evolve(substrate, d, key=k, observe="last")[0])(drives, keys)
     if meter is not None:
         observations = observations + noise * jax.random.normal(meter, observations.shape, observations.dtype)
     elif isinstance(noise, jax.Array) or noise > 0:

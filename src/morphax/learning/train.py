@@ -1,33 +1,56 @@
 """The one training loop. It knows no substrate and no rule by name."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_count
 from morphax.files import read_json, write_atomically, write_json
+from morphax.learning.ensemble import count_members, map_members
 from morphax.pytrees import Role, select
 
 Model = TypeVar("Model", bound=PyTree)
 Metrics = dict[str, Array]
 History = list[dict[str, Any]]
+Data = tuple[PyTree, PyTree]
+# Folded into the key for what is not a step: no training has so many.
+SHUFFLE, WATCH = 2**32 - 1, 2**32 - 2
+Score = Callable[[dict[str, Metrics]], Float[Array, ""]]
 
 
 class LearningRule(Protocol):
-    """Turns the difference between what was observed and what was wanted into a change of the substrate."""
+    """Turns the difference between what was observed and what was wanted into a change of the substrate.
+
+    A rule that is to judge data on the side (`train`'s `watch`) also has `metrics` with the arguments of `gradient`.
+    """
 
     def gradient(
         self, substrate: PyTree, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray
     ) -> tuple[Metrics, PyTree]:
         """Metrics (scalars or small arrays by name) and a gradient with the substrate's own structure."""
         ...
+
+
+class Trained(NamedTuple, Generic[Model]):
+    """What a training gives.
+
+    - `last`: the substrate after the last step.
+    - `history`: one dict of metrics a step; at the end of each chunk also those of the watched data.
+    - `best`: the substrate whose score was highest at the end of a chunk; `last` where there is no score.
+    """
+
+    last: Model
+    history: History
+    best: Model
 
 
 class DivergedError(RuntimeError):
@@ -37,34 +60,48 @@ class DivergedError(RuntimeError):
 def train(
     substrate: Model,
     rule: LearningRule,
-    data: tuple[PyTree, PyTree],
+    data: Data,
     optimiser: optax.GradientTransformation,
     steps: int,
     *,
     key: PRNGKeyArray,
+    batch_size: int | None = None,
+    watch: Mapping[str, Data] | None = None,
+    score: Score | None = None,
+    ensemble: bool = False,
     trained: tuple[Role, ...] = ("weight",),
     chunk: int = 50,
     checkpoint: Path | None = None,
     on_chunk: Callable[[History], None] | None = None,
-) -> tuple[Model, History]:
+) -> Trained[Model]:
     """Change the leaves with the roles `trained` by a learning rule, in compiled chunks of steps.
 
     **Arguments:**
 
-    - `substrate`: what is trained; a stack of independent ones trains as one when the rule treats them so.
+    - `substrate`: what is trained.
     - `rule`: gives metrics and gradient from (substrate, inputs, targets, key).
-    - `data`: (inputs, targets), whole.
-    - `optimiser`: any of Optax, schedules and clipping included.
+    - `data`: (inputs, targets), whole; with minibatches their first axis counts examples.
+    - `optimiser`: any of Optax, schedules and clipping included. The same object compiles once for many trainings.
     - `steps`: number of updates, >= 1.
     - `key`: step `i` uses `jax.random.fold_in(key, i)`, so that a resumed training draws the same numbers.
-    - `chunk`: steps between two visits of the host: progress, history, checkpoint.
+    - `batch_size`: examples in a step. Every epoch is shuffled anew and cut into whole batches; what is left over of it
+      is left out, other examples each time. None: all of `data` at every step.
+    - `watch`: further data by name, judged by `rule.metrics` at the end of every chunk: validation, test.
+    - `score`: of the watched metrics, higher is better: `lambda watched: watched["validation"]["accuracy"]`. It
+      decides what `best` is; of equals the first.
+    - `ensemble`: whether `substrate` is a stack of independent ones (`make_members`), all trained in one call through
+      one compilation (`map_members`), each with a key of its own. Array leaves of `rule` are stacked likewise; the data
+      are shared. Metrics then have the members as leading axis.
+    - `trained`: roles of the leaves that change.
+    - `chunk`: steps between two visits of the host: progress, history, watched data, checkpoint.
     - `checkpoint`: folder for the state of the training; an interrupted one goes on from there. None: not kept.
     - `on_chunk`: called with the history so far after every chunk.
 
-    **Returns:** the trained substrate and the history, one dict of metrics a step.
+    **Returns:** `Trained`: the last substrate, the history, the best substrate.
 
-    **Raises:** `DivergedError` when a metric or a leaf is no longer finite (says at which step); the last
-    checkpoint stays.
+    **Raises:** `DivergedError` when a metric or a leaf is no longer finite (says which, and at which step); the last
+    checkpoint stays. `ValueError` for a batch larger than the data, a score without watched data, and a checkpoint of
+    another configuration (says what differs).
 
         >>> import equinox as eqx, jax, jax.numpy as jnp, optax
         >>> from morphax.learning.train import train
@@ -76,60 +113,195 @@ def train(
         ...         loss, slope = eqx.filter_value_and_grad(lambda m: jnp.mean((m.slope * inputs - targets) ** 2))(line)
         ...         return {"loss": loss}, slope
         >>> x = jnp.arange(5.0)
-        >>> line, history = train(Line(jnp.zeros(())), LeastSquares(), (x, 3 * x), optax.adam(0.1), 200,
-        ...                       key=jax.random.key(0))
-        >>> round(line.slope.item(), 2), len(history)
+        >>> trained = train(Line(jnp.zeros(())), LeastSquares(), (x, 3 * x), optax.adam(0.1), 200,
+        ...                 key=jax.random.key(0))
+        >>> round(trained.last.slope.item(), 2), len(trained.history)
         (3.0, 200)
     """
     check_count("steps", steps, 1)
     check_count("chunk", chunk, 1)
+    watch = dict(watch or {})
+    if score is not None and not watch:
+        raise ValueError("score is given without watch; name the data that it judges")
+    if watch and not hasattr(rule, "metrics"):
+        raise ValueError(f"watch is given, but {type(rule).__name__} has no method metrics to judge data with")
+    if batch_size is not None:
+        check_count("batch_size", batch_size, 1, len(jax.tree.leaves(data)[0]))
+
     weights, fixed = select(substrate, *trained)
-    state = (weights, optimiser.init(weights))
-    history: History = []
+    arrays = eqx.filter(rule, eqx.is_array)
+    members = count_members((substrate, arrays)) if ensemble else None
+    state, history = _start(weights, optimiser, members, score is not None), []
     if checkpoint is not None:
+        _claim(checkpoint, _description(substrate, rule, data, watch, key, batch_size, members, trained))
         state, history = _resume(checkpoint, state)
+    step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
 
-    @eqx.filter_jit
-    def run(state: PyTree, first: Array, length: int) -> tuple[PyTree, Metrics]:
-        def update(state: PyTree, step: Array) -> tuple[PyTree, Metrics]:
-            weights, memory = state
-            model = eqx.combine(weights, fixed)
-            metrics, gradient = rule.gradient(model, *data, key=jax.random.fold_in(key, step))
-            gradient = select(eqx.filter(gradient, eqx.is_inexact_array), *trained)[0]
-            changes, memory = optimiser.update(gradient, memory, weights)
-            return (eqx.apply_updates(weights, changes), memory), metrics
-
-        return jax.lax.scan(update, state, first + jnp.arange(length))
+    lengths: set[int] = set()
 
     while len(history) < steps:
         # The last chunk may be shorter; it compiles once more, and only when it is.
-        length = min(chunk, steps - len(history))
-        state, metrics = run(state, jnp.asarray(len(history)), length)
-        rows = _rows(metrics, length)
-        _check_finite(rows, len(history), state[0])
+        length, first = min(chunk, steps - len(history)), len(history)
+
+        def run(state: _State, fixed: PyTree, rule: LearningRule, key: PRNGKeyArray, n: int = length, i: int = first):
+            return _chunk(
+                state, fixed, rule, key, data, watch, optimiser, score, batch_size, trained, jnp.asarray(i), n
+            )
+
+        one = run if members is None else partial(map_members, run, compiled=length in lengths)
+        lengths.add(length)
+        state, *results = one(state, fixed, rule, step_keys)
+        rows = _rows(results[0], results[1], ensemble)
+        _check_finite(rows, results[2], state.weights, first, ensemble)
         history = history + rows
         if checkpoint is not None:
             _save(checkpoint, state, history)
         if on_chunk is not None:
             on_chunk(history)
-    return eqx.combine(state[0], fixed), history
+    last = eqx.combine(state.weights, fixed)
+    return Trained(last, history, last if score is None else eqx.combine(state.best, fixed))
 
 
-def _rows(metrics: Metrics, length: int) -> History:
-    columns = {name: np.asarray(values).tolist() for name, values in metrics.items()}
-    return [{name: values[i] for name, values in columns.items()} for i in range(length)]
+class _State(NamedTuple):
+    weights: PyTree
+    memory: PyTree
+    best: PyTree
+    best_score: Array | None
 
 
-def _check_finite(rows: History, first: int, weights: PyTree) -> None:
+def _start(weights: PyTree, optimiser: optax.GradientTransformation, members: int | None, scored: bool) -> _State:
+    memory = optimiser.init(weights) if members is None else eqx.filter_vmap(optimiser.init)(weights)
+    if not scored:
+        return _State(weights, memory, None, None)
+    return _State(weights, memory, weights, jnp.full(() if members is None else members, -jnp.inf))
+
+
+@eqx.filter_jit
+def _chunk(
+    state: _State,
+    fixed: PyTree,
+    rule: Any,
+    key: PRNGKeyArray,
+    data: Data,
+    watch: dict[str, Data],
+    optimiser: optax.GradientTransformation,
+    score: Score | None,
+    batch_size: int | None,
+    trained: tuple[Role, ...],
+    first: Array,
+    length: int,
+) -> tuple[_State, Metrics, dict[str, Metrics], Array]:
+    """`length` steps from step `first` on: new state, metrics of every step, of the watched data, and whether each
+    leaf was finite after every step."""
+
+    def update(state: _State, step: Array) -> tuple[_State, tuple[Metrics, Array]]:
+        model = eqx.combine(state.weights, fixed)
+        inputs, targets = data if batch_size is None else _batch(data, batch_size, step, key)
+        metrics, gradient = rule.gradient(model, inputs, targets, key=jax.random.fold_in(key, step))
+        gradient = select(eqx.filter(gradient, eqx.is_inexact_array), *trained)[0]
+        changes, memory = optimiser.update(gradient, state.memory, state.weights)
+        weights = eqx.apply_updates(state.weights, changes)
+        finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(weights)])
+        return state._replace(weights=weights, memory=memory), (metrics, finite)
+
+    state, (metrics, finite) = jax.lax.scan(update, state, first + jnp.arange(length))
+    model, watch_key = eqx.combine(state.weights, fixed), jax.random.fold_in(key, WATCH)
+    watched = {
+        name: rule.metrics(model, *values, key=jax.random.fold_in(watch_key, first + length))
+        for name, values in watch.items()
+    }
+    if score is not None:
+        value = score(watched)
+        better = value > state.best_score
+        best = jax.tree.map(partial(jnp.where, better), state.weights, state.best)
+        state = state._replace(best=best, best_score=jnp.where(better, value, state.best_score))
+    return state, metrics, watched, finite
+
+
+def _batch(data: Data, batch_size: int, step: Array, key: PRNGKeyArray) -> Data:
+    examples = jax.tree.leaves(data)[0].shape[0]
+    epoch, place = jnp.divmod(step, examples // batch_size)
+    order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, SHUFFLE), epoch), examples)
+    chosen = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
+    return jax.tree.map(lambda values: values[chosen], data)
+
+
+def _rows(metrics: Metrics, watched: dict[str, Metrics], ensemble: bool) -> History:
+    """One dict a step; with an ensemble the steps are the second axis of the metrics."""
+    columns = {name: np.moveaxis(np.asarray(values), int(ensemble), 0).tolist() for name, values in metrics.items()}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for name, values in watched.items():
+        rows[-1][name] = {metric: np.asarray(value).tolist() for metric, value in values.items()}
+    return rows
+
+
+def _check_finite(rows: History, finite: Array, weights: PyTree, first: int, ensemble: bool) -> None:
     for index, row in enumerate(rows):
         for name, value in row.items():
-            if not np.all(np.isfinite(value)):
-                raise DivergedError(f"{name} is not finite at step {first + index}; lower the learning rate")
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(weights)):
-        raise DivergedError(f"a trained leaf is not finite by step {first + len(rows)}; lower the learning rate")
+            bad = [] if isinstance(value, dict) else np.argwhere(~np.isfinite(value))
+            if len(bad):
+                where = f" of member {bad[0][0]}" if ensemble else ""
+                raise DivergedError(f"{name}{where} is not finite at step {first + index}; lower the learning rate")
+    flags = np.asarray(finite) if ensemble else np.asarray(finite)[None]
+    broken = np.argwhere(~flags)
+    if len(broken):
+        who, step, leaf = min(broken.tolist(), key=lambda place: place[1])
+        path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(weights)[leaf][0])
+        where = f" of member {who}" if ensemble else ""
+        raise DivergedError(f"leaf {path}{where} is not finite after step {first + step}; lower the learning rate")
 
 
-def _save(folder: Path, state: PyTree, history: History) -> None:
+def _description(
+    substrate: PyTree,
+    rule: Any,
+    data: Data,
+    watch: dict[str, Data],
+    key: PRNGKeyArray,
+    batch_size: int | None,
+    members: int | None,
+    trained: tuple[Role, ...],
+) -> dict[str, Any]:
+    """What a checkpoint must share with the training that resumes it."""
+    return {
+        "substrate": _digest(substrate),
+        "rule": f"{type(rule).__qualname__} {_digest(rule)}",
+        "data": _digest(data),
+        "watch": _digest(watch),
+        "key": _digest(key),
+        "batch_size": batch_size,
+        "members": members,
+        "trained": list(trained),
+    }
+
+
+def _digest(tree: PyTree) -> str:
+    """A fingerprint of names, shapes, types and values of all arrays."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array)):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()[:16]
+
+
+def _claim(folder: Path, description: dict[str, Any]) -> None:
+    """Refuse the checkpoint of another training; sign a new folder."""
+    path = folder / "training.json"
+    if not path.exists():
+        write_json(path, description)
+        return
+    found = read_json(path)
+    changed = [name for name, value in description.items() if found.get(name) != value]
+    if changed:
+        raise ValueError(
+            f"checkpoint {str(folder)!r} holds a training with another {', '.join(changed)}; choose another folder, or "
+            "remove it to start anew"
+        )
+
+
+def _save(folder: Path, state: _State, history: History) -> None:
     """History and state of the same step, each in a file named by it; older ones go when the new are whole."""
     step = len(history)
     write_json(folder / f"history-{step:09d}.json", history)
@@ -139,7 +311,7 @@ def _save(folder: Path, state: PyTree, history: History) -> None:
             old.unlink()
 
 
-def _resume(folder: Path, state: PyTree) -> tuple[PyTree, History]:
+def _resume(folder: Path, state: _State) -> tuple[_State, History]:
     """The last whole checkpoint, or the start."""
     saved = max(folder.glob("state-*.eqx"), default=None)
     if saved is None:

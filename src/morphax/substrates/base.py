@@ -2,18 +2,30 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from morphax._checks import check_finite
+from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape
+from morphax.dynamics.scan import segmented_scan
+from morphax.pytrees import WEIGHT
 
 State = PyTree
 Stepper = Callable[..., State]
+
+
+class Consumption(NamedTuple):
+    """What one kind of part draws: `number` of them, each `power` (W) while it runs and `energy` (J) an inference."""
+
+    part: str
+    number: int
+    power: float = 0.0
+    energy: float = 0.0
 
 
 class Substrate(eqx.Module):
@@ -64,6 +76,108 @@ class Substrate(eqx.Module):
         """
         return self.step
 
+    def disturb(self, state: State, amplitude: ArrayLike, *, key: PRNGKeyArray) -> State:
+        """The state with Gaussian noise of standard deviation `amplitude` added to every real or complex number in it.
+
+        A substrate overrides it where some of these numbers cannot fluctuate by themselves, or are bounded.
+        """
+        leaves, structure = jax.tree.flatten(state)
+        keys = jax.random.split(key, max(len(leaves), 1))
+        moved = [
+            leaf + amplitude * jax.random.normal(k, jnp.shape(leaf), leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
+            for leaf, k in zip(leaves, keys, strict=False)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    def consumption(self) -> tuple[Consumption, ...]:
+        """What its parts draw, for an estimate of the energy (`morphax.learning.hardware.inference_energy`).
+
+        Empty where no device constants are known, which is the default.
+        """
+        return ()
+
+
+class WithReadout(Substrate):
+    r"""A substrate followed by a linear layer: $o = W \, \mathrm{observe}(s) + b$, weights to be learned.
+
+    It makes a reservoir, or a network without output, something that answers; the weights are leaves like any other, so
+    every learning rule trains them together with those of the substrate.
+
+    **Arguments:**
+
+    - `substrate`: what is read.
+    - `weights`: $W$, shape (outputs, neurons), finite.
+    - `bias`: $b$, shape (outputs,), finite.
+
+    **State:** that of `substrate`.
+
+    **Raises:** `ValueError` for wrong shapes, NaN or infinity.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import JosephsonMixer, WithReadout, evolve
+        >>> reader = WithReadout.random(JosephsonMixer.two_mode(measured=9), outputs=2, key=jax.random.key(0))
+        >>> evolve(reader, jnp.ones(5))[0].shape
+        (5, 2)
+    """
+
+    substrate: Substrate
+    weights: Float[Array, "outputs neurons"] = eqx.field(metadata=WEIGHT)
+    bias: Float[Array, " outputs"] = eqx.field(metadata=WEIGHT)
+
+    def __init__(self, substrate: Substrate, weights: ArrayLike, bias: ArrayLike):
+        check_shape("weights", weights, (None, _neurons(substrate)))
+        check_finite("weights", weights)
+        check_shape("bias", bias, np.shape(weights)[:1])
+        check_finite("bias", bias)
+        self.substrate = substrate
+        self.weights = jnp.asarray(weights, dtype=jnp.result_type(float))
+        self.bias = jnp.asarray(bias, dtype=jnp.result_type(float))
+
+    @classmethod
+    def random(cls, substrate: Substrate, outputs: int, *, scale: float = 1.0, key: PRNGKeyArray) -> "WithReadout":
+        r"""Weights uniform in $\pm$ `scale` $/ \sqrt{n}$ for $n$ neurons, biases uniform in $\pm 1 / \sqrt{n}$."""
+        check_count("outputs", outputs, 1)
+        check_range("scale", scale, low=0.0)
+        neurons = _neurons(substrate)
+        first, second = jax.random.split(key)
+        bound = neurons**-0.5
+        weights = scale * jax.random.uniform(first, (outputs, neurons), minval=-bound, maxval=bound)
+        return cls(substrate, weights, jax.random.uniform(second, (outputs,), minval=-bound, maxval=bound))
+
+    def initial_state(self, *, key: PRNGKeyArray | None = None) -> State:
+        """That of the substrate."""
+        return self.substrate.initial_state(key=key)
+
+    def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
+        """That of the substrate."""
+        return self.substrate.step(state, drive, key=key)
+
+    def stepper(self) -> Stepper:
+        """That of the substrate."""
+        return self.substrate.stepper()
+
+    def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
+        """The outputs of the linear layer."""
+        return self.weights @ self.substrate.observe(state, key=key) + self.bias
+
+    def disturb(self, state: State, amplitude: ArrayLike, *, key: PRNGKeyArray) -> State:
+        """That of the substrate."""
+        return self.substrate.disturb(state, amplitude, key=key)
+
+    def consumption(self) -> tuple[Consumption, ...]:
+        """That of the substrate, with the weights of the linear layer as further synapses."""
+        return tuple(
+            item._replace(number=item.number + self.weights.size) if item.part == "synapse" else item
+            for item in self.substrate.consumption()
+        )
+
+
+def _neurons(substrate: Substrate) -> int:
+    """How many numbers an observation has, without computing one."""
+    key = jax.random.key(0)
+    reading = jax.eval_shape(lambda: substrate.observe(substrate.initial_state(key=key), key=key))
+    return reading.shape[0]
+
 
 def evolve(
     substrate: Substrate,
@@ -71,7 +185,9 @@ def evolve(
     *,
     state: State | None = None,
     key: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, "time neurons"], State]:
+    observe: Literal["every", "last"] = "every",
+    segment: int | None = None,
+) -> tuple[Float[Array, "*time neurons"], State]:
     """Drive a substrate with a sequence and observe it after every input: one `jax.lax.scan`, compiled once.
 
     **Arguments:**
@@ -80,8 +196,11 @@ def evolve(
     - `drives`: one input a row; the first axis is time in input intervals. For many sequences: `jax.vmap`.
     - `state`: where to start; by default the substrate's own initial state. Feed the returned state to go on.
     - `key`: random key, needed only by a substrate with noise, random initial state or finite shots.
+    - `observe`: after "every" input, or only after the "last" one.
+    - `segment`: inputs between two states that back-propagation keeps (`segmented_scan`): less memory for more
+      arithmetic. None keeps all.
 
-    **Returns:** the observations, one row an input, and the state after the last input.
+    **Returns:** the observations, one row an input (with "last": just that row), and the state after the last input.
 
     **Raises:** `ValueError` when `drives` is a scalar, empty, or holds NaN or infinity (says where).
 
@@ -99,22 +218,34 @@ def evolve(
     if drives.ndim == 0 or drives.shape[0] == 0:
         raise ValueError(f"drives has shape {drives.shape}; its first axis is time and must hold at least 1 point")
     check_finite("drives", drives)
-    return _evolve(substrate, drives, state, key)
+    check_choice("observe", observe, ("every", "last"))
+    return _evolve(substrate, drives, state, key, observe == "every", segment)
 
 
 @eqx.filter_jit
-def _evolve(substrate: Substrate, drives: Array, state: State | None, key: PRNGKeyArray | None) -> tuple[Array, State]:
+def _evolve(
+    substrate: Substrate,
+    drives: Array,
+    state: State | None,
+    key: PRNGKeyArray | None,
+    every: bool,
+    segment: int | None,
+) -> tuple[Array, State]:
     first, per_step = (None, None) if key is None else tuple(jax.random.split(key))
     if state is None:
         state = substrate.initial_state(key=first)
     step = substrate.stepper()
 
-    def advance(state: State, inputs: tuple[Array, Any]) -> tuple[State, Array]:
+    def advance(state: State, inputs: tuple[Array, Any]) -> tuple[State, Array | None]:
         drive, step_key = inputs
         noise, readout = (None, None) if step_key is None else tuple(jax.random.split(step_key))
         state = step(state, drive, key=noise)
-        return state, substrate.observe(state, key=readout)
+        return state, substrate.observe(state, key=readout) if every else None
 
     keys = None if per_step is None else jax.random.split(per_step, drives.shape[0])
-    state, observations = jax.lax.scan(advance, state, (drives, keys))
-    return observations, state
+    state, observations = segmented_scan(advance, state, (drives, keys), segment=segment)
+    if every:
+        return observations, state
+    # The same key as the last of "every", so that both read the same shots.
+    last = None if keys is None else jax.random.split(keys[-1])[1]
+    return substrate.observe(state, key=last), state

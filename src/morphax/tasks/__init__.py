@@ -1,15 +1,18 @@
-"""Tasks: inputs in time order and what should be answered to each. Every function here returns a `Task`."""
+"""Tasks: inputs and what should be answered to each. Every function here returns a `Task`."""
 
 from morphax.tasks.base import Task
 from morphax.tasks.chaos import lorenz, mackey_glass
+from morphax.tasks.digits import HeldOut, hold_out, sequential_digits
 from morphax.tasks.memory import information_processing, legendre_products, linear_memory, narma
 from morphax.tasks.series import Scaling, forecast, read_series, sunspots
 from morphax.tasks.waveforms import waveforms
 
 __all__ = [
+    "HeldOut",
     "Scaling",
     "Task",
     "forecast",
+    "hold_out",
     "information_processing",
     "legendre_products",
     "linear_memory",
@@ -17,6 +20,7 @@ __all__ = [
     "mackey_glass",
     "narma",
     "read_series",
+    "sequential_digits",
     "sunspots",
     "waveforms",
 ]

@@ -1,4 +1,4 @@
-"""What a task is: inputs in time order and what should be answered to each."""
+"""What a task is: inputs and what should be answered to each."""
 
 from typing import Literal
 
@@ -7,10 +7,14 @@ from jaxtyping import Array, Float
 
 
 class Task(eqx.Module):
-    """Inputs and targets in time order, for training and for testing.
+    """Inputs and targets for training and for testing: one long stream, or many examples.
 
-    The substrate sees the training inputs and then, without interruption, the test inputs. The first `washout` training
-    points drive the substrate but enter no fit and no score; of the test points none is discarded.
+    `arrangement="stream"`: the first axis is time. The substrate sees the training inputs and then, without
+    interruption, the test inputs. The first `washout` training points drive the substrate but enter no fit and no
+    score; of the test points none is discarded.
+
+    `arrangement="examples"`: the first axis counts examples, each of which is a sequence (or one input) of its own,
+    to which the substrate starts afresh.
 
     A function that makes a task takes a random `key`, so an ensemble of tasks is `jax.vmap(make)(keys)`.
 
@@ -26,5 +30,6 @@ class Task(eqx.Module):
     test_inputs: Float[Array, "test ..."]
     test_targets: Float[Array, "test outputs"]
     kind: Literal["classification", "regression"] = eqx.field(static=True)
+    arrangement: Literal["stream", "examples"] = eqx.field(static=True, default="stream")
     washout: int = eqx.field(static=True, default=0)
     reference: str = eqx.field(static=True, default="")

@@ -119,7 +119,7 @@ class Design(Experiment):
         task_key, start_key, run_key = jax.random.split(train_key, 3)
         task = waveforms(config.train_points, config.test_points, key=task_key)
         stack = self._starts(config, measured, start_key)
-        best, history = train(
+        trained = train(
             stack,
             ReadoutDesign(config.design_shots),
             (task.train_inputs, task.train_targets),
@@ -129,10 +129,10 @@ class Design(Experiment):
             checkpoint=progress.checkpoint(f"{name} training"),
             on_chunk=lambda rows: progress.record(name, rows),
         )
-        errors = np.array([row["error"] for row in history])
+        errors = np.array([row["error"] for row in trained.history])
         winner = int(np.argmin(errors[-1]))
-        chosen = jax.tree.map(lambda leaf: leaf[winner], eqx.filter(best, eqx.is_array))
-        mixer = eqx.combine(chosen, best).substrate()
+        chosen = jax.tree.map(lambda leaf: leaf[winner], eqx.filter(trained.last, eqx.is_array))
+        mixer = eqx.combine(chosen, trained.last).substrate()
         curve = (("start", "step"), errors.T, {"units": "1", "long_name": "expected squared error of the readout"})
         return self._tested(config, mixer, test_key).assign(error=curve)
 

@@ -1,0 +1,72 @@
+"""Handwritten digits as sequences: an image enters pixel by pixel, and its class is asked at the end."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+from sklearn.datasets import load_digits
+
+from morphax._checks import check_range
+from morphax.tasks.base import Task
+
+
+def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task:
+    """The 1,797 digits of 8 x 8 pixels, scanned row by row, in a random split.
+
+    **Arguments:**
+
+    - `train_fraction`: part of the images to train with, in ]0, 1[.
+    - `key`: draws the split. (First and second half of the set were written by different people, and a split there
+      costs 9 points of accuracy.)
+
+    **Returns:** a `Task` of examples: inputs (images, 64) with values from 0 to 16, targets (images, 10), one-hot.
+
+    **Raises:** `ValueError` for a fraction out of range.
+
+    Source: scikit-learn's copy of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
+    Learning Repository (1998); sequential as in Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III.
+
+        >>> import jax
+        >>> from morphax.tasks import sequential_digits
+        >>> task = sequential_digits(key=jax.random.key(0))
+        >>> task.train_inputs.shape, task.test_targets.shape
+        ((898, 64), (899, 10))
+    """
+    check_range("train_fraction", train_fraction, low=0.0, high=1.0, open_low=True)
+    images, labels = load_digits(return_X_y=True)
+    train = int(train_fraction * len(images))
+    if train == len(images):
+        raise ValueError(f"train_fraction is {train_fraction:g}; it must leave images to test with")
+    order = jax.random.permutation(key, len(images))
+    inputs = jnp.asarray(images, jnp.result_type(float))[order]
+    targets = jax.nn.one_hot(jnp.asarray(labels), 10, dtype=inputs.dtype)[order]
+    return Task(
+        inputs[:train],
+        targets[:train],
+        inputs[train:],
+        targets[train:],
+        kind="classification",
+        arrangement="examples",
+        reference="Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III",
+    )
+
+
+class HeldOut(NamedTuple):
+    """Training examples, and others that were held out to validate with: (inputs, targets) each."""
+
+    train: tuple[Float[Array, "train ..."], Float[Array, "train ..."]]
+    validation: tuple[Float[Array, "validation ..."], Float[Array, "validation ..."]]
+
+
+def hold_out(
+    inputs: Float[Array, "examples ..."], targets: Float[Array, "examples ..."], fraction: float, *, key: PRNGKeyArray
+) -> HeldOut:
+    """Hold a random `fraction` (in ]0, 1[) of the examples out of a training, to choose settings and weights by."""
+    check_range("fraction", fraction, low=0.0, high=1.0, open_low=True)
+    held = round(fraction * len(inputs))
+    if not 0 < held < len(inputs):
+        raise ValueError(f"fraction is {fraction:g} of {len(inputs)} examples; it must hold out some and leave some")
+    order = jax.random.permutation(key, len(inputs))
+    kept, validation = order[held:], order[:held]
+    return HeldOut((inputs[kept], targets[kept]), (inputs[validation], targets[validation]))
