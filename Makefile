@@ -19,6 +19,7 @@ check: .venv/installed-test
 
 benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/josephson.py
+	$(BIN)/python benchmarks/spintronic.py
 
 clean:
 	rm -rf .venv runs

@@ -103,7 +103,7 @@ def _oscillator(
     growth, saturation = drive - damping_rate, drive + damping_rate * nonlinear_damping
     decays = growth < 0
     relative, slope, exponential = _growth_and_slope(jnp.asarray(jnp.abs(growth) * duration))
-    filled = duration * relative
+    filled = relative * duration
     denominator = jnp.where(decays, 1.0, exponential) + saturation * power * filled
     after = power * jnp.where(decays, exponential, 1.0) / denominator
     return after, decays, exponential, filled, slope, denominator

@@ -1,6 +1,8 @@
 """Work in pieces: shown with the time left, kept when finished, and not done twice."""
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from rich.progress import (
 )
 
 from morphax.files import read_dataset, write_dataset, write_text
+
+SECONDS_BETWEEN_WRITES = 5.0  # of the history of a training that goes on
 
 
 class NonFiniteError(RuntimeError):
@@ -46,6 +50,8 @@ class Progress:
         self.console = console
         self.finished = 0
         self.expected = 0
+        self._unwritten: tuple[str, list[dict[str, Any]]] | None = None
+        self._written_at = -math.inf
 
     def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> list[xr.Dataset]:
         """The datasets of all pieces, in order; those that an earlier, interrupted run finished are read, not redone.
@@ -53,13 +59,17 @@ class Progress:
         **Raises:** `NonFiniteError` when a piece holds NaN or infinity, naming piece, variable and place. Pieces
         that finished before it stay kept.
         """
-        self.finished, self.expected = 0, len(work)
-        results = []
+        return self.chain(list(work), lambda label, _: work[label]())
+
+    def chain(self, labels: list[str], compute: Callable[[str, list[xr.Dataset]], xr.Dataset]) -> list[xr.Dataset]:
+        """Like `pieces`, for pieces that need what came before: `compute(label, earlier results)`."""
+        self.finished, self.expected = 0, len(labels)
+        results: list[xr.Dataset] = []
         with _bar(self.console) as bar:
-            task = bar.add_task("", total=len(work))
-            for label, compute in work.items():
+            task = bar.add_task("", total=len(labels))
+            for label in labels:
                 bar.update(task, description=label)
-                results.append(self._piece(label, compute))
+                results.append(self._piece(label, lambda label=label: compute(label, results)))
                 self.finished += 1
                 bar.advance(task)
         return results
@@ -69,9 +79,19 @@ class Progress:
         return None if self.folder is None else self.folder / _slug(label)
 
     def record(self, label: str, rows: list[dict[str, Any]]) -> None:
-        """Write the history of one piece's training so far, one JSON object a step, beside those of other pieces."""
-        if self.history is None:
+        """Write the history of one piece's training so far, one JSON object a step, beside those of other pieces.
+
+        The file is written at the end of a piece, and on the way not more often than every few seconds.
+        """
+        self._unwritten = (label, rows)
+        if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
+            self._write_history()
+
+    def _write_history(self) -> None:
+        if self.history is None or self._unwritten is None:
             return
+        (label, rows), self._unwritten = self._unwritten, None
+        self._written_at = time.monotonic()
         written = self.history.read_text(encoding="utf-8").splitlines() if self.history.exists() else []
         others = [line for line in written if json.loads(line)["piece"] != label]
         own = [json.dumps({"piece": label, "step": step, **row}) for step, row in enumerate(rows)]
@@ -81,7 +101,10 @@ class Progress:
         path = None if self.folder is None else self.folder / f"{_slug(label)}.nc"
         if path is not None and path.exists():
             return read_dataset(path)
-        result = compute()
+        try:
+            result = compute()
+        finally:
+            self._write_history()
         _check_finite(label, result)
         if path is not None:
             write_dataset(path, result)

@@ -1,7 +1,7 @@
 """Gradients through the dynamics: back-propagation through time for any substrate whose step is differentiable."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -91,7 +91,7 @@ class Backpropagation(eqx.Module):
         targets: Float[Array, "examples ..."],
         *,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Metrics, Substrate]:
+    ) -> tuple[Metrics, Any]:
         """Metrics, and the gradient of their loss with respect to every inexact array of the substrate."""
 
         def loss(substrate: Substrate) -> tuple[Array, Metrics]:

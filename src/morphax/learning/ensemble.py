@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import PyTree
@@ -71,7 +72,7 @@ def map_members(function: Callable[..., Any], *stacks: PyTree, compiled: bool = 
         return eqx.filter_vmap(function)(*stacks)
     parts = [jax.tree.map(_as_slices(index), stacks) for index in range(members)]
     # Whether numbers are 64 bits wide is a setting of each thread.
-    double = jax.config.jax_enable_x64
+    double = jnp.result_type(float) == jnp.float64
 
     def run(part: tuple[PyTree, ...]) -> PyTree:
         with jax.enable_x64(double):
@@ -89,7 +90,7 @@ def _as_slices(index: int) -> Callable[[Any], Any]:
         if not eqx.is_array(leaf):
             return leaf
         # A slice of a NumPy view costs nothing; one of a JAX array is a program to run.
-        return leaf[index] if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)[index]
+        return leaf[index] if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)[index]
 
     return slice_of
 
@@ -97,6 +98,6 @@ def _as_slices(index: int) -> Callable[[Any], Any]:
 def _stacked(*leaves: Any) -> Any:
     if not eqx.is_array(leaves[0]):
         return leaves[0]
-    if jax.dtypes.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-        return jax.numpy.stack(leaves)
-    return jax.numpy.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
+    if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+        return jnp.stack(leaves)
+    return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))

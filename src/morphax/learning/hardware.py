@@ -6,6 +6,7 @@ that there is, and the model only for the backward pass.
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -166,7 +167,7 @@ class NoiseAware(eqx.Module):
 
     def gradient(
         self, substrate: Substrate, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray
-    ) -> tuple[Metrics, Substrate]:
+    ) -> tuple[Metrics, Any]:
         """Metrics and gradient of `rule` on a new device."""
         which, noise = jax.random.split(key)
         device = self.imperfections.device(substrate, key=which)
@@ -217,10 +218,11 @@ class InTheLoop(eqx.Module):
 
     def gradient(
         self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray
-    ) -> tuple[Metrics, Substrate]:
+    ) -> tuple[Metrics, Any]:
         """Metrics of the device's answers, and the gradient through the model."""
-        if isinstance(self.device, Imperfections):
-            twin = _Twin(substrate, self._fabricated(substrate), self.measured_states)
+        device = self._fabricated(substrate)
+        if device is not None:
+            twin = _Twin(substrate, device, self.measured_states)
             metrics, gradient = self.rule.gradient(twin, inputs, targets, key=key)
             return metrics, gradient.model
 
@@ -235,20 +237,25 @@ class InTheLoop(eqx.Module):
 
     def metrics(self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray) -> Metrics:
         """Those of the device's answers."""
-        if isinstance(self.device, Imperfections):
-            return self.rule.metrics(self._fabricated(substrate), inputs, targets, key=key)
+        device = self._fabricated(substrate)
+        if device is not None:
+            return self.rule.metrics(device, inputs, targets, key=key)
         return self.rule.objective(self._asked(substrate, inputs, key), targets)
 
-    def _fabricated(self, substrate: Substrate) -> Substrate:
-        return self.device.device(substrate, key=self.key)  # pyright: ignore
+    def _fabricated(self, substrate: Substrate) -> Substrate | None:
+        """The device with the present weights; None when it is no simulated one."""
+        if not isinstance(self.device, Imperfections) or self.key is None:
+            return None
+        return self.device.device(substrate, key=self.key)
 
     def _asked(self, substrate: Substrate, inputs: Array, key: PRNGKeyArray) -> Array:
         """The answers of the Python function; it may be random, so it is called once for every call here."""
+        device = cast(HardwareFunction, self.device)
         expected = jax.eval_shape(lambda: self.rule.outputs(substrate, inputs, key=key))
         weights, _ = select(substrate, "weight")
 
         def ask(weights: PyTree, inputs: Array) -> np.ndarray:
-            answers = np.asarray(self.device(jax.tree.map(np.asarray, weights), np.asarray(inputs)), expected.dtype)
+            answers = np.asarray(device(jax.tree.map(np.asarray, weights), np.asarray(inputs)), expected.dtype)
             check_shape("the device's answer", answers, expected.shape)
             check_finite("the device's answer", answers)
             return answers

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_count
@@ -81,7 +82,8 @@ def train(
     - `substrate`: what is trained.
     - `rule`: gives metrics and gradient from (substrate, inputs, targets, key).
     - `data`: (inputs, targets), whole; with minibatches their first axis counts examples.
-    - `optimiser`: any of Optax, schedules and clipping included. The same object compiles once for many trainings.
+    - `optimiser`: any of Optax, schedules and clipping included. The same object compiles once for many trainings, and
+      so do those of `adjustable`.
     - `steps`: number of updates, >= 1.
     - `key`: step `i` uses `jax.random.fold_in(key, i)`, so that a resumed training draws the same numbers.
     - `batch_size`: examples in a step. Every epoch is shuffled anew and cut into whole batches; what is left over of it
@@ -143,16 +145,13 @@ def train(
         # The last chunk may be shorter; it compiles once more, and only when it is.
         length, first = min(chunk, steps - len(history)), len(history)
 
-        def run(state: _State, fixed: PyTree, rule: LearningRule, key: PRNGKeyArray, n: int = length, i: int = first):
-            return _chunk(
-                state, fixed, rule, key, data, watch, optimiser, score, batch_size, trained, jnp.asarray(i), n
-            )
-
+        shared = (data, watch, optimiser, score, batch_size, trained, jnp.asarray(first), length)
+        run = partial(_chunk, shared)
         one = run if members is None else partial(map_members, run, compiled=length in lengths)
         lengths.add(length)
-        state, *results = one(state, fixed, rule, step_keys)
-        rows = _rows(results[0], results[1], ensemble)
-        _check_finite(rows, results[2], state.weights, first, ensemble)
+        done: _Chunk = one(state, fixed, rule, step_keys)
+        state, rows = done.state, _rows(done, ensemble)
+        _check_finite(rows, done, first, ensemble)
         history = history + rows
         if checkpoint is not None:
             _save(checkpoint, state, history)
@@ -160,6 +159,37 @@ def train(
             on_chunk(history)
     last = eqx.combine(state.weights, fixed)
     return Trained(last, history, last if score is None else eqx.combine(state.best, fixed))
+
+
+def adjustable(make: Callable[..., optax.GradientTransformation], **numbers: ArrayLike) -> optax.GradientTransformation:
+    """The optimiser `make(**numbers)`, whose numbers may change without compiling anew.
+
+    A learning rate inside an Optax optimiser is part of the compiled program. Here the numbers enter the program as
+    arrays, so that the trials of a search or the points of a sweep share one compilation; `make` must be one and the
+    same function for all of them, and take traced numbers.
+
+        >>> import optax
+        >>> from morphax.learning.train import adjustable
+        >>> slow, fast = adjustable(optax.sgd, learning_rate=0.01), adjustable(optax.sgd, learning_rate=1.0)
+        >>> fast.update({"x": 2.0}, fast.init({"x": 0.0}))[0]["x"].item()
+        -2.0
+    """
+    arrays = {name: jnp.asarray(value, jnp.result_type(float)) for name, value in numbers.items()}
+    return optax.GradientTransformation(eqx.Partial(_made_init, make, arrays), eqx.Partial(_made_update, make, arrays))
+
+
+def _made_init(make: Callable[..., optax.GradientTransformation], numbers: dict[str, Array], weights: PyTree) -> PyTree:
+    return make(**numbers).init(weights)
+
+
+def _made_update(
+    make: Callable[..., optax.GradientTransformation],
+    numbers: dict[str, Array],
+    gradient: PyTree,
+    state: PyTree,
+    weights: PyTree = None,
+) -> tuple[PyTree, PyTree]:
+    return make(**numbers).update(gradient, state, weights)
 
 
 class _State(NamedTuple):
@@ -176,23 +206,19 @@ def _start(weights: PyTree, optimiser: optax.GradientTransformation, members: in
     return _State(weights, memory, weights, jnp.full(() if members is None else members, -jnp.inf))
 
 
+class _Chunk(NamedTuple):
+    """What some steps gave: metrics of every step, of the watched data at the end, whether leaves were finite."""
+
+    state: _State
+    metrics: Metrics
+    watched: dict[str, Metrics]
+    finite: Array
+
+
 @eqx.filter_jit
-def _chunk(
-    state: _State,
-    fixed: PyTree,
-    rule: Any,
-    key: PRNGKeyArray,
-    data: Data,
-    watch: dict[str, Data],
-    optimiser: optax.GradientTransformation,
-    score: Score | None,
-    batch_size: int | None,
-    trained: tuple[Role, ...],
-    first: Array,
-    length: int,
-) -> tuple[_State, Metrics, dict[str, Metrics], Array]:
-    """`length` steps from step `first` on: new state, metrics of every step, of the watched data, and whether each
-    leaf was finite after every step."""
+def _chunk(shared: tuple[Any, ...], state: _State, fixed: PyTree, rule: Any, key: PRNGKeyArray) -> _Chunk:
+    """`length` steps from step `first` on, for one member."""
+    data, watch, optimiser, score, batch_size, trained, first, length = shared
 
     def update(state: _State, step: Array) -> tuple[_State, tuple[Metrics, Array]]:
         model = eqx.combine(state.weights, fixed)
@@ -210,12 +236,12 @@ def _chunk(
         name: rule.metrics(model, *values, key=jax.random.fold_in(watch_key, first + length))
         for name, values in watch.items()
     }
-    if score is not None:
+    if score is not None and state.best_score is not None:
         value = score(watched)
         better = value > state.best_score
         best = jax.tree.map(partial(jnp.where, better), state.weights, state.best)
         state = state._replace(best=best, best_score=jnp.where(better, value, state.best_score))
-    return state, metrics, watched, finite
+    return _Chunk(state, metrics, watched, finite)
 
 
 def _batch(data: Data, batch_size: int, step: Array, key: PRNGKeyArray) -> Data:
@@ -226,27 +252,29 @@ def _batch(data: Data, batch_size: int, step: Array, key: PRNGKeyArray) -> Data:
     return jax.tree.map(lambda values: values[chosen], data)
 
 
-def _rows(metrics: Metrics, watched: dict[str, Metrics], ensemble: bool) -> History:
+def _rows(done: _Chunk, ensemble: bool) -> History:
     """One dict a step; with an ensemble the steps are the second axis of the metrics."""
-    columns = {name: np.moveaxis(np.asarray(values), int(ensemble), 0).tolist() for name, values in metrics.items()}
+    columns = {
+        name: np.moveaxis(np.asarray(values), int(ensemble), 0).tolist() for name, values in done.metrics.items()
+    }
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    for name, values in watched.items():
+    for name, values in done.watched.items():
         rows[-1][name] = {metric: np.asarray(value).tolist() for metric, value in values.items()}
     return rows
 
 
-def _check_finite(rows: History, finite: Array, weights: PyTree, first: int, ensemble: bool) -> None:
+def _check_finite(rows: History, done: _Chunk, first: int, ensemble: bool) -> None:
     for index, row in enumerate(rows):
         for name, value in row.items():
             bad = [] if isinstance(value, dict) else np.argwhere(~np.isfinite(value))
             if len(bad):
                 where = f" of member {bad[0][0]}" if ensemble else ""
                 raise DivergedError(f"{name}{where} is not finite at step {first + index}; lower the learning rate")
-    flags = np.asarray(finite) if ensemble else np.asarray(finite)[None]
+    flags = np.asarray(done.finite) if ensemble else np.asarray(done.finite)[None]
     broken = np.argwhere(~flags)
     if len(broken):
         who, step, leaf = min(broken.tolist(), key=lambda place: place[1])
-        path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(weights)[leaf][0])
+        path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(done.state.weights)[leaf][0])
         where = f" of member {who}" if ensemble else ""
         raise DivergedError(f"leaf {path}{where} is not finite after step {first + step}; lower the learning rate")
 
@@ -278,7 +306,7 @@ def _digest(tree: PyTree) -> str:
     """A fingerprint of names, shapes, types and values of all arrays."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array)):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())

@@ -160,6 +160,15 @@ class Scheme(eqx.Module):
         self.sub_steps = 1 if time_step is None else _sub_steps(interval, time_step)
 
 
+class Probe(eqx.Module):
+    """What is read of a network."""
+
+    measured: Measured = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_choice("measured", self.measured, ("last layer", "outputs", "states"))
+
+
 class LayeredNetwork(Substrate):
     r"""Dynamical neurons in layers: everything but the equation of a neuron, which a subclass gives.
 
@@ -172,7 +181,7 @@ class LayeredNetwork(Substrate):
     amplification: Float[Array, " neurons"] = eqx.field(metadata=DEVICE)
     interval: Float[Array, ""]
     scheme: Scheme
-    measured: Measured = eqx.field(static=True)
+    probe: Probe
 
     def __init__(
         self,
@@ -186,12 +195,11 @@ class LayeredNetwork(Substrate):
     ):
         check_range("amplification", amplification)
         check_range("interval", interval, low=0.0, open_low=True)
-        check_choice("measured", measured, ("last layer", "outputs", "states"))
         self.connections = connections
         self.amplification = per_neuron("amplification", amplification, connections.neurons)
         self.interval = jnp.asarray(interval, dtype=jnp.result_type(float))
         self.scheme = Scheme(method, order, interval, time_step)
-        self.measured = measured
+        self.probe = Probe(measured)
 
     @classmethod
     def random(
@@ -229,6 +237,10 @@ class LayeredNetwork(Substrate):
         scheme = Scheme(method, order, self.interval, time_step)
         return eqx.tree_at(lambda n: n.scheme, self, scheme, is_leaf=lambda node: isinstance(node, Scheme))
 
+    def measuring(self, measured: Measured) -> Self:
+        """The same network with another probe: "last layer", "outputs" or "states"."""
+        return eqx.tree_at(lambda n: n.probe, self, Probe(measured), is_leaf=lambda node: isinstance(node, Probe))
+
     def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
         """Hold one input, shape (inputs,) or () for a single one, for an interval."""
         return self.stepper()(state, drive, key=key)
@@ -265,10 +277,10 @@ class LayeredNetwork(Substrate):
 
     def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " measured"]:
         """What `measured` names: outputs of the last layer, outputs of all neurons, or states of all neurons."""
-        if self.measured == "states":
+        if self.probe.measured == "states":
             return self.states(state)
         outputs = self.outputs(state)
-        return outputs if self.measured == "outputs" else outputs[-self.connections.layers[-1] :]
+        return outputs if self.probe.measured == "outputs" else outputs[-self.connections.layers[-1] :]
 
     def resting_drive(self) -> Float[Array, " neurons"] | float:
         """The drive when nothing is connected."""

@@ -1,0 +1,179 @@
+"""What do the neurons do?"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spintronic._network import NetworkConfig, layered, train_networks
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.progress import Progress
+from morphax.learning.ensemble import map_members
+from morphax.substrates.base import evolve
+from morphax.substrates.layers import LayeredNetwork
+from morphax.tasks.base import Task
+
+SHOWN = (5, 6, 9, 3, 3, 8)  # classes of the six images in Figs. 1 and 2
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
+
+
+def slowness(dataset: xr.Dataset, interval: float, layer: int) -> float:
+    """How many pixels a neuron's power takes to change by its own spread, mean over seeds."""
+    return float(dataset.slowness.sel(interval=interval, layer=layer).mean("seed"))
+
+
+class Dynamics(Experiment):
+    """Figs. 1b-d and 2c-e: powers of single neurons of trained networks while six images are read.
+
+    Slowness is the spread of a neuron's power over time and images, divided by the root mean square of its change from
+    one pixel to the next.
+    """
+
+    class Config(NetworkConfig):
+        seeds: int = parameter(3, "networks at each interval; traces are those of the first", ge=1)
+        epochs: int = parameter(40, "passes over the training images", ge=1)
+        fast: float = parameter(0.1, "time between two pixels, Fig. 2c", unit="ns", gt=0)
+        adapted: float = parameter(1.0, "time between two pixels, Figs. 1 and 2d", unit="ns", gt=0)
+        slow: float = parameter(10.0, "time between two pixels, Fig. 2e", unit="ns", gt=0)
+
+    name = "spintronic/dynamics"
+    quick = {"seeds": 1, "epochs": 8, "layers": (16, 16, 16), "slow": 5.0}
+    claims = (
+        Claim(
+            "each layer is slower than the one before: layer 1 against layer 0 (pixels)",
+            lambda d: slowness(d, _adapted(d), 0),
+            lambda d: slowness(d, _adapted(d), 1),
+            "at least",
+            0.0,
+            "Sec. II, Fig. 1: each layer acts as an integrator",
+        ),
+        Claim(
+            "each layer is slower than the one before: layer 2 against layer 1 (pixels)",
+            lambda d: slowness(d, _adapted(d), 1),
+            lambda d: slowness(d, _adapted(d), 2),
+            "at least",
+            0.0,
+            "Sec. II, Fig. 1: each layer acts as an integrator",
+        ),
+        Claim(
+            "fast input: the output layer is smoother than when adapted (pixels)",
+            lambda d: slowness(d, _adapted(d), 2),
+            lambda d: slowness(d, float(d.interval.min()), 2),
+            "at least",
+            0.0,
+            "Sec. IV, Fig. 2c",
+        ),
+        Claim(
+            "slow input: the output layer follows faster than when adapted (pixels)",
+            lambda d: slowness(d, _adapted(d), 2),
+            lambda d: slowness(d, float(d.interval.max()), 2),
+            "at most",
+            0.0,
+            "Sec. IV, Fig. 2e",
+        ),
+        Claim(
+            "powers vary around half: mean power when adapted",
+            0.5,
+            lambda d: d.mean_power.sel(interval=_adapted(d)).mean(),
+            "within",
+            0.15,
+            "Sec. II",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        data_key, make_key, train_key = jax.random.split(key, 3)
+        task = config.task(data_key)
+        intervals = (config.fast, config.adapted, config.slow)
+        work = {
+            f"{i:g} ns": lambda i=i: self._traces(
+                config.but(interval=i), f"{i:g} ns", task, make_key, train_key, progress
+            )
+            for i in intervals
+        }
+        return xr.concat(progress.pieces(work), xr.Variable("interval", list(intervals), {"units": "ns"}))
+
+    def _traces(
+        self,
+        config: NetworkConfig,
+        label: str,
+        task: Task,
+        make_key: PRNGKeyArray,
+        train_key: PRNGKeyArray,
+        progress: Progress,
+    ) -> xr.Dataset:
+        train = (task.train_inputs, task.train_targets)
+        networks = train_networks(
+            config, config.networks("spintronic", make_key), train, key=train_key, progress=progress, label=label
+        ).last
+        chosen = _images(task)
+        powers = np.asarray(map_members(eqx.Partial(_powers, chosen), layered(networks).measuring("states")))
+        layers = np.repeat(np.arange(len(config.layers)), config.layers)
+        slow = powers.std(axis=(1, 2)) / np.sqrt((np.diff(powers, axis=2) ** 2).mean(axis=(1, 2)))
+        by_layer = np.stack([slow[:, layers == layer].mean(axis=1) for layer in range(len(config.layers))], axis=1)
+        return xr.Dataset(
+            {
+                "power": (
+                    ("image", "pixel", "neuron"),
+                    powers[0],
+                    {"units": "1", "long_name": "power of the oscillators of the first network"},
+                ),
+                "slowness": (("seed", "layer"), by_layer, {"units": "pixels"}),
+                "mean_power": ("seed", powers.mean(axis=(1, 2, 3)), {"units": "1"}),
+            },
+            {
+                "label": ("image", list(SHOWN)),
+                "of_layer": ("neuron", layers),
+                "pixel": 1 + np.arange(powers.shape[2]),
+                "seed": np.arange(config.seeds),
+                "layer": np.arange(len(config.layers)),
+            },
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        layers = Figure(figsize=(11, 3.4))
+        adapted = dataset.power.sel(interval=_adapted(dataset))
+        for axes, layer, neuron in zip(layers.subplots(1, 3, sharey=True), (0, 1, 2), (0, 0, 1), strict=True):
+            _draw(axes, adapted.where(adapted.of_layer == layer, drop=True).isel(neuron=neuron), _adapted(dataset))
+            axes.set_title(f"Fig. 1: neuron {neuron} of layer {layer}")
+        layers.axes[0].set_ylabel("power")
+        layers.axes[2].legend(dataset.label.values.tolist(), title="class", fontsize="small", loc="upper left")
+
+        speeds = Figure(figsize=(11, 3.4))
+        for axes, interval, neuron in zip(speeds.subplots(1, 3), dataset.interval.values, (3, 1, 2), strict=True):
+            part = dataset.power.sel(interval=interval)
+            _draw(axes, part.where(part.of_layer == part.of_layer.max(), drop=True).isel(neuron=neuron), interval)
+            axes.set_title(f"Fig. 2: a pixel every {interval:g} ns, neuron {neuron} of layer 2")
+        speeds.axes[0].set_ylabel("power")
+        return {"layers": layers, "speeds": speeds}
+
+
+def _adapted(dataset: xr.Dataset) -> float:
+    return float(dataset.interval[1])
+
+
+def _draw(axes: Any, powers: xr.DataArray, interval: float) -> None:
+    for image, colour in enumerate(COLOURS):
+        axes.plot(powers.pixel * interval, powers.isel(image=image), color=colour, linewidth=1.2)
+    axes.set_xlabel("time (ns)")
+
+
+def _images(task: Task) -> Float[Array, "images time"]:
+    """Test images of the classes that the paper shows: of a class that comes twice, the first two."""
+    labels = np.argmax(np.asarray(task.test_targets), axis=1)
+    seen: dict[int, int] = {}
+    chosen = []
+    for label in SHOWN:
+        chosen.append(np.flatnonzero(labels == label)[seen.get(label, 0)])
+        seen[label] = seen.get(label, 0) + 1
+    return task.test_inputs[jnp.array(chosen)]
+
+
+@eqx.filter_jit
+def _powers(images: Float[Array, "images time"], network: LayeredNetwork) -> Float[Array, "images time neurons"]:
+    return jax.vmap(lambda drives: evolve(network, drives)[0])(images)

@@ -1,0 +1,243 @@
+"""What if the chip is not the model?"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spintronic._network import NetworkConfig, train_networks
+from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
+from morphax.lab.progress import Progress
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.ensemble import map_members
+from morphax.learning.hardware import Imperfections, InTheLoop, NoiseAware
+from morphax.learning.train import Data
+from morphax.substrates.base import WithReadout
+
+STRATEGIES = ("off-chip", "noise-aware", "in the loop, outputs", "in the loop, states")
+OFF_CHIP, NOISE_AWARE, OUTPUTS, STATES = STRATEGIES
+
+
+def mean(strategy: str, spread: float) -> Any:
+    """Mean accuracy over networks and devices."""
+    return lambda d: float(d.accuracy.sel(strategy=strategy, spread=spread).mean())
+
+
+class Mismatch(Experiment):
+    """Ours: accuracy on devices that differ from the model, for three ways to train.
+
+    Off-chip: trained on the model, weights uploaded. Noise-aware: another device at every training step, then uploaded.
+    In the loop: trained off-chip, then on one device each, which answers while the model back-propagates; either only
+    its outputs are read, or its state after every pixel. Every device constant and every weight differs from its
+    nominal value by a normal relative error. Beside it: weights or devices alone, weight resolution, state noise.
+    """
+
+    class Config(NetworkConfig):
+        seeds: int = parameter(3, "networks", ge=1)
+        devices: int = parameter(4, "devices for each network", ge=1)
+        spreads: tuple[float, ...] = parameter((0.0, 0.05, 0.1, 0.2, 0.3), "relative spreads of mismatch", min_length=1)
+        bits: tuple[int, ...] = parameter((3, 4, 5, 6, 8), "weight resolutions", min_length=1)
+        state_noises: tuple[float, ...] = parameter((0.0, 0.003, 0.01, 0.03), "noise on powers after every pixel")
+        epochs: int = parameter(60, "passes over the training images", ge=1)
+        loop_epochs: int = parameter(20, "passes in the loop", ge=1)
+        loop_rate: float = parameter(0.03, "largest step of Adam in the loop, cosine", gt=0)
+
+    name = "spintronic/mismatch"
+    quick = {
+        "seeds": 1,
+        "devices": 2,
+        "spreads": (0.0, 0.2),
+        "bits": (3, 6),
+        "state_noises": (0.0, 0.03),
+        "epochs": 12,
+        "loop_epochs": 4,
+        "layers": (16, 16),
+    }
+    claims = (
+        Claim(
+            "in the loop (states read), 20 % mismatch: as good as no mismatch (%)",
+            mean(OFF_CHIP, 0.0),
+            mean(STATES, 0.2),
+            "at least",
+            3.0,
+            "Sec. V, citing [42]: robust up to about 20 %",
+        ),
+        Claim(
+            "in the loop (outputs read), 20 % mismatch: as good as no mismatch (%)",
+            mean(OFF_CHIP, 0.0),
+            mean(OUTPUTS, 0.2),
+            "at least",
+            3.0,
+            "Sec. V, citing [42]: robust up to about 20 %",
+        ),
+        Claim(
+            "noise-aware, 20 % mismatch: better than off-chip (%)",
+            mean(OFF_CHIP, 0.2),
+            mean(NOISE_AWARE, 0.2),
+            "at least",
+            -5.0,
+            "same run; by 5 points",
+        ),
+        Claim("off-chip, 5 % mismatch (%)", None, mean(OFF_CHIP, 0.05), "reported", 0.0, "ours"),
+        Claim("off-chip, 20 % mismatch (%)", None, mean(OFF_CHIP, 0.2), "reported", 0.0, "ours"),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        data_key, make_key, train_key, device_key = jax.random.split(key, 4)
+        task = config.task(data_key)
+        lab = _Laboratory(
+            config.but(**ENTRIES[OURS].changes),
+            train=(task.train_inputs, task.train_targets),
+            test=(task.test_inputs, task.test_targets),
+            make_key=make_key,
+            train_key=train_key,
+            device_keys=jax.random.split(device_key, (config.seeds, config.devices)),
+            progress=progress,
+        )
+        work: dict[str, Any] = {"off-chip": lambda: lab.off_chip()}
+        work |= {f"noise-aware {s:g}": lambda s=s: lab.noise_aware(s) for s in config.spreads if s > 0}
+        for strategy in (OUTPUTS, STATES):
+            work |= {
+                f"{strategy} {s:g}": lambda s=s, n=strategy: lab.in_the_loop(n, s) for s in config.spreads if s > 0
+            }
+        parts = dict(zip(work, progress.pieces(work), strict=True))
+        first = parts["off-chip"]
+        spread = xr.Variable("spread", list(config.spreads), {"units": "1", "long_name": "relative spread of mismatch"})
+        # Without mismatch there is nothing to adapt to.
+        parts |= {f"{n} 0": first.sel(spread=0.0, drop=True) for n in STRATEGIES if 0 in config.spreads}
+        rows = [xr.concat([parts[f"{n} {s:g}"].accuracy for s in config.spreads], spread) for n in STRATEGIES[1:]]
+        strategies = xr.Variable("strategy", list(STRATEGIES))
+        accuracy = xr.concat([first.accuracy, *rows], strategies, coords="minimal", compat="override")
+        return first.assign(accuracy=accuracy.assign_attrs(units="%", long_name="test accuracy on devices"))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(12, 4))
+        left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2))
+        place = 100 * dataset.spread
+        for strategy, colour in zip(STRATEGIES, (BLUE, ORANGE, VIOLET, RED), strict=True):
+            part = dataset.accuracy.sel(strategy=strategy)
+            left.plot(place, part.mean(("seed", "device")), "o-", color=colour, label=strategy)
+            low, high = part.min(("seed", "device")), part.max(("seed", "device"))
+            left.fill_between(place, low, high, color=colour, alpha=0.12, linewidth=0)
+        for name, colour in (("weights only", GREEN), ("devices only", "grey")):
+            part = dataset.part_accuracy.sel(part=name).mean(("seed", "device"))
+            left.plot(place, part, ":", color=colour, label=f"off-chip, {name}")
+        left.set(xlabel="mismatch (%)", ylabel="test accuracy (%)", ylim=(0, 100), title="mean and range over devices")
+        left.legend(fontsize="small", loc="lower left")
+        for axes, variable, name in ((middle, "bit_accuracy", "bits"), (right, "noise_accuracy", "state_noise")):
+            axes.plot(dataset[name], dataset[variable].mean("seed"), "o-", color=BLUE)
+        middle.set(xlabel="weight resolution (bits)", title="off-chip, rounded weights")
+        right.set(xlabel="noise on powers, per pixel", title="off-chip, state noise")
+        return {"mismatch": figure}
+
+
+class _Laboratory:
+    """Trains networks and judges them on devices."""
+
+    def __init__(
+        self,
+        config: "Mismatch.Config",
+        *,
+        train: Data,
+        test: Data,
+        make_key: PRNGKeyArray,
+        train_key: PRNGKeyArray,
+        device_keys: PRNGKeyArray,
+        progress: Progress,
+    ):
+        self.config, self.train, self.test, self.progress = config, train, test, progress
+        self.make_key, self.train_key, self.device_keys = make_key, train_key, device_keys
+        self._nominal: WithReadout | None = None
+
+    def off_chip(self) -> xr.Dataset:
+        """Trained on the model: mismatch of either kind, rounding, noise."""
+        config = self.config
+        both = [self.on_devices(self.nominal, Imperfections(s, s)) for s in config.spreads]
+        parts = [
+            [self.on_devices(self.nominal, kind(s)) for s in config.spreads]
+            for kind in (lambda s: Imperfections(weight_mismatch=s), lambda s: Imperfections(device_mismatch=s))
+        ]
+        rounded = [self.on_devices(self.nominal, Imperfections(weight_bits=b), devices=1) for b in config.bits]
+        noisy = [self.on_devices(self.nominal, Imperfections(state_noise=n)) for n in config.state_noises]
+        percent = {"units": "%"}
+        return xr.Dataset(
+            {
+                "accuracy": (("spread", "seed", "device"), np.array(both), percent),
+                "part_accuracy": (("part", "spread", "seed", "device"), np.array(parts), percent),
+                "bit_accuracy": (("bits", "seed"), np.array(rounded)[..., 0], percent),
+                "noise_accuracy": (("state_noise", "seed"), np.array(noisy).mean(-1), percent),
+            },
+            {
+                "spread": list(config.spreads),
+                "part": ["weights only", "devices only"],
+                "bits": list(config.bits),
+                "state_noise": list(config.state_noises),
+                "seed": np.arange(config.seeds),
+                "device": np.arange(config.devices),
+            },
+        )
+
+    def noise_aware(self, spread: float) -> xr.Dataset:
+        """Trained on another device at every step."""
+        rule = NoiseAware(Backpropagation(), self.stacked(spread, self.config.seeds))
+        networks = self.trained(self.config, self.fresh, f"noise-aware {spread:g}", rule)
+        return _dataset(self.on_devices(networks, Imperfections(spread, spread)))
+
+    def in_the_loop(self, strategy: str, spread: float) -> xr.Dataset:
+        """Trained off-chip, then each network on each of its devices."""
+        seeds, devices = self.device_keys.shape
+        networks = jax.tree.map(lambda x: jnp.repeat(x, devices, 0) if eqx.is_array(x) else x, self.nominal)
+        keys = self.device_keys.reshape(-1)
+        rule = InTheLoop(Backpropagation(), self.stacked(spread, len(keys)), keys, measured_states=strategy == STATES)
+        config = self.config.but(epochs=self.config.loop_epochs, learning_rate=self.config.loop_rate, schedule="cosine")
+        tuned = self.trained(config, networks, f"{strategy} {spread:g}", rule)
+        scores = map_members(eqx.Partial(_on_devices, self.test), tuned, keys[:, None], self.stacked(spread, len(keys)))
+        return _dataset(100 * np.asarray(scores, float).reshape(seeds, devices))
+
+    @property
+    def fresh(self) -> WithReadout:
+        """Untrained networks."""
+        return self.config.networks("spintronic", self.make_key)
+
+    @property
+    def nominal(self) -> WithReadout:
+        """Networks trained on the model; trained once, and again after an interruption from their checkpoint."""
+        if self._nominal is None:
+            self._nominal = self.trained(self.config, self.fresh, "off-chip", Backpropagation())
+        return self._nominal
+
+    def trained(self, config: NetworkConfig, networks: WithReadout, label: str, rule: Any) -> WithReadout:
+        """The networks after training by a rule."""
+        return train_networks(
+            config, networks, self.train, key=self.train_key, progress=self.progress, label=label, rule=rule
+        ).last
+
+    def on_devices(self, networks: WithReadout, imperfections: Imperfections, devices: int | None = None) -> np.ndarray:
+        """Accuracy in per cent (networks, devices) on fabricated devices."""
+        keys = self.device_keys[:, :devices]
+        stacked = jax.tree.map(lambda x: jnp.full(len(keys), x), imperfections)
+        return 100 * np.asarray(map_members(eqx.Partial(_on_devices, self.test), networks, keys, stacked), float)
+
+    def stacked(self, spread: float, members: int) -> Imperfections:
+        """Mismatch of weights and devices, for a stack of members."""
+        return Imperfections(jnp.full(members, spread), jnp.full(members, spread), jnp.zeros(members))
+
+
+@eqx.filter_jit
+def _on_devices(data: Data, network: WithReadout, keys: PRNGKeyArray, imperfections: Imperfections) -> Array:
+    def one(key: PRNGKeyArray) -> Array:
+        device = imperfections.device(network, key=key)
+        return Backpropagation().metrics(device, *data, key=jax.random.fold_in(key, 1))["accuracy"]
+
+    return jax.lax.map(one, keys)
+
+
+def _dataset(scores: np.ndarray) -> xr.Dataset:
+    return xr.Dataset({"accuracy": (("seed", "device"), scores, {"units": "%"})})

@@ -1,0 +1,226 @@
+"""How fast may the input be?"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spintronic._network import (
+    Kind,
+    NetworkConfig,
+    accuracies,
+    converged,
+    layered,
+    median_band,
+    percent,
+    train_networks,
+)
+from morphax.experiments.spintronic.sequential_digits import CTRNN, ENTRIES
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
+from morphax.lab.progress import Progress
+from morphax.substrates.base import WithReadout
+from morphax.tasks.base import Task
+
+
+class Curve(NamedTuple):
+    """A line of Figs. 2b, 3a or 3b: what differs from the paper's settings."""
+
+    kind: Kind
+    changes: dict[str, Any]
+
+
+REFERENCE = "spintronic"
+CURVES = {
+    REFERENCE: Curve("spintronic", {}),
+    "CTRNN": Curve("CTRNN", ENTRIES[CTRNN].changes),
+    "tau / 3.16": Curve("spintronic", {"relaxation_time": 14.12 / 10**0.5}),
+    "tau x 3.16": Curve("spintronic", {"relaxation_time": 14.12 * 10**0.5}),
+    "rate / 3.16": Curve("spintronic", {"learning_rate": 0.149 / 10**0.5}),
+    "rate x 3.16": Curve("spintronic", {"learning_rate": 0.149 * 10**0.5}),
+}
+
+
+def median(dataset: xr.Dataset, curve: str, interval: float) -> float:
+    """Median accuracy of a curve at an interval."""
+    return float(dataset.accuracy.sel(curve=curve, interval=interval).median("seed"))
+
+
+def centre(dataset: xr.Dataset, curve: str) -> float:
+    """Where a bell-shaped curve has its centre: mean of log10(interval / ns), weighted with accuracy above chance."""
+    weight = (dataset.accuracy.sel(curve=curve).median("seed") - 10).clip(0)
+    return float((weight * np.log10(dataset.interval)).sum() / weight.sum())
+
+
+def cumulative_drive_that_works(dataset: xr.Dataset) -> float:
+    """Median cumulative drive of the best quarter of the conditions with intervals below the relaxation time."""
+    part = dataset.median("seed").stack(point=("curve", "interval"))
+    part = part.sel(point=(part.relaxation_time > part.interval) & (part.curve != "CTRNN"))
+    best = part.accuracy >= part.accuracy.quantile(0.75)
+    return float(part.cumulative_drive.where(best, drop=True).median())
+
+
+class TimeScales(Experiment):
+    """Figs. 2b and 3: accuracy against the time between two pixels, with the paper's settings held fixed.
+
+    For other relaxation times and learning rates; and against the cumulative drive S <|W|> sqrt(32) dt of the trained
+    networks. The amplification S does not follow the relaxation time.
+    """
+
+    class Config(NetworkConfig):
+        epochs: int = parameter(30, "passes over the training images", ge=1)
+        intervals: tuple[float, ...] = parameter(
+            (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), "times between two pixels", unit="ns", min_length=1
+        )
+
+    name = "spintronic/time-scales"
+    quick = {"seeds": 2, "epochs": 6, "layers": (16, 16), "intervals": (0.1, 1.0, 2.5)}
+    claims = (
+        *(
+            Claim(
+                f"{curve}: flat over a fivefold range, {interval} ns against 1 ns (%)",
+                lambda d, c=curve: median(d, c, 1.0),
+                lambda d, c=curve, i=interval: median(d, c, i),
+                "at least",
+                5.0,
+                "Sec. IV: maintained from 0.4 to 2.5 ns",
+            )
+            for curve in (REFERENCE, "CTRNN")
+            for interval in (0.5, 2.5)
+        ),
+        Claim(
+            "well below 1 ns accuracy is lost: 0.1 ns against 1 ns (%)",
+            lambda d: median(d, REFERENCE, 1.0),
+            lambda d: median(d, REFERENCE, 0.1) + 20,
+            "at most",
+            0.0,
+            "Sec. IV, Fig. 2b, by 20 points or more",
+        ),
+        Claim(
+            "well above 1 ns accuracy is lost: 10 ns against 1 ns (%)",
+            lambda d: median(d, REFERENCE, 1.0),
+            lambda d: median(d, REFERENCE, 10.0) + 20,
+            "at most",
+            0.0,
+            "Sec. IV, Fig. 2b, by 20 points or more",
+        ),
+        Claim(
+            "a longer relaxation time moves the centre to slower inputs (decades)",
+            0.0,
+            lambda d: centre(d, "tau x 3.16") - centre(d, "tau / 3.16"),
+            "at least",
+            -0.05,
+            "Sec. IV, Fig. 3a; at least 0.05",
+        ),
+        Claim(
+            "a higher learning rate moves the centre to faster inputs (decades)",
+            0.0,
+            lambda d: centre(d, "rate x 3.16") - centre(d, "rate / 3.16"),
+            "at most",
+            -0.05,
+            "Sec. IV, Fig. 3b; at least 0.05",
+        ),
+        Claim(
+            "cumulative drive of the best quarter of conditions, log10",
+            0.0,
+            lambda d: np.log10(cumulative_drive_that_works(d)),
+            "within",
+            0.5,
+            "Eq. 11: around 1; half a decade",
+        ),
+        Claim(
+            "largest change by a converged integrator, spintronic (points)",
+            0.0,
+            lambda d: abs(d.converged - d.accuracy).sel(curve=REFERENCE).mean("seed").max(),
+            "at most",
+            2.0,
+            "the same networks as trained",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        data_key, make_key, train_key = jax.random.split(key, 3)
+        task = config.task(data_key)
+        work = {
+            f"{name}, {interval} ns": lambda c=curve, i=interval, n=name: _point(
+                config.but(interval=i, **c.changes), c.kind, f"{n}, {i} ns", task, make_key, train_key, progress
+            )
+            for name, curve in CURVES.items()
+            for interval in config.intervals
+        }
+        parts = iter(progress.pieces(work))
+        interval = xr.Variable("interval", list(config.intervals), {"units": "ns"})
+        rows = [xr.concat([next(parts) for _ in config.intervals], interval) for _ in CURVES]
+        return xr.concat(rows, xr.Variable("curve", list(CURVES)))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(11, 7))
+        panels = figure.subplots(2, 2)
+        lines = (
+            ("Fig. 2b: two networks", ((REFERENCE, RED), ("CTRNN", GREEN))),
+            ("Fig. 3a: relaxation times", (("tau / 3.16", BLUE), (REFERENCE, RED), ("tau x 3.16", ORANGE))),
+            ("Fig. 3b: learning rates", (("rate / 3.16", VIOLET), (REFERENCE, RED), ("rate x 3.16", GREEN))),
+        )
+        for axes, (title, curves) in zip(panels.flat, lines, strict=False):
+            for curve, colour in curves:
+                median_band(axes, dataset.interval, dataset.accuracy.sel(curve=curve), color=colour, label=curve)
+            axes.set(xscale="log", xlabel="time between two pixels (ns)", ylabel="test accuracy (%)", ylim=(0, 100))
+            axes.set_title(title)
+            axes.legend(loc="lower right")
+        axes = panels.flat[3]
+        part = dataset.sel(curve=[c for c in CURVES if c != "CTRNN"]).median("seed")
+        slower = (part.relaxation_time > part.interval).transpose("curve", "interval").values
+        for chosen, colour, text in ((slower, GREEN, "tau > dt"), (~slower, ORANGE, "tau < dt")):
+            drive, accuracy = (part[name].transpose("curve", "interval") for name in ("cumulative_drive", "accuracy"))
+            axes.plot(drive.values[chosen], accuracy.values[chosen], "o", color=colour, label=text)
+        axes.axvline(1, color=RED, linewidth=1)
+        axes.set(xscale="log", xlabel="cumulative drive", ylabel="test accuracy (%)", ylim=(0, 100))
+        axes.set_title("Fig. 3c: all spintronic conditions, medians")
+        axes.legend(loc="lower right")
+        return {"time-scales": figure}
+
+
+def _point(
+    config: NetworkConfig,
+    kind: Kind,
+    label: str,
+    task: Task,
+    make_key: PRNGKeyArray,
+    train_key: PRNGKeyArray,
+    progress: Progress,
+) -> xr.Dataset:
+    test = (task.test_inputs, task.test_targets)
+    trained = train_networks(
+        config,
+        config.networks(kind, make_key),
+        (task.train_inputs, task.train_targets),
+        key=train_key,
+        progress=progress,
+        label=label,
+        watch={"test": test},
+        visits=2,
+    )
+    drive = np.asarray(eqx.filter_vmap(cumulative_drive)(trained.last))
+    return xr.Dataset(
+        {
+            "accuracy": percent(np.array(trained.history[-1]["test"]["accuracy"]), "test accuracy, last epoch"),
+            "converged": percent(accuracies(converged(trained.last, 0.1), test), "with a converged integrator"),
+            "cumulative_drive": ("seed", drive, {"units": "1", "long_name": "S <|W|> sqrt(fan-in) dt (Eqs. 9-11)"}),
+            "relaxation_time": ((), config.relaxation_time, {"units": "ns"}),
+        },
+        {"seed": np.arange(config.seeds)},
+    )
+
+
+def cumulative_drive(network: WithReadout) -> jax.Array:
+    """I dt with I = S <|W|> sqrt(fan-in) (Eq. 9), over existing synapses; the fan-in is their mean number a neuron."""
+    substrate = layered(network)
+    mask = substrate.connections.mask
+    size = jnp.sum(abs(substrate.connections.existing().weights)) / mask.sum()
+    fan_in = mask.sum() / substrate.connections.neurons
+    return substrate.amplification.mean() * size * jnp.sqrt(fan_in) * substrate.interval

@@ -1,0 +1,94 @@
+"""Back-propagation through any substrate: its loss, its gradient against finite differences, and that it learns."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from morphax import JosephsonMixer, WithReadout
+from morphax.learning.backprop import Backpropagation, classification, regression
+from morphax.learning.train import train
+from morphax.pytrees import select
+from morphax.substrates.software import EchoStateNetwork
+
+pytestmark = pytest.mark.usefixtures("double")
+
+RNG = np.random.default_rng(3)
+DRAWN = [RNG.normal(size=shape) for shape in ((4, 1), (4, 4), (4,), (2, 4), (2,))]
+INPUTS = RNG.normal(size=(6, 5))
+CLASSES = np.eye(2)[[0, 1, 1, 0, 1, 0]]
+CURVES = RNG.normal(size=(6, 5, 2))
+
+
+def network():
+    W_in, W, b, W_out, b_out = map(jnp.asarray, DRAWN)
+    return WithReadout(EchoStateNetwork(W_in, 0.4 * W, b, 0.7), W_out, b_out)
+
+
+def answers():
+    """The network once more, in NumPy: outputs after every input."""
+    W_in, W, b, W_out, b_out = DRAWN
+    y, outputs = np.zeros((6, 4)), []
+    for u in INPUTS.T:
+        y = 0.3 * y + 0.7 * np.tanh(u[:, None] @ W_in.T + 0.4 * y @ W.T + b)
+        outputs.append(y @ W_out.T + b_out)
+    return np.stack(outputs, axis=1)
+
+
+def cross_entropy_of(outputs):
+    logarithms = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
+    return -np.mean(np.sum(CLASSES * logarithms, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("rule", "targets", "expected"),
+    [
+        (Backpropagation(), CLASSES, lambda: cross_entropy_of(answers()[:, -1])),
+        (Backpropagation(regression, "every"), CURVES, lambda: np.mean((answers() - CURVES) ** 2)),
+        (Backpropagation(regression, "every", segment=2), CURVES, lambda: np.mean((answers() - CURVES) ** 2)),
+    ],
+)
+def test_loss_and_gradient(rule, targets, expected):
+    inputs, targets = jnp.asarray(INPUTS), jnp.asarray(targets)
+    metrics, gradient = eqx.filter_jit(rule.gradient)(network(), inputs, targets)
+    np.testing.assert_allclose(metrics["loss"], expected(), rtol=1e-12)
+    loss = eqx.filter_jit(lambda net: rule.metrics(net, inputs, targets)["loss"])
+    leaves, rest = select(network(), "weight", "device")
+    flat, structure = jax.tree.flatten(leaves)
+    slopes = jax.tree.leaves(select(gradient, "weight", "device")[0])
+    assert len(slopes) == len(flat) == 6
+    for i, slope in enumerate(slopes):
+        direction = np.random.default_rng(i).normal(size=flat[i].shape)
+        ends = [
+            loss(eqx.combine(jax.tree.unflatten(structure, [*flat[:i], flat[i] + h * direction, *flat[i + 1 :]]), rest))
+            for h in (1e-5, -1e-5)
+        ]
+        np.testing.assert_allclose(np.vdot(slope, direction), (ends[0] - ends[1]) / 2e-5, rtol=1e-7, atol=1e-10)
+
+
+def test_metrics_of_a_classification_and_a_regression():
+    outputs = jnp.array([[2.0, 1.0], [0.0, 3.0], [5.0, -1.0], [0.0, 0.1]])
+    targets = jnp.eye(2)[jnp.array([0, 1, 1, 1])]
+    assert classification(outputs, targets)["accuracy"] == 0.75
+    values = jnp.array([[1.0], [2.0], [3.0], [4.0]])
+    constant = regression(jnp.full((4, 1), 2.5), values)
+    assert (constant["loss"], constant["nrmse"]) == (1.25, 1.0)  # the variance
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: JosephsonMixer.two_mode(measured=4), lambda: network().substrate],
+    ids=["josephson", "echo state"],
+)
+def test_it_teaches_a_substrate_of_any_kind(make):
+    W_out = DRAWN[3]
+    inputs = jnp.asarray(np.abs(INPUTS[:, :3]))
+    targets = jnp.eye(2)[(inputs[:, -1] > jnp.median(inputs[:, -1])).astype(int)]
+    reader = WithReadout(make(), 0.1 * W_out, np.zeros(2))
+    _, history, _ = train(
+        reader, Backpropagation(), (inputs, targets), optax.adam(0.1), 60, key=jax.random.key(0), chunk=60
+    )
+    assert history[0]["loss"] == pytest.approx(np.log(2), abs=0.15)
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
