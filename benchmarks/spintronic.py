@@ -91,7 +91,7 @@ class Size(NamedTuple):
     points: tuple[int, ...]
 
 
-FULL = Size(9, 4, 10, 10, 1, PEERS, (1.0, 10.0), (64, 1024, 4096))
+FULL = Size(9, 4, 10, 10, 1, PEERS, (1.0,), (64, 1024, 4096))
 QUICK = Size(3, 1, 1, 4, 1, PEERS[:2], (1.0,), (64, 1024))
 
 

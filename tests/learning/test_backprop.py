@@ -1,5 +1,8 @@
 """Back-propagation through any substrate: its loss, its gradient against finite differences, and that it learns."""
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -92,3 +95,30 @@ def test_it_teaches_a_substrate_of_any_kind(make):
     )
     assert history[0]["loss"] == pytest.approx(np.log(2), abs=0.15)
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_examples_divided_over_devices_give_the_same_gradient():
+    program = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+import equinox as eqx, jax.numpy as jnp, numpy as np
+from morphax import SpintronicNetwork, WithReadout
+from morphax.learning.backprop import Backpropagation
+keys = jax.random.split(jax.random.key(0), 4)
+network = WithReadout.random(SpintronicNetwork.random((4, 4), scale=8.0, key=keys[0]), outputs=2, key=keys[1])
+inputs, targets = jax.random.normal(keys[2], (6, 5)), jax.nn.one_hot(jnp.arange(6) % 2, 2)
+def gradient(network, inputs, shards):
+    return Backpropagation(shards=shards).gradient(network, inputs, targets, key=keys[3])
+results = [eqx.filter_jit(gradient)(network, inputs, shards) for shards in (1, 2)]
+for one, two in zip(*map(jax.tree.leaves, results)):
+    np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-14)
+try:
+    Backpropagation(shards=2).outputs(network, inputs[:5])
+except ValueError as error:
+    assert "shards is 2; it must divide the number of examples, 5" in str(error)
+else:
+    raise AssertionError
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -75,18 +75,19 @@ def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array
     power, drive, damping_rate, nonlinear_damping, duration = primals
     after, decays, exponential, filled, slope, denominator = _oscillator(*primals)
     growth, saturation = drive - damping_rate, drive + damping_rate * nonlinear_damping
-    ratio = after / denominator
+    # Divided one after the other: the square of the denominator may underflow where neither quotient does.
+    part, left = power / denominator, exponential / denominator
 
     def by_growth() -> Array:
         # The sign of the growth decides which form of the fraction was taken.
-        bend = saturation * power * duration * duration * slope
-        return ratio * jnp.where(decays, duration * denominator + bend, duration * exponential - bend)
+        bend = saturation * part * duration * duration * slope
+        return part * jnp.where(decays, exponential * (duration + bend), duration * left - bend)
 
     def by_saturation() -> Array:
-        return -ratio * power * filled
+        return -after * part * filled
 
     derivatives = (
-        lambda: exponential / denominator**2,
+        lambda: left / denominator,
         lambda: by_growth() + by_saturation(),
         lambda: nonlinear_damping * by_saturation() - by_growth(),
         lambda: damping_rate * by_saturation(),
@@ -105,6 +106,8 @@ def _oscillator(
     relative, slope, exponential = _growth_and_slope(jnp.asarray(jnp.abs(growth) * duration))
     filled = relative * duration
     denominator = jnp.where(decays, 1.0, exponential) + saturation * power * filled
+    # Without power nothing grows, even where the exponential underflows.
+    denominator = jnp.where(denominator > 0, denominator, 1.0)
     after = power * jnp.where(decays, exponential, 1.0) / denominator
     return after, decays, exponential, filled, slope, denominator
 

@@ -7,8 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jax.sharding import AxisType, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from morphax._checks import check_count
 from morphax.learning.metrics import accuracy, nrmse
 from morphax.learning.train import Metrics
 from morphax.substrates.base import Substrate, evolve
@@ -42,6 +44,8 @@ class Backpropagation(eqx.Module):
     - `observe`: what answers: the observation after the "last" input, shape (examples, outputs), or after "every",
       (examples, time, outputs).
     - `segment`: inputs between two states that are kept for the backward pass (`segmented_scan`): memory for time.
+    - `shards`: equal parts of the examples that so many devices work on at once. A CPU counts as one device unless
+      `jax.config.update("jax_num_cpu_devices", 2)` comes before the first computation.
 
     Inputs have shape (examples, time, ...). A key, where the substrate needs one, is split over the examples.
 
@@ -61,17 +65,37 @@ class Backpropagation(eqx.Module):
     objective: Objective = eqx.field(static=True, default=classification)
     observe: Literal["every", "last"] = eqx.field(static=True, default="last")
     segment: int | None = eqx.field(static=True, default=None)
+    shards: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self) -> None:
+        check_count("shards", self.shards, 1, len(jax.devices()))
 
     def outputs(
         self, substrate: Substrate, inputs: Float[Array, "examples time ..."], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "examples ..."]:
         """What the substrate answers to every example."""
 
-        def one(drives: Array, key: PRNGKeyArray | None) -> Array:
-            return evolve(substrate, drives, key=key, observe=self.observe, segment=self.segment)[0]
+        arrays, rest = eqx.partition(substrate, eqx.is_array)
+
+        def answers(arrays: PyTree, inputs: Array, keys: PRNGKeyArray | None) -> Array:
+            def one(drives: Array, key: PRNGKeyArray | None) -> Array:
+                substrate = eqx.combine(arrays, rest)
+                return evolve(substrate, drives, key=key, observe=self.observe, segment=self.segment)[0]
+
+            return jax.vmap(one)(inputs, keys)
 
         keys = None if key is None else jax.random.split(key, inputs.shape[0])
-        return jax.vmap(one)(inputs, keys)
+        if self.shards == 1:
+            return answers(arrays, inputs, keys)
+        if inputs.shape[0] % self.shards:
+            raise ValueError(f"shards is {self.shards}; it must divide the number of examples, {inputs.shape[0]}")
+        mesh = jax.make_mesh((self.shards,), ("examples",), (AxisType.Auto,), devices=jax.devices()[: self.shards])
+        split = PartitionSpec("examples")
+        # Inside, the start of a scan counts as the same everywhere and its end does not: that check has to be off.
+        divided = jax.shard_map(
+            answers, mesh=mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False
+        )
+        return divided(arrays, inputs, keys)
 
     def metrics(
         self,

@@ -41,7 +41,7 @@ def count_members(stack: PyTree) -> int:
     """
     lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(stack) if eqx.is_array(leaf)}
     if len(lengths) != 1 or lengths == {()}:
-        found = sorted(length[0] if length else "no axis" for length in lengths)
+        found = sorted((length[0] if length else "no axis" for length in lengths), key=str)
         raise ValueError(f"the leading axes of the members' arrays are {found}; all must have one length")
     return lengths.pop()[0]
 

@@ -135,7 +135,7 @@ def train(
     members = count_members((substrate, arrays)) if ensemble else None
     state, history = _start(weights, optimiser, members, score is not None), []
     if checkpoint is not None:
-        _claim(checkpoint, _description(substrate, rule, data, watch, key, batch_size, members, trained))
+        _claim(checkpoint, _description(substrate, rule, data, watch, key, batch_size, members, trained, state))
         state, history = _resume(checkpoint, state)
     step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
 
@@ -264,19 +264,22 @@ def _rows(done: _Chunk, ensemble: bool) -> History:
 
 
 def _check_finite(rows: History, done: _Chunk, first: int, ensemble: bool) -> None:
-    for index, row in enumerate(rows):
-        for name, value in row.items():
-            bad = [] if isinstance(value, dict) else np.argwhere(~np.isfinite(value))
-            if len(bad):
-                where = f" of member {bad[0][0]}" if ensemble else ""
-                raise DivergedError(f"{name}{where} is not finite at step {first + index}; lower the learning rate")
+    """Refuse to go on with NaN or infinity, naming what broke first."""
     flags = np.asarray(done.finite) if ensemble else np.asarray(done.finite)[None]
-    broken = np.argwhere(~flags)
-    if len(broken):
-        who, step, leaf = min(broken.tolist(), key=lambda place: place[1])
-        path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(done.state.weights)[leaf][0])
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(done.state.weights)]
+    # A leaf that breaks in a step spoils the metrics of the next.
+    broken = [(step, 1, f"leaf {paths[leaf]}", who) for who, step, leaf in np.argwhere(~flags).tolist()] + [
+        (step, 0, name, who)
+        for step, row in enumerate(rows)
+        for name, value in row.items()
+        if not isinstance(value, dict)
+        for who in np.unique(np.argwhere(~np.isfinite(np.atleast_1d(value)))[:, 0]).tolist()
+    ]
+    if broken:
+        step, after, what, who = min(broken)
         where = f" of member {who}" if ensemble else ""
-        raise DivergedError(f"leaf {path}{where} is not finite after step {first + step}; lower the learning rate")
+        when = f"{'after' if after else 'at'} step {first + step}"
+        raise DivergedError(f"{what}{where} is not finite {when}; lower the learning rate")
 
 
 def _description(
@@ -288,8 +291,9 @@ def _description(
     batch_size: int | None,
     members: int | None,
     trained: tuple[Role, ...],
+    start: _State,
 ) -> dict[str, Any]:
-    """What a checkpoint must share with the training that resumes it."""
+    """What a checkpoint must share with the training that resumes it (an optimiser's numbers cannot be seen)."""
     return {
         "substrate": _digest(substrate),
         "rule": f"{type(rule).__qualname__} {_digest(rule)}",
@@ -299,6 +303,8 @@ def _description(
         "batch_size": batch_size,
         "members": members,
         "trained": list(trained),
+        "optimiser": _digest(start.memory),
+        "score": start.best_score is not None,
     }
 
 
