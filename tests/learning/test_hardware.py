@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from morphax import DEVICE, WEIGHT, SpintronicNetwork, WithReadout, evolve
+from morphax import DEVICE, WEIGHT, JosephsonMixer, SpintronicNetwork, WithReadout, evolve
 from morphax.learning.backprop import Backpropagation, regression
 from morphax.learning.hardware import Imperfections, InTheLoop, NoiseAware, Noisy, inference_energy, mismatch, quantise
 from morphax.learning.train import train
@@ -84,14 +84,14 @@ def test_the_same_key_is_the_same_device_whatever_is_uploaded():
     parts = Parts(jnp.linspace(0.5, 2, 50), jnp.linspace(1, 2, 50), jnp.ones(()))
     more = eqx.tree_at(lambda p: p.weights, parts, parts.weights**2)
     imperfections = Imperfections(weight_mismatch=0.1, device_mismatch=0.2, state_noise=0.3)
-    here = imperfections.device(parts, key=KEY)  # pyright: ignore[reportArgumentType]
-    again = imperfections.device(more, key=KEY)  # pyright: ignore[reportArgumentType]
-    other = imperfections.device(parts, key=jax.random.key(8))  # pyright: ignore[reportArgumentType]
-    assert here.amplitude == 0.3
+    here = imperfections.device(parts, key=KEY)
+    again = imperfections.device(more, key=KEY)
+    other = imperfections.device(parts, key=jax.random.key(8))
+    assert here.amplitude == 0.3  # pyright: ignore
     np.testing.assert_array_equal(here.substrate.devices, again.substrate.devices)  # pyright: ignore
     np.testing.assert_allclose(again.substrate.weights / more.weights, here.substrate.weights / parts.weights)  # pyright: ignore
     assert not np.any(other.substrate.devices == here.substrate.devices)  # pyright: ignore
-    coarse = Imperfections(weight_bits=3).device(parts, key=KEY).substrate  # pyright: ignore
+    coarse = Imperfections(weight_bits=3).device(parts, key=KEY)
     np.testing.assert_array_equal(coarse.weights, quantise(parts, 3).weights)  # pyright: ignore
     np.testing.assert_array_equal(coarse.devices, parts.devices)  # pyright: ignore
 
@@ -166,7 +166,7 @@ def reader():
 
 @cache
 def chip():
-    return CHIP.device(reader(), key=KEY).substrate
+    return CHIP.device(reader(), key=KEY)
 
 
 def spintronic():
@@ -187,7 +187,7 @@ def metrics_of(rule, substrate, key=KEY):
 def test_noise_aware_learning_takes_the_gradient_at_a_device_drawn_anew():
     rule, key = NoiseAware(RULE, CHIP), jax.random.key(1)
     metrics, found = gradient(rule, reader(), key)
-    device = CHIP.device(reader(), key=jax.random.split(key)[0]).substrate
+    device = CHIP.device(reader(), key=jax.random.split(key)[0])
     expected_metrics, expected = gradient(RULE, device)
     close(metrics, expected_metrics)
     # The derivative by a designed weight is that by the fabricated one.
@@ -301,3 +301,13 @@ def test_energy_of_the_network_of_the_paper():
     assert inference_energy(network, 100.0) == pytest.approx((96 * 100 + 2896 * 10) * 1e-15, rel=1e-12)
     assert round(inference_energy(Noisy(network, 0.0), 100.0) * 1e12, 2) == 38.56
     assert inference_energy(network, 50.0) == pytest.approx(19.28e-12, rel=1e-12)
+
+
+def test_noise_on_a_density_matrix_is_refused_and_on_amplitudes_is_a_displacement():
+    fock = Imperfections(state_noise=0.1).device(JosephsonMixer.two_mode(levels=3, measured=4, method="fock"), key=KEY)
+    with pytest.raises(ValueError, match="a density matrix takes no additive noise"):
+        evolve(fock, np.ones(2), key=KEY)
+    amplitudes = jnp.zeros(4000, complex)
+    moved = JosephsonMixer.two_mode(measured=4).disturb(amplitudes, 0.1, key=KEY)
+    # 4000 independent squares of unit relative spread.
+    assert np.isclose(np.mean(np.abs(moved) ** 2), 0.01, rtol=4 / np.sqrt(4000))

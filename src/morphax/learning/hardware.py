@@ -16,7 +16,7 @@ from jax.experimental import io_callback
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from morphax._checks import check_count, check_finite, check_range, check_shape
+from morphax._checks import check_count, check_finite, check_range, check_shape, is_concrete
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.train import LearningRule, Metrics
 from morphax.pytrees import Role, Tree, perturb, select
@@ -93,12 +93,13 @@ class Imperfections(eqx.Module):
         if self.weight_bits is not None:
             check_count("weight_bits", self.weight_bits, 2)
 
-    def device(self, substrate: Substrate, *, key: PRNGKeyArray) -> "Noisy":
+    def device(self, substrate: Tree, *, key: PRNGKeyArray) -> "Tree | Noisy":
         """A fabricated device that follows `substrate`'s present weights; the same key is the same device."""
         if self.weight_bits is not None:
             substrate = quantise(substrate, self.weight_bits)
         varied = mismatch(substrate, weights=self.weight_mismatch, devices=self.device_mismatch, key=key)
-        return Noisy(varied, jnp.asarray(self.state_noise, jnp.result_type(float)))
+        silent = is_concrete(self.state_noise) and not np.any(np.asarray(self.state_noise))
+        return varied if silent else Noisy(varied, jnp.asarray(self.state_noise, jnp.result_type(float)))
 
 
 class Noisy(Substrate):
@@ -172,7 +173,7 @@ class NoiseAware(eqx.Module):
         which, noise = jax.random.split(key)
         device = self.imperfections.device(substrate, key=which)
         metrics, gradient = self.rule.gradient(device, inputs, targets, key=noise)
-        return metrics, gradient.substrate
+        return metrics, gradient.substrate if isinstance(device, Noisy) else gradient
 
     def metrics(self, substrate: Substrate, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> Metrics:
         """Those of `rule` on the substrate as designed."""

@@ -206,6 +206,15 @@ class JosephsonMixer(Substrate):
             return self.measured.of_amplitudes(state, shots=self.shots, key=key)
         return self.measured.of_density_matrix(state, self.levels, shots=self.shots, key=key)
 
+    def disturb(self, state: ModeState, amplitude: ArrayLike, *, key: PRNGKeyArray) -> ModeState:
+        """Random displacements of the amplitudes, of root mean square `amplitude`.
+
+        **Raises:** `ValueError` for the Fock method: noise on a density matrix gives none; use `thermal_occupation`.
+        """
+        if self.method == "fock":
+            raise ValueError("method is 'fock'; a density matrix takes no additive noise: use thermal_occupation")
+        return super().disturb(state, amplitude, key=key)
+
     def amplitude_generator(self) -> Complex[Array, "modes modes"]:
         r"""$A = \Gamma + iG$ of $\dot\alpha = -A \alpha - x \epsilon \sqrt{2\kappa}$ (rad/ns).
 

@@ -192,7 +192,7 @@ class SpinTorqueReservoir(Substrate):
     - `initial_power`: power before the first input, in ]0, 1], shape (neurons,) or one number.
     - `interval`: how long an input is held, $T > 0$.
 
-    **State:** $\ln p$, shape (neurons,).
+    **State:** $\ln p$, shape (neurons,); additive noise on it is relative noise on the power.
 
     **Raises:** `ValueError` for wrong shapes, NaN or infinity, or values outside the ranges above.
 

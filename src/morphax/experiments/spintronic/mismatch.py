@@ -222,12 +222,13 @@ class _Laboratory:
     def on_devices(self, networks: WithReadout, imperfections: Imperfections, devices: int | None = None) -> np.ndarray:
         """Accuracy in per cent (networks, devices) on fabricated devices."""
         keys = self.device_keys[:, :devices]
-        stacked = jax.tree.map(lambda x: jnp.full(len(keys), x), imperfections)
+        # What is 0 stays a plain number: no noise is drawn to be multiplied by 0.
+        stacked = jax.tree.map(lambda x: jnp.full(len(keys), x) if x else x, imperfections)
         return 100 * np.asarray(map_members(eqx.Partial(_on_devices, self.test), networks, keys, stacked), float)
 
     def stacked(self, spread: float, members: int) -> Imperfections:
         """Mismatch of weights and devices, for a stack of members."""
-        return Imperfections(jnp.full(members, spread), jnp.full(members, spread), jnp.zeros(members))
+        return Imperfections(jnp.full(members, spread), jnp.full(members, spread))
 
 
 @eqx.filter_jit
