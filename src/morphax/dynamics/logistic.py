@@ -73,10 +73,10 @@ def auto_oscillator_step(
 @partial(auto_oscillator_step.defjvp, symbolic_zeros=True)
 def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     power, drive, damping_rate, nonlinear_damping, duration = primals
-    after, decays, exponential, filled, slope, denominator = _oscillator(*primals)
+    after, decays, exponential, filled, slope, inverse = _oscillator(*primals)
     growth, saturation = drive - damping_rate, drive + damping_rate * nonlinear_damping
-    # Divided one after the other: the square of the denominator may underflow where neither quotient does.
-    part, left = power / denominator, exponential / denominator
+    # One factor after the other: the square of the inverse may overflow where neither product does.
+    part, left = power * inverse, exponential * inverse
 
     def by_growth() -> Array:
         # The sign of the growth decides which form of the fraction was taken.
@@ -87,7 +87,7 @@ def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array
         return -after * part * filled
 
     derivatives = (
-        lambda: left / denominator,
+        lambda: left * inverse,
         lambda: by_growth() + by_saturation(),
         lambda: nonlinear_damping * by_saturation() - by_growth(),
         lambda: damping_rate * by_saturation(),
@@ -100,16 +100,16 @@ def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array
 def _oscillator(
     power: Array, drive: Array, damping_rate: ArrayLike, nonlinear_damping: ArrayLike, duration: ArrayLike
 ) -> tuple[Array, ...]:
-    """p(h), whether r < 0, exp(-|r| h), (1 - exp(-|r| h)) / |r|, phi'(|r| h), and the denominator of the fraction."""
+    """p(h), whether r < 0, exp(-|r| h), (1 - exp(-|r| h)) / |r|, phi'(|r| h), and 1 / denominator."""
     growth, saturation = drive - damping_rate, drive + damping_rate * nonlinear_damping
     decays = growth < 0
     relative, slope, exponential = _growth_and_slope(jnp.asarray(jnp.abs(growth) * duration))
     filled = relative * duration
     denominator = jnp.where(decays, 1.0, exponential) + saturation * power * filled
     # Without power nothing grows, even where the exponential underflows.
-    denominator = jnp.where(denominator > 0, denominator, 1.0)
-    after = power * jnp.where(decays, exponential, 1.0) / denominator
-    return after, decays, exponential, filled, slope, denominator
+    inverse = 1 / jnp.where(denominator > 0, denominator, 1.0)
+    after = power * inverse * jnp.where(decays, exponential, 1.0)
+    return after, decays, exponential, filled, slope, inverse
 
 
 def _growth_and_slope(y: Array) -> tuple[Array, Array, Array]:
@@ -117,9 +117,9 @@ def _growth_and_slope(y: Array) -> tuple[Array, Array, Array]:
     y = jnp.asarray(y)
     exponential = jnp.exp(-y)
     small = y < SERIES_BELOW
-    divisor = jnp.where(small, 1.0, y)
-    far = (1 - exponential) / divisor
-    slope = jnp.where(small, _slope_series(y), (exponential - far) / divisor)
+    inverse = 1 / jnp.where(small, 1.0, y)
+    far = (1 - exponential) * inverse
+    slope = jnp.where(small, _slope_series(y), (exponential - far) * inverse)
     return jnp.where(small, exponential - y * slope, far), slope, exponential
 
 

@@ -135,16 +135,15 @@ def train(
     members = count_members((substrate, arrays)) if ensemble else None
     state, history = _start(weights, optimiser, members, score is not None), []
     if checkpoint is not None:
-        _claim(checkpoint, _description(substrate, rule, data, watch, key, batch_size, members, trained, state))
+        start = (optimiser, state)
+        _claim(checkpoint, _description(substrate, rule, data, watch, key, batch_size, members, trained, start))
         state, history = _resume(checkpoint, state)
     step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
 
     lengths: set[int] = set()
-
     while len(history) < steps:
         # The last chunk may be shorter; it compiles once more, and only when it is.
         length, first = min(chunk, steps - len(history)), len(history)
-
         shared = (data, watch, optimiser, score, batch_size, trained, jnp.asarray(first), length)
         run = partial(_chunk, shared)
         one = run if members is None else partial(map_members, run, compiled=length in lengths)
@@ -291,9 +290,12 @@ def _description(
     batch_size: int | None,
     members: int | None,
     trained: tuple[Role, ...],
-    start: _State,
+    start: tuple[optax.GradientTransformation, _State],
 ) -> dict[str, Any]:
-    """What a checkpoint must share with the training that resumes it (an optimiser's numbers cannot be seen)."""
+    """What a checkpoint must share with the training that resumes it.
+
+    Of an optimiser only the arrays can be seen: its memory, and the numbers of an `adjustable` one.
+    """
     return {
         "substrate": _digest(substrate),
         "rule": f"{type(rule).__qualname__} {_digest(rule)}",
@@ -303,8 +305,8 @@ def _description(
         "batch_size": batch_size,
         "members": members,
         "trained": list(trained),
-        "optimiser": _digest(start.memory),
-        "score": start.best_score is not None,
+        "optimiser": _digest(start),
+        "score": start[1].best_score is not None,
     }
 
 

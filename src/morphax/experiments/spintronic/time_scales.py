@@ -73,7 +73,8 @@ class TimeScales(Experiment):
     """
 
     class Config(NetworkConfig):
-        epochs: int = parameter(30, "passes over the training images", ge=1)
+        seeds: int = parameter(5, "independent repetitions", ge=1, le=1000)
+        epochs: int = parameter(40, "passes over the training images", ge=1)
         intervals: tuple[float, ...] = parameter(
             (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), "times between two pixels", unit="ns", min_length=1
         )
