@@ -1,8 +1,15 @@
-"""Shared fixtures. Compiled programs are shared between the tests of one session, and between its processes."""
+"""Shared fixtures, and programs that compile fast: most of a test's time is compilation.
 
+Compiled programs are shared between the tests of one session, and between its processes.
+"""
+
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+# In the environment, so that the processes that a test starts compile alike. The arithmetic stays the same.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import matplotlib as mpl
@@ -14,8 +21,14 @@ mpl.use("agg")
 def pytest_configure(config: pytest.Config) -> None:
     workers = getattr(config, "workerinput", None)
     session = workers["testrunuid"] if workers else "alone"
-    jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / f"morphax-tests-{session}"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    folder = str(Path(tempfile.gettempdir()) / f"morphax-tests-{session}")
+    for name, value in {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_disable_most_optimizations": True,
+    }.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture
@@ -23,3 +36,11 @@ def double() -> Iterator[None]:
     """Double precision, for this test only."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """Programs as users run them, for a test that runs longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
