@@ -57,7 +57,12 @@ def count(tree: PyTree, *chosen: Role) -> int:
 
 
 def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> Tree:
-    r"""A device from the same production line: $\theta \to \theta (1 + \sigma \xi)$ with normal $\xi$.
+    r"""A device from the same production line: every number times a log-normal factor of mean 1.
+
+    $$\theta \to \theta \, e^{s \xi - s^2 / 2}, \qquad s^2 = \ln(1 + \sigma^2)$$
+
+    with normal $\xi$. For a small spread that is $\theta (1 + \sigma \xi)$; for a large one no damping rate becomes
+    negative.
 
     **Arguments:**
 
@@ -72,8 +77,9 @@ def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> 
     varied, fixed = select(tree, *(chosen or ("weight", "device")))
     leaves, structure = jax.tree.flatten(varied)
     keys = jax.random.split(key, max(len(leaves), 1))
+    width = jnp.sqrt(jnp.log1p(jnp.square(jnp.asarray(spread, jnp.result_type(float)))))
     leaves = [
-        leaf * (1 + jnp.asarray(spread, leaf.dtype) * jax.random.normal(k, leaf.shape, leaf.real.dtype))
+        leaf * jnp.exp(width * jax.random.normal(k, leaf.shape) - width**2 / 2).astype(leaf.real.dtype)
         for leaf, k in zip(leaves, keys, strict=False)
     ]
     return eqx.combine(jax.tree.unflatten(structure, leaves), fixed)

@@ -45,19 +45,28 @@ def assert_normal(sample, spread, deviations=5.0):
 # Fabrication.
 
 
-def test_mismatch_is_relative_normal_and_independent():
+def test_mismatch_is_relative_log_normal_and_independent():
     n = 20_000
     parts = Parts(jnp.linspace(-3, 3, n), jnp.full(n, 1e-6), jnp.ones(n))
     chip = mismatch(parts, weights=0.2, devices=0.05, key=KEY)
     weights, devices = np.asarray(chip.weights / parts.weights - 1), np.asarray(chip.devices / parts.devices - 1)
-    assert_normal(weights, 0.2)
-    assert_normal(devices, 0.05)
+    for sample, spread in ((weights, 0.2), (devices, 0.05)):
+        assert abs(sample.mean()) < 5 * spread / math.sqrt(n)
+        width = math.sqrt(math.log1p(spread**2))
+        assert_normal(np.log1p(sample) + width**2 / 2, width)
     assert abs(np.corrcoef(weights, devices)[0, 1]) < 5 / math.sqrt(n)
     np.testing.assert_array_equal(chip.clock, parts.clock)
     for spreads, touched in (({"weights": 0.1}, "weights"), ({"devices": 0.1}, "devices")):
         chip = mismatch(parts, **spreads, key=KEY)
         for name in ("weights", "devices", "clock"):
             assert np.array_equal(getattr(chip, name), getattr(parts, name)) == (name != touched)
+
+
+def test_no_spread_turns_a_sign():
+    parts = Parts(jnp.ones(50_000), -jnp.ones(50_000), jnp.ones(()))
+    chip = mismatch(parts, weights=0.5, devices=0.5, key=KEY)
+    assert chip.weights.min() > 0
+    assert chip.devices.max() < 0
 
 
 @pytest.mark.parametrize("bits", [2, 3, 6])

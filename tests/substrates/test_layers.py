@@ -261,6 +261,14 @@ def powers_of(net, inputs):
     return jax.lax.scan(one, net.initial_state(), inputs)[1]
 
 
+def test_a_chip_with_any_mismatch_stays_in_range():
+    network = SpintronicNetwork.random((8, 8), measured="states", scale=50.0, key=KEY)
+    chip = mismatch(network, devices=1.0, weights=1.0, key=KEY)
+    assert chip.initial_power.max() > 1
+    powers, _ = evolve(chip, 16 * jax.random.normal(KEY, (200,)))
+    assert 0 <= powers.min() <= powers.max() <= 1
+
+
 @pytest.mark.parametrize("precise", [False, True])
 def test_powers_stay_in_range_for_huge_weights(precise):
     with jax.enable_x64(precise):

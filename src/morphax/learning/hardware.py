@@ -26,7 +26,7 @@ HardwareFunction = Callable[[PyTree, np.ndarray], np.ndarray]
 
 
 def mismatch(substrate: Tree, *, weights: ArrayLike = 0.0, devices: ArrayLike = 0.0, key: PRNGKeyArray) -> Tree:
-    r"""A device from the same production line: every number $\theta \to \theta (1 + \sigma \xi)$, $\xi$ normal.
+    r"""A device from the same production line: every number times a log-normal factor of mean 1.
 
     **Arguments:**
 

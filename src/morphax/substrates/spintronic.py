@@ -118,7 +118,8 @@ class SpintronicNetwork(LayeredNetwork):
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> AutoOscillatorState:
         """Initial powers, and nothing behind the filters."""
-        return AutoOscillatorState(self.initial_power, jnp.zeros_like(self.initial_power))
+        # Mismatch may take a start beyond 1, from where a negative drive would lead to infinity.
+        return AutoOscillatorState(jnp.minimum(self.initial_power, 1.0), jnp.zeros_like(self.initial_power))
 
     def resting_drive(self) -> Float[Array, " neurons"]:
         """The fixed bias."""

@@ -142,7 +142,7 @@ class Dynamics(Experiment):
             _draw(axes, adapted.where(adapted.of_layer == layer, drop=True).isel(neuron=neuron), _adapted(dataset))
             axes.set_title(f"Fig. 1: neuron {neuron} of layer {layer}")
         layers.axes[0].set_ylabel("power")
-        layers.axes[2].legend(dataset.label.values.tolist(), title="class", fontsize="small", loc="upper left")
+        layers.axes[0].legend(dataset.label.values.tolist(), title="class", fontsize="small", loc="lower left", ncols=2)
 
         speeds = Figure(figsize=(11, 3.4))
         for axes, interval, neuron in zip(speeds.subplots(1, 3), dataset.interval.values, (3, 1, 2), strict=True):

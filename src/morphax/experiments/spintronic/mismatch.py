@@ -36,7 +36,7 @@ class Mismatch(Experiment):
     Off-chip: trained on the model, weights uploaded. Noise-aware: another device at every training step, then uploaded.
     In the loop: trained off-chip, then on one device each, which answers while the model back-propagates; either only
     its outputs are read, or its state after every pixel. Every device constant and every weight differs from its
-    nominal value by a normal relative error. Beside it: weights or devices alone, weight resolution, state noise.
+    nominal value by a log-normal factor. Beside it: weights or devices alone, weight resolution, state noise.
     """
 
     class Config(NetworkConfig):

@@ -107,7 +107,7 @@ class Tune(Experiment):
                 axes.axvline(paper[name], color="black", linewidth=0.8, linestyle=":")
             axes.set(xscale="log", xlabel=text)
         figure.axes[0].set_ylabel("validation accuracy (%)")
-        figure.axes[0].legend(fontsize="small")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         return {"tune": figure}
 
 
