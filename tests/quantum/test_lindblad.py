@@ -245,7 +245,7 @@ def test_vmap_over_parameters_with_very_different_step_counts(transform):
 
     scales = jnp.array([0.1, 1.0, 8.0])
     one_by_one = jnp.stack([jax.jit(transform(value))(s) for s in scales])
-    np.testing.assert_allclose(jax.jit(jax.vmap(transform(value)))(scales), one_by_one, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(transform(value)))(scales), one_by_one, rtol=1e-9, atol=1e-11)
 
 
 def test_derivative_is_the_right_hand_side():
