@@ -29,7 +29,10 @@ from morphax.pytrees import (
     select as select,
 )
 from morphax.substrates.base import Substrate as Substrate, WithReadout as WithReadout, evolve as evolve
+from morphax.substrates.energy import EnergySubstrate as EnergySubstrate
+from morphax.substrates.hopfield import HopfieldNetwork as HopfieldNetwork
 from morphax.substrates.josephson import JosephsonMixer as JosephsonMixer
+from morphax.substrates.phase_oscillators import PhaseOscillators as PhaseOscillators
 from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
 from morphax.tasks.base import Task as Task
 

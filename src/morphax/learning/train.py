@@ -32,6 +32,7 @@ class LearningRule(Protocol):
     """Turns the difference between what was observed and what was wanted into a change of the substrate.
 
     A rule that is to judge data on the side (`train`'s `watch`) also has `metrics` with the arguments of `gradient`.
+    One that cannot learn from all data has `check(substrate, inputs, targets)`, which raises before a training starts.
     """
 
     def gradient(
@@ -130,6 +131,8 @@ def train(
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, len(jax.tree.leaves(data)[0]))
 
+    if hasattr(rule, "check"):
+        rule.check(substrate, *data)  # pyright: ignore[reportAttributeAccessIssue]
     weights, fixed = select(substrate, *trained)
     arrays = eqx.filter(rule, eqx.is_array)
     members = count_members((substrate, arrays)) if ensemble else None

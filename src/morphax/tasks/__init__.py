@@ -2,7 +2,8 @@
 
 from morphax.tasks.base import Task
 from morphax.tasks.chaos import lorenz, mackey_glass
-from morphax.tasks.digits import HeldOut, hold_out, sequential_digits
+from morphax.tasks.digits import HeldOut, hold_out, phase_digits, sequential_digits
+from morphax.tasks.logic import xor
 from morphax.tasks.memory import information_processing, legendre_products, linear_memory, narma
 from morphax.tasks.series import Scaling, forecast, read_series, sunspots
 from morphax.tasks.waveforms import waveforms
@@ -19,8 +20,10 @@ __all__ = [
     "lorenz",
     "mackey_glass",
     "narma",
+    "phase_digits",
     "read_series",
     "sequential_digits",
     "sunspots",
     "waveforms",
+    "xor",
 ]

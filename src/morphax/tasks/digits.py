@@ -1,13 +1,14 @@
-"""Handwritten digits as sequences: an image enters pixel by pixel, and its class is asked at the end."""
+"""Handwritten digits of 8 x 8 pixels: pixel by pixel as a sequence, or all at once as phases."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.datasets import load_digits
 
-from morphax._checks import check_range
+from morphax._checks import check_count, check_range
 from morphax.tasks.base import Task
 
 
@@ -49,6 +50,44 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
         kind="classification",
         arrangement="examples",
         reference="Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III",
+    )
+
+
+def phase_digits(train_per_class: int = 100, test_per_class: int = 70) -> Task:
+    r"""The digits with all pixels at once: grey levels as phases from $-\pi/2$ to $\pi/2$, one-hot classes likewise.
+
+    **Arguments:**
+
+    - `train_per_class`: images of each digit to train with, the first ones of the set.
+    - `test_per_class`: images of each digit to test with, the next ones; at most 174 together.
+
+    **Returns:** a `Task` of examples: inputs (images, 64), targets (images, 10), $\pi/2$ for the right class.
+
+    **Raises:** `ValueError` for more images than there are.
+
+    Source: as `sequential_digits`; Wang, Wanjura & Marquardt (2024), Sec. III B.
+
+        >>> from morphax.tasks import phase_digits
+        >>> phase_digits().train_inputs.shape, phase_digits().test_targets.shape
+        ((1000, 64), (700, 10))
+    """
+    images, labels = load_digits(return_X_y=True)
+    fewest = int(np.bincount(labels).min())
+    check_count("train_per_class", train_per_class, 1, fewest - 1)
+    check_count("test_per_class", test_per_class, 1, fewest - train_per_class)
+    places = [np.flatnonzero(labels == digit) for digit in range(10)]
+    train = np.sort(np.concatenate([p[:train_per_class] for p in places]))
+    test = np.sort(np.concatenate([p[train_per_class : train_per_class + test_per_class] for p in places]))
+    phases = jnp.asarray((images / 16 - 0.5) * np.pi, jnp.result_type(float))
+    targets = jnp.asarray((np.eye(10)[labels] - 0.5) * np.pi, jnp.result_type(float))
+    return Task(
+        phases[train],
+        targets[train],
+        phases[test],
+        targets[test],
+        kind="classification",
+        arrangement="examples",
+        reference="Wang, Wanjura & Marquardt (2024), Sec. III B",
     )
 
 

@@ -1,0 +1,199 @@
+"""Ways to an equilibrium: the physical dynamics, or a faster descent to the same fixed points."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from morphax._checks import check_choice, check_count, check_range
+from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
+
+State = PyTree
+Force = Callable[[State], State]
+
+
+class Relaxation(NamedTuple):
+    """Where a relaxation ended.
+
+    - `state`: the last state.
+    - `residual`: the largest force that is left.
+    - `steps`: time steps or sweeps taken.
+    - `converged`: whether `residual` is finite and at most the relaxer's tolerance.
+    """
+
+    state: State
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+    converged: Bool[Array, ""]
+
+
+class Sweeps(NamedTuple):
+    """A substrate's own way down: every sweep lowers the energy, and its fixed points are the equilibria.
+
+    `encode` and `decode` translate between a state and what is swept (say, angles and unit vectors); `sweep` returns
+    what comes next and the largest force that it met.
+    """
+
+    encode: Callable[[State], Any]
+    sweep: Callable[[Any], tuple[Any, Float[Array, ""]]]
+    decode: Callable[[Any], State]
+
+
+class Landscape(NamedTuple):
+    """What a relaxer sees of a system with clamped inputs: the force on a state, and sweeps where there are some."""
+
+    force: Force
+    sweeps: Sweeps | None = None
+
+
+class RungeKutta(eqx.Module):
+    r"""Follow $ds/dt = F(s)$ for a fixed time with fixed steps; with a temperature, Langevin dynamics.
+
+    $$ds = F(s) \, dt + \sqrt{2 T} \, dW$$
+
+    Noise is added after every step, normal with variance $2 T \, \Delta t$ (weak order 1). Differentiable in both
+    modes.
+
+    **Arguments:**
+
+    - `duration`, `time_step`: > 0; the number of steps is rounded up.
+    - `order`: of the scheme without noise, 1 to 4.
+    - `temperature`: $T \ge 0$, in units of the energy.
+    - `tolerance`: largest force that counts as converged. None: to have followed the time without NaN counts.
+    """
+
+    duration: float = eqx.field(static=True, default=100.0)
+    time_step: float = eqx.field(static=True, default=0.1)
+    order: int = eqx.field(static=True, default=4)
+    temperature: float = eqx.field(static=True, default=0.0)
+    tolerance: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        check_range("duration", self.duration, low=0.0, open_low=True)
+        check_range("time_step", self.time_step, low=0.0, open_low=True)
+        check_range("temperature", self.temperature, low=0.0)
+        check_choice("order", self.order, tuple(TABLEAUS))
+
+    def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
+        """Relax from `state`."""
+        if self.temperature and key is None:
+            raise ValueError(f"key is None; a relaxation at temperature {self.temperature:g} is random")
+        steps = max(1, round(self.duration / self.time_step + 0.499999))
+        duration = self.duration / steps
+        kick = (2 * self.temperature * duration) ** 0.5
+
+        def step(state: State, index: Array) -> tuple[State, None]:
+            state = runge_kutta_step(landscape.force, state, duration, order=self.order)
+            if kick:
+                assert key is not None
+                state = _kicked(state, kick, jax.random.fold_in(key, index))
+            return state, None
+
+        state, _ = jax.lax.scan(step, state, jnp.arange(steps))
+        return _ended(landscape, state, jnp.asarray(steps), self.tolerance)
+
+
+class AdaptiveRungeKutta(eqx.Module):
+    """Follow the force for a fixed time with Tsitouras' method of order 5(4) and adaptive steps, by Diffrax.
+
+    **Arguments:**
+
+    - `duration`: > 0.
+    - `relative_tolerance`, `absolute_tolerance`: of a step's error, > 0.
+    - `max_steps`: after so many the relaxation stops where it is and counts as not converged.
+    - `tolerance`: largest force that counts as converged. None: to have followed the time without NaN counts.
+    """
+
+    duration: float = eqx.field(static=True, default=100.0)
+    relative_tolerance: float = eqx.field(static=True, default=1e-6)
+    absolute_tolerance: float = eqx.field(static=True, default=1e-6)
+    max_steps: int = eqx.field(static=True, default=100_000)
+    tolerance: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        for name in ("duration", "relative_tolerance", "absolute_tolerance"):
+            check_range(name, getattr(self, name), low=0.0, open_low=True)
+        check_count("max_steps", self.max_steps, 1)
+
+    def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
+        """Relax from `state`; `key` is not used."""
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: landscape.force(y)),
+            diffrax.Tsit5(),
+            t0=0.0,
+            t1=self.duration,
+            dt0=None,
+            y0=state,
+            stepsize_controller=diffrax.PIDController(rtol=self.relative_tolerance, atol=self.absolute_tolerance),
+            max_steps=self.max_steps,
+            adjoint=diffrax.ForwardMode(),
+            throw=False,
+        )
+        assert solution.ys is not None
+        last = jax.tree.map(lambda y: y[-1], solution.ys)
+        ended = _ended(landscape, last, solution.stats["num_steps"], self.tolerance)
+        return ended._replace(converged=ended.converged & (solution.result == diffrax.RESULTS.successful))
+
+
+class Descent(eqx.Module):
+    """Sweep until the force is small: the substrate's own descent to the equilibria of its dynamics.
+
+    Sweeps move in larger steps than the dynamics and may enter another basin. Where it matters which equilibrium is
+    reached, let the physical dynamics decide with a short `prefix`.
+
+    **Arguments:**
+
+    - `tolerance`: largest force that counts as converged, > 0.
+    - `most`: sweeps at most; a relaxation that needs more counts as not converged.
+    - `prefix`: dynamics that are followed first, or None.
+    """
+
+    tolerance: float = eqx.field(static=True, default=1e-5)
+    most: int = eqx.field(static=True, default=2000)
+    prefix: RungeKutta | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        check_range("tolerance", self.tolerance, low=0.0, open_low=True)
+        check_count("most", self.most, 1)
+
+    def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
+        """Relax from `state`."""
+        sweeps = landscape.sweeps
+        if sweeps is None:
+            raise ValueError("relaxer is Descent, but this substrate has no sweeps; use RungeKutta or define `sweeps`")
+        if self.prefix is not None:
+            state = self.prefix(landscape, state, key=key).state
+
+        def unfinished(carry: tuple[Any, Array, Array]) -> Array:
+            _, force, count = carry
+            # What a sweep leaves behind may be somewhat more than what it met last.
+            return (force > self.tolerance / 4) & (count < self.most)
+
+        def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            swept, force = sweeps.sweep(carry[0])
+            return swept, force, carry[2] + 1
+
+        start = (sweeps.encode(state), jnp.asarray(jnp.inf, jnp.result_type(float)), jnp.asarray(0))
+        swept, _, count = jax.lax.while_loop(unfinished, body, start)
+        return _ended(landscape, sweeps.decode(swept), count, self.tolerance)
+
+
+Relaxer = RungeKutta | AdaptiveRungeKutta | Descent
+
+
+def _ended(landscape: Landscape, state: State, steps: Array, tolerance: float | None) -> Relaxation:
+    leaves = jax.tree.leaves(landscape.force(state))
+    residual = jnp.max(jnp.array([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]))
+    small = jnp.isfinite(residual) if tolerance is None else residual <= tolerance
+    return Relaxation(state, residual, steps, small)
+
+
+def _kicked(state: State, size: float, key: PRNGKeyArray) -> State:
+    leaves, structure = jax.tree.flatten(state)
+    keys = jax.random.split(key, len(leaves))
+    kicked = [x + size * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, kicked)

@@ -1,0 +1,287 @@
+"""Learning at equilibrium: equilibrium propagation for any energy substrate, and the exact gradients beside it."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from morphax._checks import check_choice, check_count, check_finite, is_concrete
+from morphax.dynamics.relaxation import Relaxation, Relaxer, RungeKutta
+from morphax.learning.train import Metrics
+from morphax.substrates.base import State
+from morphax.substrates.energy import Cost, EnergySubstrate, Nudge, phase_overlap
+
+Measure = Callable[[Array, Array], Metrics]
+NUDGINGS = ("one-sided", "opposite", "symmetric")
+
+
+def no_measure(outputs: Float[Array, "examples outputs"], targets: Float[Array, "examples outputs"]) -> Metrics:
+    """Nothing beyond the cost."""
+    return {}
+
+
+def phase_classification(
+    outputs: Float[Array, "examples classes"], targets: Float[Array, "examples classes"]
+) -> Metrics:
+    r"""The "accuracy" of the most probable class, $p_i \propto 1 + \sin \phi_i$ (Wang et al., Sec. III B)."""
+    right = jnp.argmax(jnp.sin(outputs), axis=-1) == jnp.argmax(jnp.sin(targets), axis=-1)
+    return {"accuracy": jnp.mean(right.astype(outputs.dtype))}
+
+
+class EquilibriumRule(eqx.Module):
+    """What rules at equilibrium share: examples relax from random states, and a cost compares outputs with targets.
+
+    **Arguments:**
+
+    - `cost`: elementwise cost of an output and its target: `phase_overlap`, `phase_distance`, `squared_error`, yours.
+    - `relaxer`: how an equilibrium is reached; None is the substrate's own way.
+    - `initial_states`: random initial states of every example, over which gradient and metrics are averaged (M_init).
+    - `measure`: further metrics of (outputs, targets): `phase_classification`, or yours.
+
+    Metrics: "loss", the mean cost at the free equilibrium; "unconverged", the share of relaxations that did not
+    converge; "residual", the largest force left in those that did; "steps", their mean number; and those of `measure`.
+
+    Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
+    say how many. When none converged the gradient is 0.
+    """
+
+    cost: Cost = eqx.field(static=True, default=phase_overlap)
+    relaxer: Relaxer | None = None
+    initial_states: int = eqx.field(static=True, default=1)
+    measure: Measure = eqx.field(static=True, default=no_measure)
+
+    def __check_init__(self) -> None:
+        check_count("initial_states", self.initial_states, 1)
+
+    def check(self, substrate: EnergySubstrate, inputs: Any, targets: Any) -> None:
+        """Refuse data that cannot be learned from, before a training starts."""
+        check_finite("inputs", inputs)
+        check_finite("targets", targets)
+        substrate.check_targets(targets)
+
+    def metrics(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Float[Array, "examples ..."],
+        targets: Float[Array, "examples outputs"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Metrics:
+        """What free relaxation gives."""
+        inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
+        return self._judged(substrate, self._relaxed(substrate, inputs, starts, noise), targets)
+
+    @abstractmethod
+    def gradient(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Float[Array, "examples ..."],
+        targets: Float[Array, "examples outputs"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Metrics, Any]:
+        """Metrics, and a gradient of the mean cost with the substrate's own structure."""
+
+    def _repeated(
+        self, substrate: EnergySubstrate, inputs: Array, targets: Array, key: PRNGKeyArray
+    ) -> tuple[Array, Array, State, PRNGKeyArray]:
+        """Every example `initial_states` times, with random initial states and keys."""
+        if self.initial_states > 1:
+            inputs, targets = (jnp.repeat(x, self.initial_states, axis=0) for x in (inputs, targets))
+        first, second = jax.random.split(key)
+        number = inputs.shape[0]
+        starts = jax.vmap(lambda k: substrate.initial_state(key=k))(jax.random.split(first, number))
+        return inputs, targets, starts, jax.random.split(second, number)
+
+    def _relaxed(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Array,
+        starts: State,
+        keys: PRNGKeyArray,
+        targets: Array | None = None,
+        strength: ArrayLike = 0.0,
+    ) -> Relaxation:
+        """All examples at once, free or nudged."""
+        relaxer = self.relaxer or substrate.default_relaxer
+
+        def one(drive: Array, start: State, key: PRNGKeyArray, target: Array | None) -> Relaxation:
+            nudge = None if target is None else Nudge(self.cost, strength, target)
+            return relaxer(substrate.landscape(drive, nudge), start, key=key)
+
+        return jax.vmap(one)(inputs, starts, keys, targets)
+
+    def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
+        outputs = jax.vmap(substrate.observe)(free.state)
+        return {
+            "loss": jnp.mean(jnp.sum(self.cost(outputs, targets), axis=-1)),
+            "unconverged": jnp.mean((~free.converged).astype(outputs.dtype)),
+            "residual": jnp.max(jnp.where(free.converged, free.residual, 0.0)),
+            "steps": jnp.mean(free.steps.astype(outputs.dtype)),
+            **self.measure(outputs, targets),
+        }
+
+
+class EquilibriumPropagation(EquilibriumRule):
+    r"""Learning rule: the gradient that the physics gives, from a free and a weakly nudged equilibrium.
+
+    $$\frac{\partial C}{\partial \theta} \approx \frac{1}{\beta} \left( \frac{\partial E}{\partial \theta}(s^\beta) -
+      \frac{\partial E}{\partial \theta}(s^0) \right)$$
+
+    Each unit needs only what it and its neighbours do. The nudged relaxation starts at the free equilibrium. The error
+    is of first order in $\beta$ for one-sided and opposite nudging and of second order for symmetric,
+    $(E'(s^\beta) - E'(s^{-\beta})) / 2 \beta$.
+
+    **Arguments:** (besides those of `EquilibriumRule`)
+
+    - `strength`: $\beta > 0$. What remains of the force in the free equilibrium enters divided by it.
+    - `nudging`: "one-sided" towards the target, "opposite" away from it, or "symmetric" both.
+
+    **Raises:** `ValueError` for a strength that is not positive and finite.
+
+    Source: Scellier & Bengio, Front. Comput. Neurosci. 11, 24 (2017); Laborieux et al., Front. Neurosci. 15, 633674
+    (2021), for symmetric nudging; Wang, Wanjura & Marquardt (2024), Eqs. 5-9.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import PhaseOscillators
+        >>> from morphax.learning.equilibrium import EquilibriumPropagation
+        >>> network = PhaseOscillators.all_to_all(2, 2, 1, scale=1.0, key=jax.random.key(0))
+        >>> inputs, targets = jnp.array([[1.0, -1.0], [0.5, 0.5]]), jnp.array([[1.5], [-1.5]])
+        >>> metrics, gradient = EquilibriumPropagation().gradient(network, inputs, targets, key=jax.random.key(1))
+        >>> gradient.couplings.shape, float(metrics["unconverged"])
+        ((9,), 0.0)
+    """
+
+    strength: float = 0.1
+    nudging: Literal["one-sided", "opposite", "symmetric"] = eqx.field(static=True, default="one-sided")
+
+    def __check_init__(self) -> None:
+        check_choice("nudging", self.nudging, NUDGINGS)
+        if is_concrete(self.strength) and not np.all((np.asarray(self.strength) > 0) & np.isfinite(self.strength)):
+            raise ValueError(
+                f"strength is {self.strength}; beta must be > 0 and finite; without a nudge nothing differs. "
+                'For nudging away from the target use nudging="opposite"'
+            )
+
+    def gradient(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Float[Array, "examples ..."],
+        targets: Float[Array, "examples outputs"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Metrics, Any]:
+        """Metrics of the free equilibria, and the contrast of free and nudged ones."""
+        inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
+        free = self._relaxed(substrate, inputs, starts, noise)
+
+        def nudged(strength: ArrayLike) -> Relaxation:
+            return self._relaxed(substrate, inputs, free.state, noise, targets, strength)
+
+        if self.nudging == "one-sided":
+            first, second, width = nudged(self.strength), free, self.strength
+        elif self.nudging == "opposite":
+            first, second, width = free, nudged(-self.strength), self.strength
+        else:
+            first, second, width = nudged(self.strength), nudged(-self.strength), 2 * self.strength
+        counts = free.converged & first.converged & second.converged
+        weights = _mean_weights(counts) / width
+
+        def contrast(substrate: EnergySubstrate) -> Array:
+            energies = jax.vmap(lambda a, b, u: substrate.energy(a, u) - substrate.energy(b, u))
+            return jnp.sum(weights * energies(first.state, second.state, inputs))
+
+        metrics = self._judged(substrate, free, targets)
+        metrics["unconverged"] = jnp.mean((~counts).astype(weights.dtype))
+        return metrics, eqx.filter_grad(contrast)(substrate)
+
+
+class ImplicitDifferentiation(EquilibriumRule):
+    r"""Learning rule: the exact gradient at the free equilibrium, by the implicit function theorem.
+
+    $$\frac{dC}{d\theta} = -\lambda^T \frac{\partial F}{\partial \theta}, \qquad
+      \left( \frac{\partial F}{\partial s} \right)^T \lambda = \frac{\partial C}{\partial s}$$
+
+    at $F(s, \theta) = 0$: one linear system of the size of the state for every example. What equilibrium propagation
+    approaches for $\beta \to 0$.
+    """
+
+    def gradient(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Float[Array, "examples ..."],
+        targets: Float[Array, "examples outputs"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Metrics, Any]:
+        """Metrics and exact gradient; equilibria that did not converge are left out."""
+        inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
+        free = self._relaxed(substrate, inputs, starts, noise)
+        weights = _mean_weights(free.converged)
+
+        def adjoint(state: State, drive: Array, target: Array) -> State:
+            flat, unflatten = ravel_pytree(state)
+
+            def force(flat: Array) -> Array:
+                return ravel_pytree(substrate.landscape(drive).force(unflatten(flat)))[0]
+
+            def pull(flat: Array) -> Array:
+                return jnp.sum(self.cost(substrate.observe(unflatten(flat)), target))
+
+            return unflatten(jnp.linalg.solve(jax.jacobian(force)(flat).T, jax.grad(pull)(flat)))
+
+        multipliers = jax.vmap(adjoint)(free.state, inputs, targets)
+
+        def lagrangian(substrate: EnergySubstrate) -> Array:
+            def one(state: State, multiplier: State, drive: Array, target: Array) -> Array:
+                forces = substrate.landscape(drive).force(state)
+                products = jax.tree.map(lambda a, b: jnp.sum(a * b), multiplier, forces)
+                return jnp.sum(self.cost(substrate.observe(state), target)) - jax.tree.reduce(jnp.add, products)
+
+            return jnp.sum(weights * jax.vmap(one)(free.state, multipliers, inputs, targets))
+
+        return self._judged(substrate, free, targets), eqx.filter_grad(lagrangian)(substrate)
+
+
+class RelaxationBackpropagation(EquilibriumRule):
+    """Learning rule: back-propagation through the relaxation, exact for the state that it ends in.
+
+    The relaxer must be differentiable: `RungeKutta`, which is the default here. Memory grows with the number of steps.
+    """
+
+    relaxer: Relaxer | None = RungeKutta()
+
+    def gradient(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Float[Array, "examples ..."],
+        targets: Float[Array, "examples outputs"],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Metrics, Any]:
+        """Metrics, and the derivative of the final cost with respect to everything, through every step."""
+        if not isinstance(self.relaxer, RungeKutta):
+            raise ValueError(
+                f"relaxer is {type(self.relaxer).__name__}; only RungeKutta can be differentiated in reverse"
+            )
+        inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
+
+        def loss(substrate: EnergySubstrate) -> tuple[Array, Metrics]:
+            free = self._relaxed(substrate, inputs, starts, noise)
+            metrics = self._judged(substrate, free, targets)
+            return metrics["loss"], metrics
+
+        gradient, metrics = eqx.filter_grad(loss, has_aux=True)(substrate)
+        return metrics, gradient
+
+
+def _mean_weights(counts: Bool[Array, " examples"]) -> Float[Array, " examples"]:
+    """Weights of a mean over the examples that count."""
+    return counts / jnp.maximum(jnp.sum(counts), 1)

@@ -1,0 +1,170 @@
+"""Substrates that relax: an energy, the force that follows from it, and the equilibrium where it vanishes."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from morphax.dynamics.relaxation import Landscape, Relaxation, Relaxer, RungeKutta
+from morphax.substrates.base import State, Substrate
+
+Cost = Callable[[Array, Array], Array]
+
+
+class Nudge(eqx.Module):
+    r"""What pulls the outputs towards targets: the energy $\beta \sum_i c(o_i, t_i)$ (Wang et al., Eq. 5).
+
+    **Arguments:**
+
+    - `cost`: $c$, elementwise: `phase_distance`, `phase_overlap`, `phase_squared_error`, `squared_error` or your own.
+    - `strength`: $\beta$; 0 is the free system.
+    - `targets`: $t$, shape (outputs,).
+    """
+
+    cost: Cost = eqx.field(static=True)
+    strength: Float[Array, ""]
+    targets: Float[Array, " outputs"]
+
+    def __init__(self, cost: Cost, strength: ArrayLike, targets: ArrayLike):
+        self.cost, self.strength, self.targets = cost, jnp.asarray(strength), jnp.asarray(targets)
+
+    def energy(self, outputs: Float[Array, " outputs"]) -> Float[Array, ""]:
+        """What it adds to the energy."""
+        return self.strength * jnp.sum(self.cost(outputs, self.targets))
+
+    def force(self, outputs: Float[Array, " outputs"]) -> Float[Array, " outputs"]:
+        """What it adds to the force on every output."""
+        return -self.strength * slope(self.cost, outputs, self.targets)
+
+
+class EnergySubstrate(Substrate):
+    r"""A physical system that relaxes to a minimum of an energy while its inputs are clamped.
+
+    $$\frac{ds}{dt} = F(s, u) = -\frac{\partial E}{\partial s}(s, u)$$
+
+    A new one defines `initial_state`, `energy` and `observe`. The rest follows, and may be overridden for speed:
+    `force` (by default the derivative of the energy) and `landscape` (what all steps of a relaxation share, a nudge
+    included, and the sweeps of a faster descent). One `step` is one relaxation: an input is clamped until the system
+    has come to rest.
+
+    Two springs, the second the output:
+
+        >>> import equinox as eqx, jax, jax.numpy as jnp
+        >>> from morphax import WEIGHT, EnergySubstrate
+        >>> from morphax.dynamics.relaxation import RungeKutta
+        >>> class Springs(EnergySubstrate):
+        ...     stiffness: jax.Array = eqx.field(metadata=WEIGHT)
+        ...     def initial_state(self, *, key=None):
+        ...         return jnp.zeros(2)
+        ...     def energy(self, state, drive):
+        ...         x, y = state
+        ...         return self.stiffness @ jnp.array([(x - drive[0]) ** 2, (y - x) ** 2]) / 2
+        ...     def observe(self, state, *, key=None):
+        ...         return state[1:]
+        >>> rest = Springs(jnp.array([1.0, 2.0])).relax(jnp.array([0.5]), relaxer=RungeKutta(duration=50.0))
+        >>> rest.state.round(3).tolist(), bool(rest.converged)
+        ([0.5, 0.5], True)
+    """
+
+    @abstractmethod
+    def energy(self, state: State, drive: Float[Array, "..."]) -> Float[Array, ""]:
+        """The energy of a state with the inputs clamped to `drive`."""
+
+    def force(self, state: State, drive: Float[Array, "..."]) -> State:
+        """What drives the state, the time derivative of its free dynamics."""
+        return jax.tree.map(jnp.negative, jax.grad(self.energy)(state, drive))
+
+    def landscape(self, drive: Float[Array, "..."], nudge: Nudge | None = None) -> Landscape:
+        """Force and sweeps with the inputs clamped."""
+
+        if nudge is None:
+            return Landscape(lambda state: self.force(state, drive))
+        pulled = nudge
+
+        def force(state: State) -> State:
+            pull = jax.grad(lambda s: pulled.energy(self.observe(s)))(state)
+            return jax.tree.map(jnp.subtract, self.force(state, drive), pull)
+
+        return Landscape(force)
+
+    @property
+    def default_relaxer(self) -> Relaxer:
+        """What `relax` uses when nothing is said: the dynamics; sweeps where the substrate has some."""
+        return RungeKutta()
+
+    def relax(
+        self,
+        drive: Float[Array, "..."],
+        *,
+        state: State | None = None,
+        nudge: Nudge | None = None,
+        relaxer: Relaxer | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Relaxation:
+        """Clamp the inputs and let the system come to rest.
+
+        **Arguments:**
+
+        - `drive`: the inputs.
+        - `state`: where to start; by default the substrate's own initial state, random where `key` is given.
+        - `nudge`: pull on the outputs, or None.
+        - `relaxer`: the dynamics or a descent (`morphax.dynamics.relaxation`).
+        - `key`: for a random initial state, and for noise.
+
+        **Returns:** the `Relaxation`: state, residual, steps, converged. Nothing is raised when it did not converge.
+        """
+        start, noise = (None, None) if key is None else tuple(jax.random.split(key))
+        if state is None:
+            state = self.initial_state(key=start)
+        return (relaxer or self.default_relaxer)(self.landscape(drive, nudge), state, key=noise)
+
+    def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
+        """Hold one input until the system has come to rest."""
+        return self.relax(drive, state=state, key=key).state
+
+    def distance(self, first: State, second: State) -> Float[Array, ""]:
+        """How far two states are apart: the largest difference of their numbers."""
+        differences = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b), initial=0.0), first, second)
+        return jnp.max(jnp.array(jax.tree.leaves(differences)))
+
+    def check_targets(self, targets: Any) -> None:
+        """Refuse targets that no output can reach, where there are such (by default there are not)."""
+
+
+def phase_distance(phase: ArrayLike, target: ArrayLike) -> Array:
+    r"""$1 - \cos(\phi - \phi^\tau)$ (Wang et al., Eq. 3), from 0 to 2. The wrong answer is a fixed point, too."""
+    return 1 - jnp.cos(jnp.subtract(phase, target))
+
+
+def phase_overlap(phase: ArrayLike, target: ArrayLike) -> Array:
+    r"""$-\ln \frac{1 + \cos(\phi - \phi^\tau)}{2}$ (Wang et al., Eq. 4, with the constant of Eq. A4: at least 0).
+
+    Minus the logarithm of the overlap of two qubits on the equator. It diverges at $\phi = \phi^\tau + \pi$; 10^-6
+    inside the logarithm keeps the force there below 500.
+    """
+    return -jnp.log((1 + jnp.cos(jnp.subtract(phase, target))) / 2 + 1e-6)
+
+
+def phase_squared_error(phase: ArrayLike, target: ArrayLike) -> Array:
+    r"""$\frac12 (\phi - \phi^\tau)^2$ along the shorter way around the circle."""
+    return 0.5 * wrap(jnp.subtract(phase, target)) ** 2
+
+
+def squared_error(output: ArrayLike, target: ArrayLike) -> Array:
+    r"""$\frac12 (o - t)^2$, for outputs that are no phases."""
+    return 0.5 * jnp.subtract(output, target) ** 2
+
+
+def wrap(angle: ArrayLike) -> Array:
+    r"""The same angle in $[-\pi, \pi[$."""
+    return jnp.asarray(jnp.mod(jnp.add(angle, jnp.pi), 2 * jnp.pi) - jnp.pi)
+
+
+def slope(cost: Cost, outputs: Array, targets: Array) -> Array:
+    """The derivative of an elementwise cost with respect to its outputs."""
+    return jnp.asarray(jax.grad(lambda o: jnp.sum(cost(o, targets)))(outputs))

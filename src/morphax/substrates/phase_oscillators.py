@@ -1,0 +1,538 @@
+"""Coupled phase oscillators: the XY model, and the Kuramoto dynamics that descends in its energy."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, shortest_path
+
+from morphax._checks import check_count, check_finite, check_range, check_shape, is_concrete
+from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
+from morphax.pytrees import DEVICE, WEIGHT
+from morphax.substrates.energy import EnergySubstrate, Nudge, slope, wrap
+
+PARTS = 20  # into which a network without bipartite structure is cut for its sweeps, at most
+NEWTON_STEPS = 2
+OVERSHOOT = 0.6
+
+
+class Topology:
+    """Who is coupled to whom, which oscillators are clamped, and which are read. Immutable, hashable.
+
+    **Arguments:**
+
+    - `units`: number of oscillators, >= 2.
+    - `edges`: pairs of different units, shape (couplings, 2). A pair of inputs is left out: both are clamped.
+    - `inputs`, `outputs`: units that are clamped, and that are read; no unit is both.
+
+    **Raises:** `ValueError` for units out of range, given twice, or both input and output; an edge from a unit to
+    itself, or given twice.
+
+        >>> from morphax.substrates.phase_oscillators import Topology
+        >>> chain = Topology(3, [(0, 1), (1, 2)], inputs=[0], outputs=[2])
+        >>> chain.free.tolist(), len(chain.edges)
+        ([1, 2], 2)
+    """
+
+    def __init__(
+        self, units: int, edges: ArrayLike | Sequence[tuple[int, int]], *, inputs: Sequence[int], outputs: Sequence[int]
+    ):
+        check_count("units", units, 2)
+        self.units = int(units)
+        self.inputs = _units("inputs", inputs, units)
+        self.outputs = _units("outputs", outputs, units)
+        both = np.intersect1d(self.inputs, self.outputs)
+        if len(both):
+            raise ValueError(f"outputs holds unit {both[0]}, which is an input; no unit can be both")
+        pairs = np.sort(np.asarray(edges, int).reshape(-1, 2), axis=1)
+        if pairs.size and (pairs.min() < 0 or pairs.max() >= units):
+            raise ValueError(f"edges holds a unit out of range; units are 0 to {units - 1}")
+        if (pairs[:, 0] == pairs[:, 1]).any():
+            raise ValueError(f"edges couples unit {pairs[pairs[:, 0] == pairs[:, 1]][0, 0]} to itself")
+        pairs = pairs[~np.isin(pairs, self.inputs).all(axis=1)]
+        if len(np.unique(pairs, axis=0)) != len(pairs):
+            raise ValueError("edges holds a pair twice")
+        self.edges = pairs
+        content = [np.array([units]), self.inputs, self.outputs, pairs.ravel()]
+        self._digest = hashlib.blake2b(b"|".join(np.asarray(c, np.int64).tobytes() for c in content)).digest()
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Topology) and self._digest == other._digest
+
+    def __repr__(self) -> str:
+        return (
+            f"Topology(units={self.units}, edges={len(self.edges)}, inputs={len(self.inputs)}, "
+            f"outputs={len(self.outputs)})"
+        )
+
+    @classmethod
+    def all_to_all(cls, inputs: int, hidden: int, outputs: int) -> "Topology":
+        """Every pair that is not clamped is coupled. Units are numbered inputs, hidden, outputs."""
+        check_count("inputs", inputs, 1)
+        check_count("hidden", hidden, 0)
+        check_count("outputs", outputs, 1)
+        units = inputs + hidden + outputs
+        edges = np.stack(np.triu_indices(units, 1), axis=1)
+        return cls(units, edges, inputs=range(inputs), outputs=range(inputs + hidden, units))
+
+    @classmethod
+    def layered(cls, layers: Sequence[int]) -> "Topology":
+        """All pairs of units of neighbouring layers are coupled; the first is clamped, the last is read."""
+        if len(layers) < 2:
+            raise ValueError(f"layers is {tuple(layers)}; a network has an input layer and at least one more")
+        for size in layers:
+            check_count("layers", size, 1)
+        ends = np.cumsum([0, *layers])
+        rows = [np.arange(a, b) for a, b in pairwise(ends)]
+        pairs = [np.stack(np.meshgrid(a, b, indexing="ij"), -1) for a, b in pairwise(rows)]
+        edges = np.concatenate([p.reshape(-1, 2) for p in pairs])
+        return cls(int(ends[-1]), edges, inputs=rows[0].tolist(), outputs=rows[-1].tolist())
+
+    @classmethod
+    def lattice(
+        cls, shape: tuple[int, int], *, inputs: Sequence[int], outputs: Sequence[int], periodic: bool = False
+    ) -> "Topology":
+        """A square lattice with couplings between nearest neighbours; unit `row * columns + column`."""
+        rows, columns = shape
+        check_count("rows", rows, 1)
+        check_count("columns", columns, 1)
+        site = np.arange(rows * columns).reshape(rows, columns)
+        pairs = [(site[:, :-1], site[:, 1:]), (site[:-1], site[1:])]
+        if periodic:
+            # A side of two already has that coupling.
+            pairs += [(site[:, -1:], site[:, :1])] * (columns > 2) + [(site[-1:], site[:1])] * (rows > 2)
+        edges = np.concatenate([np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs])
+        return cls(rows * columns, edges, inputs=inputs, outputs=outputs)
+
+    @cached_property
+    def free(self) -> np.ndarray:
+        """Units that move, ascending: the order of a state."""
+        return np.setdiff1d(np.arange(self.units), self.inputs)
+
+    @cached_property
+    def read(self) -> np.ndarray:
+        """Where in a state the outputs are."""
+        return np.searchsorted(self.free, self.outputs)
+
+    @cached_property
+    def edge_at(self) -> np.ndarray:
+        """Number of the coupling between two units, or how many there are where none is: shape (units, units)."""
+        numbers = np.full((self.units, self.units), len(self.edges), np.int32)
+        i, j = self.edges.T
+        numbers[i, j] = numbers[j, i] = np.arange(len(self.edges))
+        return numbers
+
+    @cached_property
+    def parts(self) -> tuple["Part", ...]:
+        """The free units in parts that are swept one after the other.
+
+        Units of one part are not coupled where the network is bipartite (layers, square lattices): two parts then do.
+        """
+        numbers = self.edge_at[np.ix_(self.free, self.free)]
+        coupled = numbers < len(self.edges)
+        colours = _two_colours(coupled)
+        if colours is None:
+            size = -(-len(self.free) // PARTS)
+            colours = np.arange(len(self.free)) // size
+        members = [np.flatnonzero(colours == c) for c in np.unique(colours)]
+        order = np.concatenate(members)
+        starts = np.cumsum([0, *map(len, members)])
+        to_inputs = self.edge_at[np.ix_(self.free, self.inputs)]
+        parts = []
+        for index, units in enumerate(members):
+            neighbours = [k for k, other in enumerate(members) if coupled[np.ix_(units, other)].any()] or [index]
+            low, high = neighbours[0], neighbours[-1] + 1
+            columns = order[starts[low] : starts[high]]
+            outputs = np.flatnonzero(np.isin(self.read, units))
+            places = np.array([int(np.flatnonzero(units == self.read[o])[0]) for o in outputs], int)
+            parts.append(
+                Part(
+                    units=units,
+                    neighbours=(low, high),
+                    edges=numbers[np.ix_(units, columns)],
+                    inner=numbers[np.ix_(units, units)] if coupled[np.ix_(units, units)].any() else None,
+                    input_edges=to_inputs[units],
+                    outputs=outputs,
+                    places=places,
+                )
+            )
+        return tuple(parts)
+
+    @cached_property
+    def back(self) -> np.ndarray:
+        """Takes the concatenated parts to the order of a state."""
+        return np.argsort(np.concatenate([part.units for part in self.parts]))
+
+
+class Part(NamedTuple):
+    """Some free units of a network, and the numbers of the couplings to what they feel."""
+
+    units: np.ndarray
+    neighbours: tuple[int, int]
+    edges: np.ndarray
+    inner: np.ndarray | None
+    input_edges: np.ndarray
+    outputs: np.ndarray
+    places: np.ndarray
+
+
+class PhaseOscillators(EnergySubstrate):
+    r"""A network of phase oscillators, some clamped to the inputs, that relaxes in the energy of an XY model.
+
+    $$E = -\sum_{i<j} W_{ij} \cos(\phi_i - \phi_j) - \sum_i h_i \cos(\phi_i - \psi_i) - \sum_i \omega_i \phi_i, \qquad
+      \frac{d\phi_i}{dt} = -\frac{\partial E}{\partial \phi_i}$$
+
+    Couplings and energies are in units of a rate, time in its inverse. With $\omega \ne 0$ (natural frequencies,
+    relative to that of the inputs) this is the Kuramoto model; oscillators whose frequency exceeds what pulls them do
+    not lock, and no equilibrium exists: a relaxation then reports that it did not converge.
+
+    **Arguments:**
+
+    - `topology`: couplings that exist, inputs, outputs: `Topology.all_to_all`, `.layered`, `.lattice`, or from edges.
+    - `couplings`: $W$, one number for each of `topology.edges`: shape (couplings,).
+    - `bias_strengths`, `bias_phases`: $h$, $\psi$ of the free units in ascending order, shape (free,); 0 by default.
+    - `frequencies`: $\omega$ of the free units, shape (free,); 0 by default.
+
+    **State:** phases of the free units, shape (free,). **Drive:** phases of the inputs, shape (inputs,).
+    **Observation:** phases of the outputs in $[-\pi, \pi[$. Costs of a nudge must be periodic.
+
+    `relax` descends by sweeps (`Descent`): the best phase of an oscillator, all others given, is the angle of the field
+    that it feels. Units that are not coupled to each other move at once; inside a densely coupled part the field is
+    damped by the sum of a unit's couplings in the part, which keeps every sweep from raising the energy.
+
+    **Raises:** `ValueError` for wrong shapes, NaN or infinity.
+
+    Source: Wang, Wanjura & Marquardt, "Training coupled phase oscillators as a neuromorphic platform using equilibrium
+    propagation" (2024), Eqs. 1, 2.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import PhaseOscillators
+        >>> network = PhaseOscillators.layered((2, 5, 1), key=jax.random.key(0))
+        >>> rest = network.relax(jnp.array([0.5, -0.5]), key=jax.random.key(1))
+        >>> network.observe(rest.state).shape, bool(rest.converged)
+        ((1,), True)
+    """
+
+    couplings: Float[Array, " couplings"] = eqx.field(metadata=WEIGHT)
+    bias_strengths: Float[Array, " free"] = eqx.field(metadata=WEIGHT)
+    bias_phases: Float[Array, " free"] = eqx.field(metadata=WEIGHT)
+    frequencies: Float[Array, " free"] = eqx.field(metadata=DEVICE)
+    topology: Topology = eqx.field(static=True)
+
+    def __init__(
+        self,
+        topology: Topology,
+        couplings: ArrayLike,
+        *,
+        bias_strengths: ArrayLike | None = None,
+        bias_phases: ArrayLike | None = None,
+        frequencies: ArrayLike | None = None,
+    ):
+        check_shape("couplings", couplings, (len(topology.edges),))
+        free = len(topology.free)
+        fields = {"bias_strengths": bias_strengths, "bias_phases": bias_phases, "frequencies": frequencies}
+        values = {name: jnp.zeros(free) if value is None else value for name, value in fields.items()}
+        for name, value in values.items():
+            check_shape(name, value, (free,))
+        for name, value in {"couplings": couplings, **values}.items():
+            check_finite(name, value)
+            setattr(self, name, jnp.asarray(value, jnp.result_type(float)))
+        self.topology = topology
+
+    @classmethod
+    def from_matrix(
+        cls,
+        couplings: ArrayLike | Sequence[Sequence[float]],
+        *,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        connected: ArrayLike | None = None,
+        **rest: Any,
+    ) -> "PhaseOscillators":
+        """A network from a symmetric matrix of couplings, shape (units, units); its diagonal is not used.
+
+        `connected` is a symmetric mask of the couplings that exist; by default those that are not 0. `rest` are biases
+        and frequencies, as above.
+
+        **Raises:** `ValueError` for a matrix or mask that is not square or not symmetric.
+        """
+        matrix = _symmetric("couplings", couplings)
+        mask = matrix != 0 if connected is None else _symmetric("connected", np.asarray(connected, bool))
+        check_shape("connected", mask, matrix.shape)
+        edges = np.argwhere(np.triu(mask, 1))
+        topology = Topology(len(matrix), edges, inputs=inputs, outputs=outputs)
+        return cls(topology, matrix[tuple(topology.edges.T)], **rest)
+
+    @classmethod
+    def random(
+        cls,
+        topology: Topology,
+        *,
+        scale: ArrayLike | None = None,
+        bias_scale: float = 0.0,
+        frequency_spread: float = 0.0,
+        key: PRNGKeyArray,
+    ) -> "PhaseOscillators":
+        r"""Normal couplings, biases uniform in strength and phase.
+
+        - `scale`: standard deviation of the couplings, one number or one for each; by default
+          $1 / \sqrt{\mathrm{units}}$.
+        - `bias_scale`: strengths are uniform in $\pm$ this; phases are uniform on the circle.
+        - `frequency_spread`: standard deviation of the natural frequencies.
+        """
+        deviation = topology.units**-0.5 if scale is None else jnp.asarray(scale, jnp.result_type(float))
+        for name, value in (("scale", deviation), ("bias_scale", bias_scale), ("frequency_spread", frequency_spread)):
+            check_range(name, value, low=0.0)
+        first, second, third, fourth = jax.random.split(key, 4)
+        free = len(topology.free)
+        return cls(
+            topology,
+            deviation * jax.random.normal(first, (len(topology.edges),)),
+            bias_strengths=bias_scale * jax.random.uniform(second, (free,), minval=-1, maxval=1),
+            bias_phases=jax.random.uniform(third, (free,), minval=-jnp.pi, maxval=jnp.pi),
+            frequencies=frequency_spread * jax.random.normal(fourth, (free,)),
+        )
+
+    @classmethod
+    def layered(cls, layers: Sequence[int], *, key: PRNGKeyArray, **rest: Any) -> "PhaseOscillators":
+        r"""Layers with random couplings: standard deviation $1 / \sqrt{N_i + N_{i+1}}$ between layers i and i + 1."""
+        topology = Topology.layered(layers)
+        sizes = [(a * b, (a + b) ** -0.5) for a, b in pairwise(layers)]
+        scale = np.concatenate([np.full(number, deviation) for number, deviation in sizes])
+        return cls.random(topology, **{"scale": scale, **rest}, key=key)
+
+    @classmethod
+    def all_to_all(
+        cls, inputs: int, hidden: int, outputs: int, *, key: PRNGKeyArray, **rest: Any
+    ) -> "PhaseOscillators":
+        """All coupled to all; the rest as in `random`."""
+        return cls.random(Topology.all_to_all(inputs, hidden, outputs), **rest, key=key)
+
+    @property
+    def matrix(self) -> Float[Array, "units units"]:
+        """All couplings as a symmetric matrix."""
+        return self._taken(self.topology.edge_at)
+
+    @property
+    def default_relaxer(self) -> Relaxer:
+        """Sweeps."""
+        return Descent()
+
+    def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " free"]:
+        r"""Phases uniform in $[-\pi, \pi[$; without a key all 0."""
+        shape = (len(self.topology.free),)
+        return jnp.zeros(shape) if key is None else jax.random.uniform(key, shape, minval=-jnp.pi, maxval=jnp.pi)
+
+    def observe(self, state: Float[Array, " free"], *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
+        r"""Phases of the outputs in $[-\pi, \pi[$."""
+        return wrap(state[self.topology.read])
+
+    def energy(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, ""]:
+        """Eq. 1, less the couplings among inputs, which are clamped."""
+        units = self._encode(state)
+        pairs = sum(
+            jnp.sum(unit * (0.5 * self._pull(part, units) + outside))
+            for part, unit, outside in zip(self.topology.parts, units, self._outside(drive), strict=True)
+        )
+        return -pairs - self.frequencies @ state
+
+    def force(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, " free"]:
+        """Eq. 2, two products with the couplings."""
+        return self.landscape(drive).force(state)
+
+    def landscape(self, drive: Float[Array, " inputs"], nudge: Nudge | None = None) -> Landscape:
+        """Force and sweeps; what the inputs do is computed once."""
+        check_shape("drive", drive, (len(self.topology.inputs),))
+        topology, outside = self.topology, self._outside(drive)
+        matrices = [self._taken(part.edges) for part in topology.parts]
+        damping = [0.0 if p.inner is None else jnp.sum(jnp.abs(self._taken(p.inner)), 1) for p in topology.parts]
+        frequencies = [self.frequencies[part.units] for part in topology.parts]
+
+        def field(index: int, units: tuple[Array, ...]) -> Array:
+            low, high = topology.parts[index].neighbours
+            around = units[low] if high == low + 1 else jnp.concatenate(units[low:high], axis=-1)
+            return around @ matrices[index].T + outside[index]
+
+        def pull(index: int, unit: Array) -> tuple[np.ndarray, Array]:
+            """Which units of a part are nudged, and with which torque."""
+            part = topology.parts[index]
+            assert nudge is not None
+            phases = jnp.arctan2(unit[1, part.places], unit[0, part.places])
+            return part.places, -nudge.strength * slope(nudge.cost, phases, nudge.targets[part.outputs])
+
+        def torque(index: int, unit: Array, local: Array) -> Array:
+            free = unit[0] * local[1] - unit[1] * local[0] + frequencies[index]
+            if nudge is None or not len(topology.parts[index].outputs):
+                return free
+            places, nudged = pull(index, unit)
+            return free.at[places].add(nudged)
+
+        def force(state: Array) -> Array:
+            units = self._encode(state)
+            torques = [torque(index, unit, field(index, units)) for index, unit in enumerate(units)]
+            return jnp.concatenate(torques)[topology.back]
+
+        def sweep(units: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+            residuals = []
+            for index, part in enumerate(topology.parts):
+                unit, local = units[index], field(index, units)
+                left = unit[0] * local[1] - unit[1] * local[0] + frequencies[index]
+                local = local + damping[index] * unit
+                moved = _beyond(_aligned(local, frequencies[index], unit), unit)
+                if nudge is not None and len(part.outputs):
+                    at = part.places
+                    phases, unbalanced = _nudged(
+                        local[:, at], unit[:, at], frequencies[index][at], nudge, nudge.targets[part.outputs]
+                    )
+                    moved = moved.at[:, at].set(jnp.stack([jnp.cos(phases), jnp.sin(phases)]))
+                    left = left.at[at].set(unbalanced)
+                residuals.append(jnp.max(jnp.abs(left), initial=0.0))
+                units = (*units[:index], moved, *units[index + 1 :])
+            return units, jnp.max(jnp.stack(residuals))
+
+        return Landscape(force, Sweeps(self._encode, sweep, self._decode))
+
+    def distance(self, first: Float[Array, " free"], second: Float[Array, " free"]) -> Float[Array, ""]:
+        """Largest difference of two phases, around the circle."""
+        return jnp.max(jnp.abs(wrap(first - second)), initial=0.0)
+
+    def check_targets(self, targets: Any) -> None:
+        """Refuse what is no phase."""
+        if not is_concrete(targets):
+            return
+        values = np.asarray(targets)
+        check_finite("targets", values)
+        outside = np.abs(values) > np.pi * (1 + 1e-6)
+        if outside.any():
+            raise ValueError(
+                f"targets is {values[outside].flat[0]:g}; a phase is from -pi to pi. Encode a number x in [0, 1] as "
+                "pi (x - 1/2), a class as pi/2 for the right output and -pi/2 for the others"
+            )
+
+    def _taken(self, numbers: np.ndarray) -> Array:
+        """Couplings by their numbers, 0 where there is none."""
+        return jnp.append(self.couplings, 0.0)[numbers]
+
+    def _outside(self, drive: Array) -> list[Array]:
+        """The field of inputs and biases on every part, real and imaginary: shape (2, units of the part)."""
+        clamped = jnp.stack([jnp.cos(drive), jnp.sin(drive)])
+        bias = self.bias_strengths * jnp.stack([jnp.cos(self.bias_phases), jnp.sin(self.bias_phases)])
+        fields = []
+        for part in self.topology.parts:
+            local = bias[:, part.units]
+            if (part.input_edges < len(self.topology.edges)).any():
+                local = local + clamped @ self._taken(part.input_edges).T
+            fields.append(local)
+        return fields
+
+    def _pull(self, part: Part, units: tuple[Array, ...]) -> Array:
+        """The field of the other free units on a part."""
+        low, high = part.neighbours
+        return jnp.concatenate(units[low:high], axis=-1) @ self._taken(part.edges).T
+
+    def _encode(self, state: Array) -> tuple[Array, ...]:
+        circle = jnp.stack([jnp.cos(state), jnp.sin(state)])
+        return tuple(circle[:, part.units] for part in self.topology.parts)
+
+    def _decode(self, units: tuple[Array, ...]) -> Array:
+        cosines, sines = jnp.concatenate(units, axis=-1)
+        return jnp.arctan2(sines, cosines)[self.topology.back]
+
+
+def _aligned(local: Array, frequency: Array, before: Array) -> Array:
+    """Unit vectors along the field, ahead of it by the angle at which its torque balances the frequency."""
+    square = jnp.sum(local**2, axis=0)
+    inverse = jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
+    ahead = jnp.clip(frequency * inverse, -1, 1)
+    behind = jnp.sqrt(1 - ahead**2)
+    cosine, sine = local * inverse
+    return jnp.where(square > 0, jnp.stack([cosine * behind - sine * ahead, sine * behind + cosine * ahead]), before)
+
+
+def _beyond(best: Array, before: Array) -> Array:
+    r"""Beyond the best unit vector by `OVERSHOOT` of the angle to it, or on it when that angle exceeds 90 degrees.
+
+    The energy as a function of one angle is symmetric about its minimum: what lies nearer to it than before is lower.
+    """
+    along = jnp.sum(best * before, axis=0)
+    share = jnp.where(along > 0, OVERSHOOT, 0.0)
+    mixed = best * (1 - share + 2 * share * along) - share * before
+    return mixed * jax.lax.rsqrt(jnp.sum(mixed**2, axis=0))
+
+
+def _nudged(local: Array, unit: Array, frequency: Array, nudge: Nudge, targets: Array) -> tuple[Array, Array]:
+    r"""Nearer to the phase at which field, frequency and nudge balance, and the torque that there was.
+
+    Newton steps inside a bracket, with $x = \phi - \phi^\tau$, for $f \sin(x - d) - \omega + \beta c'(x) = 0$: between
+    the target (x = 0) and where the output would be without nudge, or beyond that when the nudge pushes away.
+    """
+    strength = jnp.linalg.norm(local, axis=0)
+    ahead = jnp.arcsin(jnp.clip(frequency / jnp.where(strength > 0, strength, 1.0), -1, 1))
+    direction = wrap(jnp.arctan2(local[1], local[0]) - targets)
+    unpulled = wrap(direction + ahead)
+    side = jnp.where(unpulled < 0, -1.0, 1.0)
+    far = jnp.abs(unpulled)
+    pulls = nudge.strength >= 0
+    low = jnp.where(pulls, 0.0, far)
+    high = jnp.where(pulls, far, jnp.minimum(far + jnp.pi / 2, jnp.pi))
+
+    def gradient(x: Array) -> Array:
+        push = nudge.strength * slope(nudge.cost, targets + side * x, targets)
+        return side * (strength * jnp.sin(side * x - direction) - frequency + push)
+
+    x = side * wrap(jnp.arctan2(unit[1], unit[0]) - targets)
+    unbalanced = gradient(x)
+    x = jnp.clip(x, low, high)
+    for _ in range(NEWTON_STEPS):
+        value, curvature = jax.jvp(gradient, (x,), (jnp.ones_like(x),))
+        low, high = jnp.where(value < 0, x, low), jnp.where(value < 0, high, x)
+        newton = x - value / jnp.where(curvature > 0, curvature, 1.0)
+        inside = (curvature > 0) & (newton >= low) & (newton <= high)
+        x = jnp.where(inside, newton, (low + high) / 2)
+    return targets + side * x, unbalanced
+
+
+def _units(name: str, values: Sequence[int], units: int) -> np.ndarray:
+    array = np.asarray(list(values), int)
+    if not len(array):
+        raise ValueError(f"{name} is empty; name at least one unit")
+    if array.min() < 0 or array.max() >= units:
+        raise ValueError(f"{name} holds {array.min() if array.min() < 0 else array.max()}; units are 0 to {units - 1}")
+    if len(np.unique(array)) != len(array):
+        raise ValueError(f"{name} names a unit twice")
+    return array
+
+
+def _symmetric(name: str, value: ArrayLike | Sequence[Sequence[float]]) -> np.ndarray:
+    matrix = np.asarray(value)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name} has shape {matrix.shape}; it must be square, (units, units)")
+    check_finite(name, matrix)
+    wrong = np.argwhere(~np.isclose(matrix, matrix.T, rtol=1e-6, atol=0))
+    if len(wrong):
+        i, j = map(int, wrong[0])
+        raise ValueError(f"{name}[{i}, {j}] is {matrix[i, j]:g}, {name}[{j}, {i}] is {matrix[j, i]:g}; must be equal")
+    return matrix
+
+
+def _two_colours(coupled: np.ndarray) -> np.ndarray | None:
+    """A colour for every unit such that no coupled pair has the same one, or None where two do not suffice."""
+    graph = coo_array(coupled.astype(float)).tocsr()
+    _, component = connected_components(graph, directed=False)
+    roots = np.unique(component, return_index=True)[1]
+    steps = np.min(shortest_path(graph, directed=False, unweighted=True, indices=roots), axis=0)
+    colours = steps.astype(int) % 2
+    # Units that are coupled to none could be anything; with the others they need no part of their own.
+    return colours if not (coupled & (colours[:, None] == colours[None])).any() else None

@@ -1,0 +1,189 @@
+"""Phase oscillators: Eq. 1 term by term, closed equilibria, descent against the dynamics, multistability, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from morphax import PhaseOscillators, count
+from morphax.dynamics.relaxation import AdaptiveRungeKutta, Descent, RungeKutta
+from morphax.substrates.energy import (
+    EnergySubstrate,
+    Nudge,
+    phase_distance,
+    phase_overlap,
+    phase_squared_error,
+)
+from morphax.substrates.equilibria import find_equilibria
+from morphax.substrates.phase_oscillators import Topology
+
+pytestmark = pytest.mark.usefixtures("double")
+KEY = jax.random.key(0)
+LATTICE = Topology.lattice((4, 5), inputs=[0, 7], outputs=[19, 3])
+TIGHT = Descent(1e-10, 20_000)
+
+
+def networks() -> dict[str, PhaseOscillators]:
+    return {
+        "layered": PhaseOscillators.layered((6, 8, 5, 3), bias_scale=0.5, key=KEY),
+        "all-to-all": PhaseOscillators.all_to_all(4, 9, 3, scale=0.6, bias_scale=0.5, key=KEY),
+        "lattice": PhaseOscillators.random(LATTICE, scale=1.0, bias_scale=0.3, frequency_spread=0.05, key=KEY),
+    }
+
+
+def drive_of(network: PhaseOscillators) -> jax.Array:
+    return jax.random.uniform(jax.random.key(1), (len(network.topology.inputs),), minval=-1.5, maxval=1.5)
+
+
+@pytest.fixture(params=["layered", "all-to-all", "lattice"])
+def network(request) -> PhaseOscillators:
+    return networks()[request.param]
+
+
+def test_energy_is_equation_1_and_the_force_its_slope(network):
+    drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
+    phases = jnp.zeros(network.topology.units)
+    phases = phases.at[network.topology.inputs].set(drive).at[network.topology.free].set(state)
+    pairs = network.matrix * jnp.cos(phases[:, None] - phases[None, :])
+    assert not jnp.any(network.matrix[np.ix_(network.topology.inputs, network.topology.inputs)])
+    printed = -0.5 * pairs.sum() - network.bias_strengths @ jnp.cos(state - network.bias_phases)
+    assert abs(printed - network.frequencies @ state - network.energy(state, drive)) < 1e-12
+    slope = EnergySubstrate.force(network, state, drive)
+    np.testing.assert_allclose(network.force(state, drive), slope, atol=1e-12)
+
+
+@pytest.mark.parametrize("cost", [None, phase_overlap, phase_distance, phase_squared_error])
+def test_descent_ends_at_an_equilibrium_of_the_dynamics(network, cost):
+    drive, start = drive_of(network), network.initial_state(key=jax.random.key(2))
+    nudge = None if cost is None else Nudge(cost, 0.1, jnp.full(len(network.topology.outputs), 1.2))
+    ended = network.relax(drive, state=start, nudge=nudge, relaxer=TIGHT)
+    assert ended.converged
+    assert ended.residual <= 1e-10
+    # The dynamics, pushed a little, come back: it is an equilibrium, and a stable one.
+    back = network.relax(drive, state=ended.state + 0.01, nudge=nudge, relaxer=AdaptiveRungeKutta(1000.0, 1e-9, 1e-9))
+    assert network.distance(back.state, ended.state) < 1e-4
+
+
+def test_sweeps_never_raise_the_energy(network):
+    drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
+    sweeps = network.landscape(drive).sweeps
+    swept, energies = sweeps.encode(state), []
+    for _ in range(30):
+        energies.append(float(network.energy(sweeps.decode(swept), drive)))
+        swept, _ = sweeps.sweep(swept)
+    # With frequencies the energy has no bottom on the circle; without, it must fall.
+    if not jnp.any(network.frequencies):
+        assert np.all(np.diff(energies) <= 1e-12)
+
+
+@pytest.mark.parametrize("strength", [0.05, -0.05])
+def test_the_nudged_output_of_a_pair(strength):
+    # W sin(phi - u) + beta tan((phi - t) / 2) = 0 along the arc between input and target.
+    pair = PhaseOscillators.from_matrix([[0, 0.7], [0.7, 0]], inputs=[0], outputs=[1])
+    ended = pair.relax(
+        jnp.array([0.4]), state=jnp.zeros(1), nudge=Nudge(phase_overlap, strength, jnp.array([1.4])), relaxer=TIGHT
+    )
+    phase = ended.state[0]
+    assert abs(0.7 * jnp.sin(phase - 0.4) + strength * jnp.tan((phase - 1.4) / 2)) < 1e-6
+    assert (phase - 0.4) * strength > 0
+    assert ended.converged
+
+
+def test_frequencies_lock_ahead_by_their_arcsine_or_not_at_all():
+    def pair(frequency):
+        return PhaseOscillators.from_matrix([[0, 1.0], [1.0, 0]], inputs=[0], outputs=[1], frequencies=[frequency])
+
+    locked = pair(0.5).relax(jnp.array([0.3]), relaxer=TIGHT)
+    assert abs(locked.state[0] - 0.3 - np.arcsin(0.5)) < 1e-9
+    for relaxer in (TIGHT, RungeKutta(tolerance=1e-3)):
+        assert not pair(1.1).relax(jnp.array([0.3]), relaxer=relaxer).converged
+
+
+def test_a_repulsive_triangle_is_frustrated_into_120_degrees():
+    couplings = -(np.ones((3, 3)) - np.eye(3))
+    triangle = PhaseOscillators.from_matrix(couplings, inputs=[0], outputs=[1, 2])
+    found = find_equilibria(triangle, jnp.zeros(1), starts=50, relaxer=TIGHT, key=KEY)
+    angles = sorted(np.round(np.degrees(found.outputs)).tolist())
+    assert angles == [[-120, 120], [120, -120]]
+    assert abs(found.shares.sum() - 1) < 1e-12
+    assert found.unconverged == 0
+
+
+def test_a_ring_twists():
+    # With a clamped unit, n attracting oscillators in a ring are stable when wound q < n / 4 times: -1, 0, 1 of 6.
+    matrix = np.zeros((6, 6))
+    for i in range(6):
+        matrix[i, (i + 1) % 6] = matrix[(i + 1) % 6, i] = 1.0
+    ring = PhaseOscillators.from_matrix(matrix, inputs=[0], outputs=[1])
+    dynamics = RungeKutta(200.0, 0.1, tolerance=1e-6)
+    found = find_equilibria(ring, jnp.zeros(1), starts=200, relaxer=dynamics, key=KEY)
+    assert sorted(np.round(np.degrees(found.outputs[:, 0])).tolist()) == [-60, 0, 60]
+    assert found.outputs[0] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_prefix_of_dynamics_finds_the_basin_of_the_dynamics():
+    network = PhaseOscillators.layered((8, 20, 4), key=KEY, scale=0.5)
+    drive = jax.vmap(lambda k: jax.random.uniform(k, (8,)))(jax.random.split(KEY, 40))
+    start = jax.vmap(lambda k: network.initial_state(key=k))(jax.random.split(jax.random.key(1), 40))
+    dynamics, alone, after = (
+        jax.vmap(lambda u, s, r=relaxer: network.relax(u, state=s, relaxer=r).state)(drive, start)
+        for relaxer in (
+            Descent(1e-9, 20_000, prefix=RungeKutta(300.0, 0.1)),
+            TIGHT,
+            Descent(1e-10, 20_000, prefix=RungeKutta(30.0, 0.1)),
+        )
+    )
+    same = [jnp.mean(jax.vmap(network.distance)(dynamics, other) < 1e-3) for other in (alone, after)]
+    assert same[1] >= max(0.95, float(same[0]))
+
+
+def test_parameter_counts_of_table_i():
+    layered = [count(PhaseOscillators.layered((64, n, 10), key=KEY), "weight") for n in (20, 100, 200, 300)]
+    dense = [count(PhaseOscillators.all_to_all(64, n - 74, 10, key=KEY), "weight") for n in (85, 139, 185, 222)]
+    assert layered == [1540, 7620, 15220, 22820]
+    assert dense == [1596, 7725, 15246, 22831]
+
+
+def test_random_couplings_have_the_stated_spread():
+    network = PhaseOscillators.layered((64, 200, 10), key=KEY)
+    first = network.couplings[: 64 * 200]
+    assert abs(jnp.std(first) * 264**0.5 - 1) < 5 / (2 * first.size) ** 0.5
+    assert not jnp.any(network.bias_strengths)
+
+
+def test_lattice_neighbours():
+    assert len(Topology.lattice((3, 4), inputs=[0], outputs=[1]).edges) == 17
+    torus = Topology.lattice((3, 4), inputs=[0], outputs=[1], periodic=True)
+    assert len(torus.edges) == 24
+    assert np.all(np.bincount(torus.edges.ravel()) == 4)
+    assert len(Topology.lattice((2, 4), inputs=[0], outputs=[1], periodic=True).edges) == 12
+
+
+def test_topologies_are_values():
+    assert Topology.layered((2, 3, 1)) == Topology.layered((2, 3, 1))
+    assert hash(Topology.layered((2, 3, 1))) == hash(Topology.layered((2, 3, 1)))
+    assert Topology.layered((2, 3, 1)) != Topology.layered((2, 2, 2))
+
+
+ASYMMETRIC = [[0, 1.0, 0], [0.5, 0, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PhaseOscillators.from_matrix(np.ones((2, 3)), inputs=[0], outputs=[1]), "it must be square"),
+        (lambda: PhaseOscillators.from_matrix(ASYMMETRIC, inputs=[0], outputs=[1]), r"couplings\[0, 1\] is 1"),
+        (lambda: Topology(3, [(0, 1)], inputs=[0, 1], outputs=[1]), "outputs holds unit 1, which is an input"),
+        (lambda: Topology(3, [(0, 1)], inputs=[0], outputs=[3]), "outputs holds 3; units are 0 to 2"),
+        (lambda: Topology(3, [(0, 1)], inputs=[], outputs=[2]), "inputs is empty"),
+        (lambda: Topology(3, [(0, 0)], inputs=[0], outputs=[2]), "edges couples unit 0 to itself"),
+        (lambda: Topology(3, [(0, 1), (1, 0)], inputs=[0], outputs=[2]), "edges holds a pair twice"),
+        (lambda: Topology(3, [(0, 5)], inputs=[0], outputs=[2]), "edges holds a unit out of range"),
+        (lambda: Topology.layered((3,)), "layers is"),
+        (lambda: networks()["lattice"].check_targets([4.0]), r"targets is 4; a phase is from -pi to pi. Encode"),
+        (lambda: networks()["lattice"].relax(jnp.zeros(3)), r"drive has shape \(3,\); it must be \(2,\)"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
