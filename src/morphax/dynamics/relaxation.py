@@ -160,8 +160,20 @@ class Descent(eqx.Module):
         check_range("tolerance", self.tolerance, low=0.0, open_low=True)
         check_count("most", self.most, 1)
 
-    def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
-        """Relax from `state`."""
+    def __call__(
+        self,
+        landscape: Landscape,
+        state: State,
+        *,
+        key: PRNGKeyArray | None = None,
+        batch: str | None = None,
+        leave: int = 0,
+    ) -> Relaxation:
+        """Relax from `state`.
+
+        Under `jax.vmap(..., axis_name=batch)` all examples sweep until at most `leave` of them are not at rest, which
+        is faster than to keep those still that are.
+        """
         sweeps = landscape.sweeps
         if sweeps is None:
             raise ValueError("relaxer is Descent, but this substrate has no sweeps; use RungeKutta or define `sweeps`")
@@ -169,15 +181,16 @@ class Descent(eqx.Module):
             state = self.prefix(landscape, state, key=key).state
 
         def unfinished(carry: tuple[Any, Array, Array]) -> Array:
-            _, force, count = carry
-            # What a sweep leaves behind may be somewhat more than what it met last.
-            return (force > self.tolerance / 4) & (count < self.most)
+            _, moving, count = carry
+            return (moving > leave) & (count < self.most)
 
         def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
             swept, force = sweeps.sweep(carry[0])
-            return swept, force, carry[2] + 1
+            # What a sweep leaves behind may be somewhat more than what it met last.
+            moving = (force > self.tolerance / 4).astype(int)
+            return swept, moving if batch is None else jax.lax.psum(moving, batch), carry[2] + 1
 
-        start = (sweeps.encode(state), jnp.asarray(jnp.inf, jnp.result_type(float)), jnp.asarray(0))
+        start = (sweeps.encode(state), jnp.asarray(leave + 1), jnp.asarray(0))
         swept, _, count = jax.lax.while_loop(unfinished, body, start)
         return _ended(landscape, sweeps.decode(swept), count, self.tolerance)
 

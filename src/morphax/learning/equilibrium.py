@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import equinox as eqx
@@ -13,13 +14,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_finite, is_concrete
-from morphax.dynamics.relaxation import Relaxation, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import Descent, Relaxation, Relaxer, RungeKutta
 from morphax.learning.train import Metrics
 from morphax.substrates.base import State
 from morphax.substrates.energy import Cost, EnergySubstrate, Nudge, phase_overlap
 
 Measure = Callable[[Array, Array], Metrics]
 NUDGINGS = ("one-sided", "opposite", "symmetric")
+FEWEST = 8  # examples that go on by themselves
 
 
 def no_measure(outputs: Float[Array, "examples outputs"], targets: Float[Array, "examples outputs"]) -> Metrics:
@@ -48,6 +50,7 @@ class EquilibriumRule(eqx.Module):
     Metrics: "loss", the mean cost at the free equilibrium; "unconverged", the share of relaxations that did not
     converge; "residual", the largest force left in those that did; "steps", their mean number; and those of `measure`.
 
+    A large batch sweeps until three quarters are at rest (`Descent`), the slowest quarter likewise, and so on.
     Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
     say how many. When none converged the gradient is 0.
     """
@@ -112,11 +115,15 @@ class EquilibriumRule(eqx.Module):
         """All examples at once, free or nudged."""
         relaxer = self.relaxer or substrate.default_relaxer
 
-        def one(drive: Array, start: State, key: PRNGKeyArray, target: Array | None) -> Relaxation:
-            nudge = None if target is None else Nudge(self.cost, strength, target)
-            return relaxer(substrate.landscape(drive, nudge), start, key=key)
+        def relax(relaxer: Relaxer, examples: Any, **options: Any) -> Relaxation:
+            def one(drive: Array, start: State, key: PRNGKeyArray, target: Array | None) -> Relaxation:
+                nudge = None if target is None else Nudge(self.cost, strength, target)
+                return relaxer(substrate.landscape(drive, nudge), start, key=key, **options)
 
-        return jax.vmap(one)(inputs, starts, keys, targets)
+            return jax.vmap(one, axis_name="examples")(*examples)
+
+        examples = (inputs, starts, keys, targets)
+        return _in_stages(relax, relaxer, examples) if isinstance(relaxer, Descent) else relax(relaxer, examples)
 
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
         outputs = jax.vmap(substrate.observe)(free.state)
@@ -280,6 +287,20 @@ class RelaxationBackpropagation(EquilibriumRule):
 
         gradient, metrics = eqx.filter_grad(loss, has_aux=True)(substrate)
         return metrics, gradient
+
+
+def _in_stages(relax: Callable[..., Relaxation], relaxer: Descent, examples: tuple[Any, ...]) -> Relaxation:
+    """Examples of one batch wait for each other, and most need few sweeps: the slowest go on among themselves."""
+    slow = len(examples[0]) // 4
+    if slow < FEWEST:
+        return relax(relaxer, examples, batch="examples")
+    ended = relax(relaxer, examples, batch="examples", leave=slow)
+    _, worst = jax.lax.top_k(jnp.nan_to_num(ended.residual, nan=jnp.inf), slow)
+    inputs, _, keys, targets = examples
+    rest = jax.tree.map(lambda x: x[worst], (inputs, ended.state, keys, targets))
+    more = _in_stages(relax, replace(relaxer, prefix=None), rest)
+    more = more._replace(steps=more.steps + ended.steps[worst])
+    return jax.tree.map(lambda whole, part: whole.at[worst].set(part), ended, more)
 
 
 def _mean_weights(counts: Bool[Array, " examples"]) -> Float[Array, " examples"]:

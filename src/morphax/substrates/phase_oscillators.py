@@ -20,7 +20,7 @@ from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.energy import EnergySubstrate, Nudge, slope, wrap
 
-PARTS = 20  # into which a network without bipartite structure is cut for its sweeps, at most
+CHUNKS = 20  # into which units that are coupled to each other are cut for their sweeps, at most
 NEWTON_STEPS = 2
 OVERSHOOT = 0.6
 
@@ -135,55 +135,67 @@ class Topology:
         return numbers
 
     @cached_property
-    def parts(self) -> tuple["Part", ...]:
-        """The free units in parts that are swept one after the other.
+    def groups(self) -> tuple["Group", ...]:
+        """The free units in groups that are swept one after the other.
 
-        Units of one part are not coupled where the network is bipartite (layers, square lattices): two parts then do.
+        Where the network is bipartite (layers, square lattices) two groups without inner couplings. Otherwise the
+        outputs and the others, each with couplings inside.
         """
-        numbers = self.edge_at[np.ix_(self.free, self.free)]
-        coupled = numbers < len(self.edges)
+        coupled = self.edge_at[np.ix_(self.free, self.free)] < len(self.edges)
         colours = _two_colours(coupled)
         if colours is None:
-            size = -(-len(self.free) // PARTS)
-            colours = np.arange(len(self.free)) // size
+            colours = np.isin(np.arange(len(self.free)), self.read).astype(int)
         members = [np.flatnonzero(colours == c) for c in np.unique(colours)]
-        order = np.concatenate(members)
-        starts = np.cumsum([0, *map(len, members)])
-        to_inputs = self.edge_at[np.ix_(self.free, self.inputs)]
-        parts = []
-        for index, units in enumerate(members):
-            neighbours = [k for k, other in enumerate(members) if coupled[np.ix_(units, other)].any()] or [index]
-            low, high = neighbours[0], neighbours[-1] + 1
-            columns = order[starts[low] : starts[high]]
-            outputs = np.flatnonzero(np.isin(self.read, units))
-            places = np.array([int(np.flatnonzero(units == self.read[o])[0]) for o in outputs], int)
-            parts.append(
-                Part(
-                    units=units,
-                    neighbours=(low, high),
-                    edges=numbers[np.ix_(units, columns)],
-                    inner=numbers[np.ix_(units, units)] if coupled[np.ix_(units, units)].any() else None,
-                    input_edges=to_inputs[units],
-                    outputs=outputs,
-                    places=places,
-                )
+        inner = [coupled[np.ix_(units, units)].any() for units in members]
+        # One by one where there are few, and never with a nudged unit, which is found differently.
+        chunks = [
+            min(CHUNKS, len(units)) if tied and not np.isin(self.read, units).any() else 1
+            for units, tied in zip(members, inner, strict=True)
+        ]
+        padded = [_padded(units, number) for units, number in zip(members, chunks, strict=True)]
+        return tuple(
+            Group(
+                units=units,
+                size=len(members[index]),
+                chunks=chunks[index],
+                edges=tuple(self._between(units, other) for other in padded),
+                input_edges=self._between(units, None),
+                outputs=np.flatnonzero(np.isin(self.read, members[index])),
+                places=np.searchsorted(members[index], self.read[np.isin(self.read, members[index])]),
             )
-        return tuple(parts)
+            for index, units in enumerate(padded)
+        )
 
     @cached_property
     def back(self) -> np.ndarray:
-        """Takes the concatenated parts to the order of a state."""
-        return np.argsort(np.concatenate([part.units for part in self.parts]))
+        """Where in the concatenated groups the units of a state are."""
+        units = np.concatenate([group.units for group in self.groups])
+        return np.array([int(np.flatnonzero(units == unit)[0]) for unit in range(len(self.free))])
+
+    def _between(self, rows: np.ndarray, columns: np.ndarray | None) -> np.ndarray | None:
+        """Numbers of the couplings of two groups, or of one to the inputs; None where there are none."""
+        none = len(self.edges)
+        ends = self.inputs if columns is None else self.free[columns]
+        numbers = self.edge_at[np.ix_(self.free[rows], ends)]
+        numbers = np.where((rows < 0)[:, None], none, numbers)
+        if columns is not None:
+            numbers = np.where(columns < 0, none, numbers)
+        return numbers if (numbers < none).any() else None
 
 
-class Part(NamedTuple):
-    """Some free units of a network, and the numbers of the couplings to what they feel."""
+class Group(NamedTuple):
+    """Some free units, and the numbers of their couplings.
+
+    `units` ends with entries of -1, that belong to no unit, so that all of its `chunks` are equally long; `size` units
+    are real. `edges` is for each group, itself included, None where no couplings are. Unit `places[k]` is output
+    `outputs[k]`.
+    """
 
     units: np.ndarray
-    neighbours: tuple[int, int]
-    edges: np.ndarray
-    inner: np.ndarray | None
-    input_edges: np.ndarray
+    size: int
+    chunks: int
+    edges: tuple[np.ndarray | None, ...]
+    input_edges: np.ndarray | None
     outputs: np.ndarray
     places: np.ndarray
 
@@ -341,11 +353,13 @@ class PhaseOscillators(EnergySubstrate):
 
     def energy(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, ""]:
         """Eq. 1, less the couplings among inputs, which are clamped."""
-        units = self._encode(state)
-        pairs = sum(
-            jnp.sum(unit * (0.5 * self._pull(part, units) + outside))
-            for part, unit, outside in zip(self.topology.parts, units, self._outside(drive), strict=True)
-        )
+        units, outside = self._encode(state), self._outside(drive)
+        pairs = jnp.asarray(0.0)
+        for index, group in enumerate(self.topology.groups):
+            pairs += jnp.sum(units[index] * outside[index])
+            for other, edges in enumerate(group.edges[: index + 1]):
+                if edges is not None:
+                    pairs += jnp.sum(units[index] * (units[other] @ self._taken(edges).T)) / (1 + (other == index))
         return -pairs - self.frequencies @ state
 
     def force(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, " free"]:
@@ -355,52 +369,45 @@ class PhaseOscillators(EnergySubstrate):
     def landscape(self, drive: Float[Array, " inputs"], nudge: Nudge | None = None) -> Landscape:
         """Force and sweeps; what the inputs do is computed once."""
         check_shape("drive", drive, (len(self.topology.inputs),))
-        topology, outside = self.topology, self._outside(drive)
-        matrices = [self._taken(part.edges) for part in topology.parts]
-        damping = [0.0 if p.inner is None else jnp.sum(jnp.abs(self._taken(p.inner)), 1) for p in topology.parts]
-        frequencies = [self.frequencies[part.units] for part in topology.parts]
+        groups, outside = self.topology.groups, self._outside(drive)
+        matrices = [[None if e is None else self._taken(e) for e in group.edges] for group in groups]
+        frequencies = [jnp.where(group.units < 0, 0.0, self.frequencies[group.units]) for group in groups]
 
-        def field(index: int, units: tuple[Array, ...]) -> Array:
-            low, high = topology.parts[index].neighbours
-            around = units[low] if high == low + 1 else jnp.concatenate(units[low:high], axis=-1)
-            return around @ matrices[index].T + outside[index]
-
-        def pull(index: int, unit: Array) -> tuple[np.ndarray, Array]:
-            """Which units of a part are nudged, and with which torque."""
-            part = topology.parts[index]
-            assert nudge is not None
-            phases = jnp.arctan2(unit[1, part.places], unit[0, part.places])
-            return part.places, -nudge.strength * slope(nudge.cost, phases, nudge.targets[part.outputs])
-
-        def torque(index: int, unit: Array, local: Array) -> Array:
-            free = unit[0] * local[1] - unit[1] * local[0] + frequencies[index]
-            if nudge is None or not len(topology.parts[index].outputs):
-                return free
-            places, nudged = pull(index, unit)
-            return free.at[places].add(nudged)
+        def field(index: int, units: tuple[Array, ...], own: bool) -> Array:
+            total = outside[index]
+            for other, matrix in enumerate(matrices[index]):
+                if matrix is not None and (own or other != index):
+                    total = total + units[other] @ matrix.T
+            return total
 
         def force(state: Array) -> Array:
             units = self._encode(state)
-            torques = [torque(index, unit, field(index, units)) for index, unit in enumerate(units)]
-            return jnp.concatenate(torques)[topology.back]
+            torques = []
+            for index, group in enumerate(groups):
+                torque = _torque(units[index], field(index, units, own=True), frequencies[index])
+                if nudge is not None and len(group.outputs):
+                    phases = jnp.arctan2(units[index][1, group.places], units[index][0, group.places])
+                    pulls = nudge.strength * slope(nudge.cost, phases, nudge.targets[group.outputs])
+                    torque = torque.at[group.places].add(-pulls)
+                torques.append(torque)
+            return jnp.concatenate(torques)[self.topology.back]
 
         def sweep(units: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
-            residuals = []
-            for index, part in enumerate(topology.parts):
-                unit, local = units[index], field(index, units)
-                left = unit[0] * local[1] - unit[1] * local[0] + frequencies[index]
-                local = local + damping[index] * unit
-                moved = _beyond(_aligned(local, frequencies[index], unit), unit)
-                if nudge is not None and len(part.outputs):
-                    at = part.places
-                    phases, unbalanced = _nudged(
-                        local[:, at], unit[:, at], frequencies[index][at], nudge, nudge.targets[part.outputs]
-                    )
-                    moved = moved.at[:, at].set(jnp.stack([jnp.cos(phases), jnp.sin(phases)]))
-                    left = left.at[at].set(unbalanced)
-                residuals.append(jnp.max(jnp.abs(left), initial=0.0))
+            largest = jnp.asarray(0.0, outside[0].dtype)
+            for index, group in enumerate(groups):
+                inner, around = matrices[index][index], field(index, units, own=False)
+                if inner is None:
+                    unit = units[index]
+                    torque = _torque(unit, around, frequencies[index])
+                    moved = _beyond(_aligned(around, frequencies[index], unit), unit)
+                    if nudge is not None and len(group.outputs):
+                        moved, torque = _pulled(group, nudge, around, unit, frequencies[index], moved, torque)
+                    met = jnp.max(jnp.abs(torque), initial=0.0)
+                else:
+                    moved, met = _sweep_inside(group, nudge, inner, around, units[index], frequencies[index])
+                largest = jnp.maximum(largest, met)
                 units = (*units[:index], moved, *units[index + 1 :])
-            return units, jnp.max(jnp.stack(residuals))
+            return units, largest
 
         return Landscape(force, Sweeps(self._encode, sweep, self._decode))
 
@@ -430,25 +437,62 @@ class PhaseOscillators(EnergySubstrate):
         clamped = jnp.stack([jnp.cos(drive), jnp.sin(drive)])
         bias = self.bias_strengths * jnp.stack([jnp.cos(self.bias_phases), jnp.sin(self.bias_phases)])
         fields = []
-        for part in self.topology.parts:
-            local = bias[:, part.units]
-            if (part.input_edges < len(self.topology.edges)).any():
-                local = local + clamped @ self._taken(part.input_edges).T
+        for group in self.topology.groups:
+            local = jnp.where(group.units < 0, 0.0, bias[:, group.units])
+            if group.input_edges is not None:
+                local = local + clamped @ self._taken(group.input_edges).T
             fields.append(local)
         return fields
 
-    def _pull(self, part: Part, units: tuple[Array, ...]) -> Array:
-        """The field of the other free units on a part."""
-        low, high = part.neighbours
-        return jnp.concatenate(units[low:high], axis=-1) @ self._taken(part.edges).T
-
     def _encode(self, state: Array) -> tuple[Array, ...]:
+        """Unit vectors of each group, (cosine, sine): shape (2, units of the group)."""
         circle = jnp.stack([jnp.cos(state), jnp.sin(state)])
-        return tuple(circle[:, part.units] for part in self.topology.parts)
+        return tuple(circle[:, group.units] for group in self.topology.groups)
 
     def _decode(self, units: tuple[Array, ...]) -> Array:
-        cosines, sines = jnp.concatenate(units, axis=-1)
-        return jnp.arctan2(sines, cosines)[self.topology.back]
+        cosines, sines = jnp.concatenate(units, axis=-1)[:, self.topology.back]
+        return jnp.arctan2(sines, cosines)
+
+
+def _torque(unit: Array, local: Array, frequency: Array) -> Array:
+    return unit[0] * local[1] - unit[1] * local[0] + frequency
+
+
+def _sweep_inside(
+    group: Group, nudge: Nudge | None, inner: Array, around: Array, unit: Array, frequency: Array
+) -> tuple[Array, Array]:
+    """Sweep units that are coupled to each other, chunk by chunk, in the field `around` of all others.
+
+    In a chunk all move at once, held back by the sum of a unit's couplings in it: then the energy cannot rise.
+    """
+    size = len(group.units) // group.chunks
+    rows = inner.reshape(group.chunks, size, -1)
+    blocks = inner.reshape(group.chunks, size, group.chunks, size)
+    damping = jnp.sum(jnp.abs(jnp.einsum("cicj->cij", blocks)), axis=-1)
+
+    def move(chunk: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        whole, largest = carry
+        part, local, own = (jax.lax.dynamic_slice_in_dim(x, chunk * size, size, -1) for x in (whole, around, frequency))
+        local = local + whole @ rows[chunk].T
+        torque = _torque(part, local, own)
+        local = local + damping[chunk] * part
+        moved = _beyond(_aligned(local, own, part), part)
+        if nudge is not None and len(group.outputs):
+            moved, torque = _pulled(group, nudge, local, part, own, moved, torque)
+        largest = jnp.maximum(largest, jnp.max(jnp.abs(torque), initial=0.0))
+        return jax.lax.dynamic_update_slice_in_dim(whole, moved, chunk * size, -1), largest
+
+    start = (unit, jnp.asarray(0.0, unit.dtype))
+    return move(0, start) if group.chunks == 1 else jax.lax.fori_loop(0, group.chunks, move, start)
+
+
+def _pulled(
+    group: Group, nudge: Nudge, local: Array, unit: Array, frequency: Array, moved: Array, torque: Array
+) -> tuple[Array, Array]:
+    """Where the nudged units of a group move, and their torque before, put in among the others."""
+    at = group.places
+    phases, pulled = _nudged(local[:, at], unit[:, at], frequency[at], nudge, nudge.targets[group.outputs])
+    return moved.at[:, at].set(jnp.stack([jnp.cos(phases), jnp.sin(phases)])), torque.at[at].set(pulled)
 
 
 def _aligned(local: Array, frequency: Array, before: Array) -> Array:
@@ -525,6 +569,11 @@ def _symmetric(name: str, value: ArrayLike | Sequence[Sequence[float]]) -> np.nd
         i, j = map(int, wrong[0])
         raise ValueError(f"{name}[{i}, {j}] is {matrix[i, j]:g}, {name}[{j}, {i}] is {matrix[j, i]:g}; must be equal")
     return matrix
+
+
+def _padded(units: np.ndarray, chunks: int) -> np.ndarray:
+    """Units, and -1 until they can be cut into equal chunks."""
+    return np.append(units, np.full(-len(units) % chunks, -1))
 
 
 def _two_colours(coupled: np.ndarray) -> np.ndarray | None:
