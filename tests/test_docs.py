@@ -16,7 +16,9 @@ def test_tables_are_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/josephson.md", "docs/experiments.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/josephson.md", "docs/experiments.md", "docs/phase-oscillators.md", "docs/training.md"]
+)
 def test_python_in_the_pages_runs(page):
     namespace: dict = {"__name__": "docs"}
     for block in CODE.findall((ROOT / page).read_text(encoding="utf-8")):

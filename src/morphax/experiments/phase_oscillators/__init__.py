@@ -1,0 +1,3 @@
+"""Wang, Wanjura & Marquardt, "Training coupled phase oscillators" (2024): the figures, and ours beside them."""
+
+from morphax.experiments.phase_oscillators.xor import Xor as Xor

@@ -1,0 +1,54 @@
+"""What the experiments with phase oscillators share: the rule's settings, schedules, and how accuracies are judged."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal, Self
+
+import optax
+
+from morphax.dynamics.relaxation import Descent, RungeKutta
+from morphax.lab.experiment import BaseConfig, parameter
+from morphax.learning.equilibrium import EquilibriumPropagation, Measure, no_measure
+from morphax.learning.train import adjustable
+
+
+class EquilibriumConfig(BaseConfig):
+    """Equilibrium propagation as in the paper; what the paper does not print is said in docs/phase-oscillators.md."""
+
+    precision: Literal["double", "single"] = parameter("single", "floating-point precision of the run")
+    strength: float = parameter(0.1, "beta, strength of the nudge (not printed)", gt=0)
+    learning_rate: float = parameter(0.1, "eta", gt=0)
+    tolerance: float = parameter(1e-4, "largest force that counts as rest", gt=0)
+    sweeps: int = parameter(500, "sweeps at most", ge=1)
+    prefix: float = parameter(0.0, "time of the physical dynamics before sweeps", ge=0)
+
+    def but(self, **changes: Any) -> Self:
+        """This configuration with other numbers."""
+        return self.model_copy(update=changes)
+
+    def relaxer(self) -> Descent:
+        """Sweeps, after the dynamics where a prefix is asked for."""
+        prefix = RungeKutta(self.prefix, 0.25) if self.prefix else None
+        return Descent(self.tolerance, self.sweeps, prefix)
+
+    def rule(self, measure: Measure = no_measure, **rest: Any) -> EquilibriumPropagation:
+        """Equilibrium propagation with these numbers."""
+        return EquilibriumPropagation(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)
+
+
+@cache
+def _maker(name: str, steps: int) -> Callable[..., optax.GradientTransformation]:
+    """Cached, so that the same schedule is the same function and compiles once."""
+    if name == "sgd":
+        return optax.sgd
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 50), steps)
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        return optax.adam(lambda count: learning_rate * shape(count))
+
+    return make
+
+
+def optimiser(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Plain descent with a constant rate, or Adam with a cosine."""
+    return adjustable(_maker(name, steps), learning_rate=learning_rate)

@@ -1,0 +1,297 @@
+"""Can coupled phase oscillators learn XOR?"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PRNGKeyArray, PyTree
+from matplotlib.figure import Figure
+
+from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, RED
+from morphax.lab.progress import Progress
+from morphax.learning.ensemble import make_members
+from morphax.learning.equilibrium import EquilibriumPropagation
+from morphax.learning.train import Metrics, train
+from morphax.pytrees import select
+from morphax.substrates.energy import phase_distance
+from morphax.substrates.phase_oscillators import PhaseOscillators
+from morphax.tasks import xor
+
+LEARNED = 1e-2  # mean distance below which a run counts as converged
+
+
+def distance(outputs: Array, targets: Array) -> Metrics:
+    """The paper's mean distance, Eq. 3."""
+    return {"distance": jnp.mean(jnp.sum(phase_distance(outputs, targets), axis=-1))}
+
+
+def speed(curve: xr.DataArray) -> xr.DataArray:
+    """Minus the slope of log10 of the mean distance over the first 300 iterations."""
+    first = curve.isel(iteration=slice(0, 300)).mean("run")
+    steps = xr.DataArray(np.arange(first.sizes["iteration"]), dims="iteration")
+    steps = steps - steps.mean()
+    logs = xr.apply_ufunc(np.log10, first)
+    return -(logs * steps).sum("iteration") / (steps**2).sum()
+
+
+class Xor(Experiment):
+    """Fig. 3: learning XOR by equilibrium propagation: convergence, size, multistability, initial states.
+
+    All runs of a size go through one compiled program at once.
+    """
+
+    class Config(EquilibriumConfig):
+        seeds: int = parameter(100, "training runs at each size, Figs. 3b, d, e", ge=1)
+        many: int = parameter(1000, "training runs of the smallest network, Fig. 3a", ge=1)
+        iterations: int = parameter(1000, "updates", ge=300)
+        sizes: tuple[int, ...] = parameter((5, 6, 8, 10, 15, 20, 30), "oscillators, Fig. 3b", min_length=1)
+        starts: tuple[int, ...] = parameter((1, 2, 5, 10, 20), "initial states for each example, Fig. 3d", min_length=1)
+        start_sizes: tuple[int, ...] = parameter((5, 10, 20), "oscillators, Fig. 3d", min_length=1)
+        large: int = parameter(30, "oscillators whose equilibria are followed, Fig. 3c", ge=4)
+        large_iterations: int = parameter(2000, "updates of them", ge=1)
+        visits: int = parameter(40, "updates at which the equilibria are looked for", ge=2)
+        searches: int = parameter(100, "initial states to look for equilibria with", ge=2)
+
+    name = "phase-oscillators/xor"
+    quick = {
+        "seeds": 10,
+        "many": 20,
+        "iterations": 300,
+        "sizes": (5, 8),
+        "starts": (1, 4),
+        "start_sizes": (8,),
+        "large": 8,
+        "large_iterations": 200,
+        "visits": 5,
+        "searches": 20,
+    }
+    claims = (
+        Claim(
+            "5 oscillators: mean distance at the end, of the untrained one",
+            0.1,
+            lambda d: _ends(d.many),
+            "at most",
+            0.0,
+            'Fig. 3a: "almost always converges to 0"',
+        ),
+        Claim(
+            "5 oscillators: share of runs whose mean distance ends below 0.01",
+            0.95,
+            lambda d: (d.many.isel(iteration=slice(-20, None)).mean("iteration") < LEARNED).mean(),
+            "at least",
+            0.0,
+            'Fig. 3a: "almost always"',
+        ),
+        Claim(
+            "a larger network learns faster than 5 oscillators: best size",
+            6,
+            lambda d: _best_size(d),
+            "at least",
+            0.0,
+            "Fig. 3b: fastest at 8",
+        ),
+        Claim("fastest size", 8, lambda d: _best_size(d), "reported", 0.0, "Fig. 3b"),
+        Claim(
+            "the largest network is slower than the best (speed in decades per 100 iterations)",
+            lambda d: 100 * speed(d.by_size).max(),
+            lambda d: 100 * speed(d.by_size).isel(size=-1),
+            "at most",
+            0.0,
+            "Fig. 3b",
+        ),
+        Claim(
+            "multistable while the output is unique: hidden spread against output spread at the end (rad)",
+            lambda d: d.output_spread.isel(visit=-1).max(),
+            lambda d: d.hidden_spread.isel(visit=-1).max(),
+            "at least",
+            0.0,
+            "Fig. 3c",
+        ),
+        Claim(
+            "spread of the output over equilibria at the end (rad)",
+            0.1,
+            lambda d: d.output_spread.isel(visit=-1).max(),
+            "at most",
+            0.0,
+            "Fig. 3c: a deterministic function of the input",
+        ),
+        Claim(
+            "more initial states speed learning up, largest network: speed against one state",
+            lambda d: d.speed.isel(size_d=-1).sel(starts=1),
+            lambda d: d.speed.isel(size_d=-1).max("starts"),
+            "at least",
+            0.0,
+            "Fig. 3d, e",
+        ),
+        Claim(
+            "speed per relaxation is highest at few initial states (at most 5)",
+            5,
+            lambda d: (d.speed / d.starts).isel(size_d=-1).idxmax("starts"),
+            "at most",
+            0.0,
+            "Fig. 3e",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        keys = jax.random.split(key, 4)
+
+        def curve(size: int, starts: int, runs: int, key: PRNGKeyArray) -> xr.Dataset:
+            history, _ = _trained(config, size, starts, runs, config.iterations, key)
+            return xr.Dataset({"distance": (("iteration", "run"), history)})
+
+        work: dict[str, Any] = {"many": lambda: curve(config.sizes[0], 1, config.many, keys[0])}
+        for size in config.sizes:
+            work[f"size {size}"] = lambda n=size: curve(n, 1, config.seeds, jax.random.fold_in(keys[1], n))
+        for size in config.start_sizes:
+            for starts in config.starts:
+                work[f"size {size}, {starts} states"] = lambda n=size, m=starts: curve(
+                    n, m, config.seeds, jax.random.fold_in(keys[2], n)
+                )
+        work["equilibria"] = lambda: _followed(config, keys[3])
+        parts = dict(zip(work, progress.pieces(work), strict=True))
+        size = xr.Variable("size", list(config.sizes))
+        by_size = xr.concat([parts[f"size {n}"].distance for n in config.sizes], size)
+        starts, sizes = (
+            xr.Variable(n, list(v)) for n, v in (("starts", config.starts), ("size_d", config.start_sizes))
+        )
+        rows = [[parts[f"size {n}, {m} states"] for m in config.starts] for n in config.start_sizes]
+        by_starts = xr.concat([xr.concat(row, starts) for row in rows], sizes).distance
+        dataset = parts["equilibria"].assign(
+            many=parts["many"].distance.rename(run="run_a"),
+            by_size=by_size,
+            by_starts=by_starts.mean("run"),
+            speed=speed(by_starts),
+        )
+        for name in ("many", "by_size", "by_starts"):
+            dataset[name].attrs = {"units": "1", "long_name": "mean distance, Eq. 3"}
+        dataset.speed.attrs = {"units": "1", "long_name": "decades of the mean distance per iteration"}
+        return dataset
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(11, 7))
+        axes = figure.subplots(2, 3)
+        a, b, d, e, f, c = axes.ravel()
+        logs = np.log10(np.maximum(dataset.many.values, 1e-8))
+        edges = np.linspace(-7, 0.5, 60)
+        density = np.stack([np.histogram(row, edges)[0] for row in logs], axis=1)
+        shade = np.log1p(density)
+        a.pcolormesh(np.arange(shade.shape[1] + 1), edges, shade, cmap="viridis", rasterized=True)
+        a.plot(np.log10(dataset.many.mean("run_a")), color="white")
+        a.set(xlabel="iteration", ylabel="log10 mean distance", title=f"3a: {dataset.sizes['run_a']} runs")
+        for n in dataset.size.values:
+            b.semilogy(dataset.by_size.sel(size=n).mean("run"), label=f"{n}")
+        b.set(xlabel="iteration", ylabel="mean distance", title="3b: number of oscillators")
+        b.legend(fontsize="x-small", ncols=2)
+        large = dataset.by_starts.isel(size_d=-1)
+        for m in dataset.starts.values:
+            d.semilogy(large.sel(starts=m), label=f"{m}")
+        d.set(xlabel="iteration", title=f"3d: initial states, {int(dataset.size_d[-1])} oscillators")
+        d.legend(fontsize="x-small")
+        for n in dataset.size_d.values:
+            line = 100 * dataset.speed.sel(size_d=n)
+            e.plot(dataset.starts, line, "o-", label=f"{n} oscillators")
+            f.plot(dataset.starts, line / dataset.starts, "o-", label=f"{n} oscillators")
+        e.set(xlabel="initial states", ylabel="decades / 100 iterations", title="3e: speed of learning")
+        f.set(xlabel="initial states", title="3e: speed per relaxation")
+        e.legend(fontsize="x-small")
+        for example, colour in zip(range(4), (BLUE, RED, "tab:orange", "tab:green"), strict=True):
+            for visit in range(dataset.sizes["visit"]):
+                point = dataset.isel(visit=visit, example=example)
+                place = np.full(point.sizes["search"], float(point.visit))
+                c.plot(place, point.output, ".", color=colour, markersize=2)
+                c.plot(place, point.hidden + 2 * np.pi, ".", color=colour, markersize=2)
+        c.set(xlabel="iteration", title="3c: equilibria, four inputs")
+        c.set_yticks([-np.pi / 2, np.pi / 2, 2 * np.pi], ["output: false", "true", "hidden unit: 0"])
+        return {"xor": figure}
+
+
+class _Recorded(EquilibriumPropagation):
+    """Equilibrium propagation that keeps the weights of every step among its metrics."""
+
+    def gradient(self, substrate: Any, inputs: Array, targets: Array, *, key: PRNGKeyArray) -> tuple[Metrics, PyTree]:
+        metrics, gradient = super().gradient(substrate, inputs, targets, key=key)
+        weights, _ = ravel_pytree(select(substrate, "weight")[0])
+        return metrics | {"weights": weights}, gradient
+
+
+def _networks(size: int, runs: int, key: PRNGKeyArray) -> PhaseOscillators:
+    return make_members(
+        lambda k: PhaseOscillators.all_to_all(2, size - 3, 1, scale=1.0, bias_scale=0.5, key=k), key, runs
+    )
+
+
+def _trained(
+    config: "Xor.Config", size: int, starts: int, runs: int, iterations: int, key: PRNGKeyArray
+) -> tuple[np.ndarray, PhaseOscillators]:
+    """Distances (iterations, runs) and trained networks."""
+    task, (make_key, train_key) = xor(), jax.random.split(key)
+    trained = train(
+        _networks(size, runs, make_key),
+        config.rule(distance, initial_states=starts),
+        (task.train_inputs, task.train_targets),
+        optimiser("sgd", config.learning_rate, iterations),
+        iterations,
+        key=train_key,
+        ensemble=True,
+        chunk=iterations,
+    )
+    return np.array([row["distance"] for row in trained.history]), trained.last
+
+
+def _followed(config: "Xor.Config", key: PRNGKeyArray) -> xr.Dataset:
+    """Equilibria of one large network at some iterations of its training."""
+    task, (make_key, train_key, search_key) = xor(), jax.random.split(key, 3)
+    network = PhaseOscillators.all_to_all(2, config.large - 3, 1, scale=1.0, bias_scale=0.5, key=make_key)
+    rule = _Recorded(relaxer=config.relaxer(), strength=config.strength, measure=distance)
+    data = (task.train_inputs, task.train_targets)
+    steps = optimiser("sgd", config.learning_rate, config.large_iterations)
+    trained = train(network, rule, data, steps, config.large_iterations, key=train_key, chunk=config.large_iterations)
+    weights, rest = select(network, "weight")
+    _, back = ravel_pytree(weights)
+    visits = np.unique(np.geomspace(1, config.large_iterations, config.visits).astype(int) - 1)
+    keys = jax.random.split(search_key, config.searches)
+
+    @eqx.filter_jit
+    def search(numbers: Array) -> tuple[Array, Array, Array]:
+        there = eqx.combine(back(numbers), rest)
+
+        def one(drive: Array, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+            ended = there.relax(drive, relaxer=config.relaxer(), key=key)
+            return there.observe(ended.state)[0], ended.state[0], ended.converged
+
+        return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(data[0], keys)
+
+    found = [search(jnp.asarray(trained.history[int(v)]["weights"])) for v in visits]
+    output, hidden, converged = (np.stack([np.asarray(part[i], float) for part in found]) for i in range(3))
+    return xr.Dataset(
+        {
+            "output": (("visit", "example", "search"), output, {"units": "rad"}),
+            "hidden": (("visit", "example", "search"), hidden, {"units": "rad"}),
+            "output_spread": (("visit", "example"), _spread(output, converged), {"units": "rad"}),
+            "hidden_spread": (("visit", "example"), _spread(hidden, converged), {"units": "rad"}),
+            "large_distance": (("large_iteration",), [row["distance"] for row in trained.history], {"units": "1"}),
+        },
+        {"visit": visits + 1},
+    )
+
+
+def _spread(phases: np.ndarray, converged: np.ndarray) -> np.ndarray:
+    """Circular standard deviation over the equilibria that were found."""
+    length = np.abs(np.sum(converged * np.exp(1j * phases), axis=-1)) / np.maximum(converged.sum(-1), 1)
+    return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
+
+
+def _ends(many: xr.DataArray) -> float:
+    means = many.mean("run_a")
+    return float(means.isel(iteration=slice(-20, None)).mean() / means.isel(iteration=0))
+
+
+def _best_size(dataset: xr.Dataset) -> float:
+    return float(speed(dataset.by_size).idxmax("size"))
