@@ -20,6 +20,7 @@ check: .venv/installed-test
 benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/josephson.py
 	$(BIN)/python benchmarks/spintronic.py
+	$(BIN)/python benchmarks/phase_oscillators.py
 
 clean:
 	rm -rf .venv runs
