@@ -15,7 +15,7 @@ from morphax.substrates.energy import (
     phase_squared_error,
 )
 from morphax.substrates.equilibria import find_equilibria
-from morphax.substrates.phase_oscillators import Topology
+from morphax.substrates.topology import Topology
 
 pytestmark = pytest.mark.usefixtures("double")
 KEY = jax.random.key(0)

@@ -1,5 +1,6 @@
 """Ways to an equilibrium: the physical dynamics, or a faster descent to the same fixed points."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ class RungeKutta(eqx.Module):
         """Relax from `state`."""
         if self.temperature and key is None:
             raise ValueError(f"key is None; a relaxation at temperature {self.temperature:g} is random")
-        steps = max(1, round(self.duration / self.time_step + 0.499999))
+        steps = max(1, math.ceil(self.duration / self.time_step - 1e-9))
         duration = self.duration / steps
         kick = (2 * self.temperature * duration) ** 0.5
 
@@ -176,7 +177,9 @@ class Descent(eqx.Module):
         """
         sweeps = landscape.sweeps
         if sweeps is None:
-            raise ValueError("relaxer is Descent, but this substrate has no sweeps; use RungeKutta or define `sweeps`")
+            raise ValueError(
+                "relaxer is Descent, but this substrate has no sweeps; use RungeKutta, or define them in `landscape`"
+            )
         if self.prefix is not None:
             state = self.prefix(landscape, state, key=key).state
 

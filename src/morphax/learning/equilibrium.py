@@ -203,7 +203,7 @@ class EquilibriumPropagation(EquilibriumRule):
 
         def contrast(substrate: EnergySubstrate) -> Array:
             energies = jax.vmap(lambda a, b, u: substrate.energy(a, u) - substrate.energy(b, u))
-            return jnp.sum(weights * energies(first.state, second.state, inputs))
+            return jnp.sum(weights * energies(_kept(counts, first.state), _kept(counts, second.state), inputs))
 
         metrics = self._judged(substrate, free, targets)
         metrics["unconverged"] = jnp.mean((~counts).astype(weights.dtype))
@@ -244,7 +244,8 @@ class ImplicitDifferentiation(EquilibriumRule):
 
             return unflatten(jnp.linalg.solve(jax.jacobian(force)(flat).T, jax.grad(pull)(flat)))
 
-        multipliers = jax.vmap(adjoint)(free.state, inputs, targets)
+        multipliers = _kept(free.converged, jax.vmap(adjoint)(free.state, inputs, targets))
+        states = _kept(free.converged, free.state)
 
         def lagrangian(substrate: EnergySubstrate) -> Array:
             def one(state: State, multiplier: State, drive: Array, target: Array) -> Array:
@@ -252,7 +253,7 @@ class ImplicitDifferentiation(EquilibriumRule):
                 products = jax.tree.map(lambda a, b: jnp.sum(a * b), multiplier, forces)
                 return jnp.sum(self.cost(substrate.observe(state), target)) - jax.tree.reduce(jnp.add, products)
 
-            return jnp.sum(weights * jax.vmap(one)(free.state, multipliers, inputs, targets))
+            return jnp.sum(weights * jax.vmap(one)(states, multipliers, inputs, targets))
 
         return self._judged(substrate, free, targets), eqx.filter_grad(lagrangian)(substrate)
 
@@ -261,6 +262,7 @@ class RelaxationBackpropagation(EquilibriumRule):
     """Learning rule: back-propagation through the relaxation, exact for the state that it ends in.
 
     The relaxer must be differentiable: `RungeKutta`, which is the default here. Memory grows with the number of steps.
+    Where a relaxation ends is where its cost is taken, at rest or not: none is left out.
     """
 
     relaxer: Relaxer | None = RungeKutta()
@@ -306,3 +308,8 @@ def _in_stages(relax: Callable[..., Relaxation], relaxer: Descent, examples: tup
 def _mean_weights(counts: Bool[Array, " examples"]) -> Float[Array, " examples"]:
     """Weights of a mean over the examples that count."""
     return counts / jnp.maximum(jnp.sum(counts), 1)
+
+
+def _kept(counts: Bool[Array, " examples"], tree: Any) -> Any:
+    """0 in place of examples that are left out: their weight is 0, but 0 times NaN is not."""
+    return jax.tree.map(lambda x: jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0), tree)
