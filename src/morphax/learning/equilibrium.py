@@ -20,7 +20,8 @@ from morphax.substrates.base import State
 from morphax.substrates.energy import Cost, EnergySubstrate, Nudge, phase_overlap
 
 Measure = Callable[[Array, Array], Metrics]
-NUDGINGS = ("one-sided", "opposite", "symmetric")
+Nudging = Literal["one-sided", "opposite", "symmetric"]
+NUDGINGS: tuple[Nudging, ...] = ("one-sided", "opposite", "symmetric")
 FEWEST = 8  # examples that go on by themselves
 
 
@@ -166,8 +167,8 @@ class EquilibriumPropagation(EquilibriumRule):
         ((9,), 0.0)
     """
 
-    strength: float = 0.1
-    nudging: Literal["one-sided", "opposite", "symmetric"] = eqx.field(static=True, default="one-sided")
+    strength: float | Float[Array, ""] = 0.1
+    nudging: Nudging = eqx.field(static=True, default="one-sided")
 
     def __check_init__(self) -> None:
         check_choice("nudging", self.nudging, NUDGINGS)

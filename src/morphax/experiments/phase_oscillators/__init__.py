@@ -1,3 +1,6 @@
 """Wang, Wanjura & Marquardt, "Training coupled phase oscillators" (2024): the figures, and ours beside them."""
 
-from morphax.experiments.phase_oscillators.xor import Xor as Xor
+from morphax.experiments.phase_oscillators.xor import Xor as Xor  # isort: split
+
+from morphax.experiments.phase_oscillators.digits import Digits as Digits
+from morphax.experiments.phase_oscillators.gradient import Gradient as Gradient

@@ -1,0 +1,195 @@
+"""How good is the gradient that the physics gives?"""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.dynamics.relaxation import Descent, RungeKutta
+from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.progress import Progress
+from morphax.learning.equilibrium import (
+    NUDGINGS,
+    EquilibriumPropagation,
+    EquilibriumRule,
+    ImplicitDifferentiation,
+    Nudging,
+    RelaxationBackpropagation,
+)
+from morphax.learning.train import train
+from morphax.pytrees import select
+from morphax.substrates.phase_oscillators import PhaseOscillators
+from morphax.tasks import phase_digits
+
+
+def at(network: str, nudging: str, strength: float) -> Any:
+    """Cosine with the exact gradient."""
+    return lambda d: float(d.cosine.sel(network=network, nudging=nudging, strength=strength))
+
+
+class Gradient(Experiment):
+    """Ours: equilibrium propagation against the exact gradient, for three ways to nudge and many strengths.
+
+    The gradient of a batch of digits, in double precision, at trained networks; the exact one by implicit
+    differentiation at the same equilibria. Examples whose nudged relaxation does not converge are left out by the rule.
+    """
+
+    class Config(EquilibriumConfig):
+        seeds: int = parameter(1, "networks of each kind; one is enough to see an order", ge=1, le=1)
+        precision: Literal["double", "single"] = parameter("double", "floating-point precision of the run")
+        learning_rate: float = parameter(0.03, "eta", gt=0)
+        iterations: int = parameter(200, "updates before gradients are compared", ge=1)
+        batch_size: int = parameter(300, "images in an update", ge=1)
+        compared: int = parameter(100, "images of the batch whose gradients are compared", ge=1)
+        strengths: tuple[float, ...] = parameter((1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0), "beta", min_length=1)
+        tolerances: tuple[float, ...] = parameter((1e-3, 1e-5, 1e-7, 1e-10), "largest force at rest", min_length=1)
+        unrolled: float = parameter(200.0, "time through which the relaxation is differentiated", gt=0)
+
+    name = "phase-oscillators/gradient"
+    quick = {
+        "iterations": 20,
+        "batch_size": 31,
+        "compared": 12,
+        "strengths": (1e-3, 1e-2, 0.1),
+        "tolerances": (1e-3, 1e-7),
+        "unrolled": 20.0,
+    }
+    claims = (
+        *(
+            Claim(
+                f"{network}: cosine at beta = 0.001, one-sided",
+                0.99,
+                at(network, "one-sided", 1e-3),
+                "at least",
+                0.0,
+                "theory",
+            )
+            for network in ("layered", "all-to-all")
+        ),
+        Claim(
+            "layered: one-sided is of first order (log10 of the error's fall from 0.01 to 0.001)",
+            1.0,
+            lambda d: order(d, "one-sided"),
+            "within",
+            0.3,
+            "theory",
+        ),
+        Claim(
+            "layered: symmetric is of second order (log10 of the error's fall from 0.01 to 0.001)",
+            2.0,
+            lambda d: order(d, "symmetric"),
+            "within",
+            0.6,
+            "theory",
+        ),
+        Claim(
+            "layered: cosine at beta = 0.1, one-sided", None, at("layered", "one-sided", 0.1), "reported", 0.0, "ours"
+        ),
+        Claim(
+            "layered: cosine of back-propagation through the relaxation",
+            None,
+            lambda d: float(d.unrolled.sel(network="layered")),
+            "reported",
+            0.0,
+            "ours",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        make_key, train_key, batch_key, start_key = jax.random.split(key, 4)
+        task = phase_digits()
+        chosen = jax.random.permutation(batch_key, len(task.train_inputs))[: config.compared]
+        data, batch = (task.train_inputs, task.train_targets), (task.train_inputs[chosen], task.train_targets[chosen])
+        makers = {
+            "layered": lambda: PhaseOscillators.layered((64, 20, 10), key=make_key),
+            "all-to-all": lambda: PhaseOscillators.all_to_all(64, 11, 10, key=make_key),
+        }
+
+        def compared(name: str) -> xr.Dataset:
+            steps = optimiser("sgd", config.learning_rate, config.iterations)
+            network = train(
+                makers[name](),
+                config.rule(),
+                data,
+                steps,
+                config.iterations,
+                key=train_key,
+                batch_size=config.batch_size,
+            ).last
+
+            def of(rule: EquilibriumRule) -> tuple[np.ndarray, float]:
+                metrics, gradient = _gradient(rule, network, batch, start_key)
+                return np.asarray(gradient), float(metrics["unconverged"])
+
+            def propagated(tolerance: float, nudging: Nudging) -> list[tuple[np.ndarray, float]]:
+                relaxer = Descent(tolerance, 20_000)
+                # An array, so that all strengths share one compilation.
+                strengths = [jnp.asarray(b) for b in config.strengths]
+                return [of(EquilibriumPropagation(relaxer=relaxer, strength=b, nudging=nudging)) for b in strengths]
+
+            tight = min(config.tolerances)
+            exact, _ = of(ImplicitDifferentiation(relaxer=Descent(tight, 20_000)))
+            found = [propagated(tight, nudging) for nudging in NUDGINGS]
+            loose = [propagated(tolerance, "one-sided") for tolerance in config.tolerances]
+            through, _ = of(RelaxationBackpropagation(relaxer=RungeKutta(config.unrolled, 0.25)))
+            return xr.Dataset(
+                {
+                    "cosine": (("nudging", "strength"), [[_cosine(g, exact) for g, _ in row] for row in found]),
+                    "error": (("nudging", "strength"), [[_error(g, exact) for g, _ in row] for row in found]),
+                    "unconverged": (("nudging", "strength"), [[share for _, share in row] for row in found]),
+                    "loose_cosine": (("rest", "strength"), [[_cosine(g, exact) for g, _ in row] for row in loose]),
+                    "unrolled": ((), _cosine(through, exact)),
+                }
+            )
+
+        parts = list(progress.pieces({name: lambda n=name: compared(n) for name in makers}))
+        dataset = xr.concat(parts, xr.Variable("network", list(makers)))
+        for variable in dataset.data_vars.values():
+            variable.attrs = {"units": "1"}
+        return dataset.assign_coords(
+            nudging=list(NUDGINGS), strength=list(config.strengths), rest=list(config.tolerances)
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(10, 6.5))
+        for line, network in zip(figure.subplots(2, 2), dataset.network.values, strict=True):
+            part = dataset.sel(network=network)
+            for nudging, colour in zip(NUDGINGS, (BLUE, ORANGE, GREEN), strict=True):
+                line[0].loglog(part.strength, part.error.sel(nudging=nudging), "o-", color=colour, label=nudging)
+            for tolerance, colour in zip(part.rest.values, (RED, ORANGE, GREEN, BLUE), strict=False):
+                label = f"force at rest {tolerance:g}"
+                line[1].semilogx(part.strength, part.loose_cosine.sel(rest=tolerance), "o-", color=colour, label=label)
+            line[0].set(ylabel="relative error", title=f"{network}: all at rest")
+            line[1].set(ylabel="cosine", title=f"{network}: one-sided, less and less at rest")
+            for axes in line:
+                axes.legend(fontsize="small")
+                axes.set_xlabel("beta")
+        return {"gradient": figure}
+
+
+def order(dataset: xr.Dataset, nudging: str) -> float:
+    """By how many decades the error of the layered network falls from beta = 0.01 to 0.001."""
+    error = dataset.error.sel(network="layered", nudging=nudging)
+    return float(np.log10(error.sel(strength=1e-2) / error.sel(strength=1e-3)))
+
+
+@eqx.filter_jit
+def _gradient(rule: EquilibriumRule, network: PhaseOscillators, batch: Any, key: PRNGKeyArray) -> tuple[Any, Array]:
+    metrics, gradient = rule.gradient(network, *batch, key=key)
+    return metrics, ravel_pytree(select(gradient, "weight")[0])[0]
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def _error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
