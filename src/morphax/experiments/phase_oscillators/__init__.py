@@ -2,5 +2,7 @@
 
 from morphax.experiments.phase_oscillators.xor import Xor as Xor  # isort: split
 
+from morphax.experiments.phase_oscillators.better import Better as Better
 from morphax.experiments.phase_oscillators.digits import Digits as Digits
 from morphax.experiments.phase_oscillators.gradient import Gradient as Gradient
+from morphax.experiments.phase_oscillators.lattice import Lattice as Lattice

@@ -1,0 +1,96 @@
+"""Training on examples that are changed a little at every step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from morphax._checks import check_range
+from morphax.learning.train import LearningRule, Metrics
+
+Augment = Callable[[Any, PRNGKeyArray], Any]
+
+
+class Augmented(eqx.Module):
+    """Learning rule: another rule, on inputs that `augment(inputs, key)` changes anew at every step.
+
+    Watched data are judged as they are.
+
+    **Arguments:**
+
+    - `rule`: gives gradient and metrics.
+    - `augment`: inputs of a batch and a key to changed ones of the same shape: `RandomAffine`, or yours.
+    """
+
+    rule: LearningRule
+    augment: Augment
+
+    def check(self, substrate: Any, inputs: Any, targets: Any) -> None:
+        """What the rule itself refuses."""
+        if hasattr(self.rule, "check"):
+            self.rule.check(substrate, inputs, targets)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def gradient(self, substrate: Any, inputs: Any, targets: Any, *, key: PRNGKeyArray) -> tuple[Metrics, Any]:
+        """That of the rule, of changed inputs."""
+        first, second = jax.random.split(key)
+        return self.rule.gradient(substrate, self.augment(inputs, first), targets, key=second)
+
+    def metrics(self, substrate: Any, inputs: Any, targets: Any, *, key: PRNGKeyArray) -> Metrics:
+        """Those of the rule, of the inputs as they are."""
+        return self.rule.metrics(substrate, inputs, targets, key=key)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class RandomAffine(eqx.Module):
+    r"""Shift, turn and scale flat images at random, each in its own way, about their centre; linear interpolation.
+
+    A pixel takes the value at $c + A (x - c) + t$ with $A$ a rotation divided by a scale; beyond the rim lies
+    `background`. All draws are uniform.
+
+    **Arguments:**
+
+    - `shape`: rows and columns of an image.
+    - `shift`: largest shift in either direction, in pixels, >= 0.
+    - `rotation`: largest angle in either direction, in radians, >= 0.
+    - `scaling`: largest relative change of size, in [0, 1[.
+    - `background`: value beyond the rim.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax.learning.augmentation import RandomAffine
+        >>> images = jnp.eye(8).reshape(1, 64)
+        >>> same = RandomAffine((8, 8))(images, jax.random.key(0))
+        >>> bool(jnp.allclose(same, images, atol=1e-6))
+        True
+    """
+
+    shape: tuple[int, int] = eqx.field(static=True)
+    shift: float | Float[Array, ""] = 0.0
+    rotation: float | Float[Array, ""] = 0.0
+    scaling: float | Float[Array, ""] = 0.0
+    background: float = 0.0
+
+    def __check_init__(self) -> None:
+        check_range("shift", self.shift, low=0.0)
+        check_range("rotation", self.rotation, low=0.0)
+        check_range("scaling", self.scaling, low=0.0, high=1.0)
+
+    def __call__(self, images: Float[Array, "images pixels"], key: PRNGKeyArray) -> Float[Array, "images pixels"]:
+        """Changed images."""
+        rows, columns = self.shape
+        grid = jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), -1).reshape(-1, 2)
+        centre = (jnp.array([rows, columns]) - 1) / 2
+
+        def one(image: Array, key: PRNGKeyArray) -> Array:
+            first, second, third = jax.random.split(key, 3)
+            shift = self.shift * jax.random.uniform(first, (2,), minval=-1, maxval=1)
+            angle = self.rotation * jax.random.uniform(second, minval=-1, maxval=1)
+            size = 1 + self.scaling * jax.random.uniform(third, minval=-1, maxval=1)
+            turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]]) / size
+            places = (grid - centre) @ turn.T + centre + shift
+            return jax.scipy.ndimage.map_coordinates(
+                image.reshape(rows, columns), list(places.T), order=1, cval=self.background
+            )
+
+        return jax.vmap(one)(images, jax.random.split(key, len(images)))
