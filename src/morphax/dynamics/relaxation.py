@@ -190,7 +190,7 @@ class Descent(eqx.Module):
         def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
             swept, force = sweeps.sweep(carry[0])
             # What a sweep leaves behind may be somewhat more than what it met last.
-            moving = (force > self.tolerance / 4).astype(int)
+            moving = (force > self.tolerance / 2).astype(int)
             return swept, moving if batch is None else jax.lax.psum(moving, batch), carry[2] + 1
 
         start = (sweeps.encode(state), jnp.asarray(leave + 1), jnp.asarray(0))
