@@ -38,13 +38,15 @@ def test_turning_keeps_the_centre_and_the_distance_from_it():
 def test_every_image_changes_in_its_own_way_and_beyond_the_rim_lies_the_background():
     moved = RandomAffine((6, 6), shift=2.0, background=-7.0)(jnp.ones((30, 36)), KEY)
     assert len(np.unique(np.asarray(moved).round(4), axis=0)) == 30
-    assert moved.min() == pytest.approx(-7.0) and moved.max() == pytest.approx(1.0)
+    assert moved.min() == pytest.approx(-7.0)
+    assert moved.max() == pytest.approx(1.0)
 
 
 def test_scaling_is_about_the_centre():
     moved = RandomAffine((12, 12), scaling=0.2)(jnp.tile(plane(12, 12) - plane(12, 12).mean(), (100, 1)), KEY)
     slopes = np.diff(moved.reshape(-1, 12, 12)[:, 3:-3, 5], axis=1)[:, 0] / 3
-    assert 1 / slopes.min() <= 1.2 + 1e-4 and 1 / slopes.max() >= 0.8 - 1e-4
+    assert 1 / slopes.min() <= 1.2 + 1e-4
+    assert 1 / slopes.max() >= 0.8 - 1e-4
     np.testing.assert_allclose(moved.reshape(-1, 12, 12)[:, 5:7, 5:7].mean((1, 2)), 0, atol=1e-4)
 
 
@@ -62,7 +64,8 @@ def test_only_gradients_see_changed_inputs():
     rule = Augmented(Remembering(), RandomAffine((6, 6), shift=1.0))
     seen, _ = rule.gradient(None, IMAGES, None, key=KEY)
     again, _ = rule.gradient(None, IMAGES, None, key=jax.random.key(2))
-    assert not np.allclose(seen["inputs"], IMAGES) and not np.allclose(seen["inputs"], again["inputs"])
+    assert not np.allclose(seen["inputs"], IMAGES)
+    assert not np.allclose(seen["inputs"], again["inputs"])
     np.testing.assert_array_equal(rule.metrics(None, IMAGES, None, key=KEY)["inputs"], IMAGES)
 
 

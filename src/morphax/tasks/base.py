@@ -3,7 +3,12 @@
 from typing import Literal
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
+
+from morphax._checks import check_count
 
 
 class Task(eqx.Module):
@@ -33,3 +38,21 @@ class Task(eqx.Module):
     arrangement: Literal["stream", "examples"] = eqx.field(static=True, default="stream")
     washout: int = eqx.field(static=True, default=0)
     reference: str = eqx.field(static=True, default="")
+
+
+def one_hot(labels: ArrayLike, classes: int) -> Float[Array, "examples classes"]:
+    """Labels 0 to `classes` - 1 as rows with a 1 at the label and else 0.
+
+    **Raises:** `ValueError` for a label that is no class, saying where.
+
+        >>> from morphax.tasks.base import one_hot
+        >>> one_hot([2, 0], 3).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    check_count("classes", classes, 1)
+    numbers = np.asarray(labels)
+    wrong = np.argwhere((numbers < 0) | (numbers >= classes) | (numbers != np.floor(numbers)))
+    if numbers.ndim != 1 or len(wrong):
+        what = f"has shape {numbers.shape}" if numbers.ndim != 1 else f"[{wrong[0, 0]}] is {numbers[wrong[0, 0]]}"
+        raise ValueError(f"labels{'' if numbers.ndim == 1 else ' '}{what}; labels are whole numbers 0 to {classes - 1}")
+    return jnp.asarray(np.eye(classes)[numbers.astype(int)], jnp.result_type(float))

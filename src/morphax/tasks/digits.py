@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.datasets import load_digits
 
 from morphax._checks import check_count, check_range
-from morphax.tasks.base import Task
+from morphax.tasks.base import Task, one_hot
 
 
 def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task:
@@ -41,7 +41,7 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
         raise ValueError(f"train_fraction is {train_fraction:g}; it must leave images to test with")
     order = jax.random.permutation(key, len(images))
     inputs = jnp.asarray(images, jnp.result_type(float))[order]
-    targets = jax.nn.one_hot(jnp.asarray(labels), 10, dtype=inputs.dtype)[order]
+    targets = one_hot(np.asarray(labels), 10)[order]
     return Task(
         inputs[:train],
         targets[:train],
