@@ -17,7 +17,15 @@ def test_tables_are_up_to_date():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/josephson.md", "docs/experiments.md", "docs/phase-oscillators.md", "docs/training.md"]
+    "page",
+    [
+        "README.md",
+        "docs/josephson.md",
+        "docs/experiments.md",
+        "docs/phase-oscillators.md",
+        "docs/quantized.md",
+        "docs/training.md",
+    ],
 )
 def test_python_in_the_pages_runs(page):
     namespace: dict = {"__name__": "docs"}

@@ -1,6 +1,7 @@
-"""What physical systems are compared with: ReLU and echo-state reservoirs, and a continuous-time recurrent network."""
+"""What physical systems are compared with: reservoirs, a recurrent network, and a perceptron with noise."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE
 from morphax.substrates.base import Substrate
 from morphax.substrates.layers import Connections, LayeredNetwork, Measured, Method, per_neuron
+from morphax.substrates.quantized import BinarisedPerceptron, sign, straight_through
 from morphax.units import ns
 
 SQUARINGS = 24  # the spectral radius comes from the matrix to the power 2^24
@@ -296,6 +298,52 @@ class ContinuousTimeRecurrentNetwork(LayeredNetwork):
     def states(self, state: Float[Array, " neurons"]) -> Float[Array, " neurons"]:
         """The states themselves."""
         return state
+
+
+class NoisyPerceptron(BinarisedPerceptron):
+    r"""A classical binarised perceptron with Gaussian noise in its preactivations, and dropout.
+
+    $$d = m \, \mathrm{sgn}(h + \sigma n), \qquad n \sim N(0, 1), \quad m \in \{0, 1 / (1 - p)\}$$
+
+    What `QuantizedPerceptron` is compared with: randomness that nobody would call quantum.
+
+    **Arguments:**
+
+    - `weights`: as in `QuantizedPerceptron`.
+    - `noise`: $\sigma \ge 0$, in units of the preactivation.
+    - `dropout`: $p$ in [0, 1[, probability that a hidden neuron is left out of a shot.
+
+    Without a key there is neither. Backward: slope 1 where $|h| \le 1$.
+
+    **Raises:** `ValueError` for numbers out of range.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax.substrates.software import NoisyPerceptron
+        >>> network = NoisyPerceptron.random((4, 8, 2), dropout=0.5, key=jax.random.key(0))
+        >>> network.step(network.initial_state(), jnp.ones(4), key=jax.random.key(1)).shape
+        (2,)
+    """
+
+    noise: Float[Array, ""] = eqx.field(metadata=DEVICE)
+    dropout: Float[Array, ""] = eqx.field(metadata=DEVICE)
+
+    def __init__(self, weights: Sequence[ArrayLike], *, noise: ArrayLike = 0.0, dropout: ArrayLike = 0.0):
+        super().__init__(weights)
+        self.noise = _matrix("noise", noise, ())
+        check_range("noise", self.noise, low=0.0)
+        self.dropout = _matrix("dropout", dropout, ())
+        check_range("dropout", self.dropout, low=0.0, high=float(jnp.nextafter(1.0, 0.0)))
+
+    def activations(
+        self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None
+    ) -> tuple[Float[Array, " neurons"], Any]:
+        """Signs of noisy preactivations, some left out."""
+        if key is None:
+            return straight_through(preactivation, sign(preactivation), 1.0), None
+        first, second = jax.random.split(key)
+        noisy = preactivation + self.noise * jax.random.normal(first, preactivation.shape, preactivation.dtype)
+        kept = jax.random.bernoulli(second, 1 - self.dropout, preactivation.shape) / (1 - self.dropout)
+        return kept * straight_through(preactivation, sign(noisy), 1.0), None
 
 
 def spectral_radius_of(matrix: Float[Array, "n n"]) -> Float[Array, ""]:

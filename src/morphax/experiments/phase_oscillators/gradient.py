@@ -140,12 +140,21 @@ class Gradient(Experiment):
             found = [propagated(tight, nudging) for nudging in NUDGINGS]
             loose = [propagated(tolerance, "one-sided") for tolerance in config.tolerances]
             through, _ = of(RelaxationBackpropagation(relaxer=RungeKutta(config.unrolled, 0.25)))
+            missing = {"may_be_missing": 1}
             return xr.Dataset(
                 {
-                    "cosine": (("nudging", "strength"), [[_cosine(g, exact) for g, _ in row] for row in found]),
+                    "cosine": (
+                        ("nudging", "strength"),
+                        [[_cosine(g, exact) for g, _ in row] for row in found],
+                        missing,
+                    ),
                     "error": (("nudging", "strength"), [[_error(g, exact) for g, _ in row] for row in found]),
                     "unconverged": (("nudging", "strength"), [[share for _, share in row] for row in found]),
-                    "loose_cosine": (("rest", "strength"), [[_cosine(g, exact) for g, _ in row] for row in loose]),
+                    "loose_cosine": (
+                        ("rest", "strength"),
+                        [[_cosine(g, exact) for g, _ in row] for row in loose],
+                        missing,
+                    ),
                     "unrolled": ((), _cosine(through, exact)),
                 }
             )
@@ -153,7 +162,7 @@ class Gradient(Experiment):
         parts = list(progress.pieces({name: lambda n=name: compared(n) for name in makers}))
         dataset = xr.concat(parts, xr.Variable("network", list(makers)))
         for variable in dataset.data_vars.values():
-            variable.attrs = {"units": "1"}
+            variable.attrs["units"] = "1"
         return dataset.assign_coords(
             nudging=list(NUDGINGS), strength=list(config.strengths), rest=list(config.tolerances)
         )
@@ -188,7 +197,9 @@ def _gradient(rule: EquilibriumRule, network: PhaseOscillators, batch: Any, key:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    """NaN where no relaxation converged and the rule gives no gradient."""
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / size) if size else np.nan
 
 
 def _error(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,0 +1,141 @@
+"""What the experiments with quantised perceptrons share: Table I, one way to train and judge, and intervals."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+from scipy import stats
+
+from morphax.lab.experiment import BaseConfig, parameter
+from morphax.lab.progress import Progress
+from morphax.learning.backprop import Backpropagation, classification
+from morphax.learning.train import Metrics, Trained, train
+from morphax.learning.voting import MajorityVote
+from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
+from morphax.tasks import Task, mnist
+
+Make = Callable[..., BinarisedPerceptron]
+SMALL = {"hidden": 32, "train_images": 320, "test_images": 200, "epochs": 4, "every": 2, "shots": 3, "seeds": 2}
+
+
+class PerceptronConfig(BaseConfig):
+    """Table I."""
+
+    precision: Literal["double", "single"] = parameter("single", "floating-point precision of the run")
+    seeds: int = parameter(3, "networks at the points of the claims", ge=2)
+    layers: int = parameter(3, "hidden layers", ge=1)
+    hidden: int = parameter(512, "neurons of a hidden layer", ge=1)
+    learning_rate: float = parameter(0.01, "of gradient descent with momentum", gt=0)
+    momentum: float = parameter(0.9, "part of the last step that is taken again", ge=0, lt=1)
+    batch_size: int = parameter(64, "images in an update", ge=1)
+    epochs: int = parameter(500, "passes through the training images", ge=1)
+    every: int = parameter(20, "epochs between two looks at the validation images", ge=1)
+    train_images: int = parameter(5_000, "the first ones of the training set", ge=64, le=60_000)
+    test_images: int = parameter(10_000, "validation images, the first ones of the test set", ge=1, le=10_000)
+    shots: int = parameter(15, "passes whose majority decides", ge=1)
+
+    def task(self) -> Task:
+        """MNIST."""
+        return mnist(self.train_images, self.test_images)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Inputs, hidden layers, outputs."""
+        return (784, *[self.hidden] * self.layers, 10)
+
+    def networks(
+        self,
+        key: PRNGKeyArray,
+        width: float | Sequence[float] = 0.0,
+        strength: float | Sequence[float] | None = None,
+        backward: Backward = "htanh",
+    ) -> BinarisedPerceptron:
+        """A stack: one network for every width and strength, or `seeds` of them where both are one number."""
+        shape = np.broadcast_shapes(np.shape(width), np.shape(0.0 if strength is None else strength))
+        number = shape[0] if shape else self.seeds
+        widths = jnp.broadcast_to(jnp.asarray(width, float), number)
+        strengths = None if strength is None else jnp.broadcast_to(jnp.asarray(strength, float), number)
+
+        def make(key: PRNGKeyArray, width: Array, strength: Array | None) -> QuantizedPerceptron:
+            return QuantizedPerceptron.random(self.sizes, key=key, width=width, strength=strength, backward=backward)
+
+        return eqx.filter_vmap(make)(jax.random.split(key, number), widths, strengths)
+
+
+class Judged(MajorityVote):
+    """A majority vote that is watched beside the deterministic answer."""
+
+    def metrics(self, substrate: Any, inputs: Array, targets: Array, *, key: PRNGKeyArray) -> Metrics:
+        outputs = Backpropagation().outputs(substrate, inputs)
+        alone = classification(outputs, targets)["accuracy"]
+        return super().metrics(substrate, inputs, targets, key=key) | {"deterministic": alone}
+
+
+@cache
+def _optimiser(learning_rate: float, momentum: float) -> optax.GradientTransformation:
+    """Cached, so that all trainings share it and compile once."""
+    return optax.sgd(learning_rate, momentum=momentum)
+
+
+def trained(
+    config: PerceptronConfig,
+    networks: Any,
+    key: PRNGKeyArray,
+    progress: Progress,
+    label: str,
+    epochs: int | None = None,
+) -> tuple[xr.Dataset, Trained[Any]]:
+    """Train a stack of networks; errors over (epoch, member).
+
+    "validation" is that of the majority of shots, "deterministic" that of the classical pass with the same weights,
+    "training" that of the single shots of the last epoch.
+    """
+    task, epochs = config.task(), config.epochs if epochs is None else epochs
+    batches = config.train_images // config.batch_size
+    done = train(
+        networks,
+        Judged(Backpropagation(), config.shots),
+        (task.train_inputs, task.train_targets),
+        _optimiser(config.learning_rate, config.momentum),
+        batches * epochs,
+        key=key,
+        batch_size=config.batch_size,
+        watch={"validation": (task.test_inputs, task.test_targets)},
+        ensemble=True,
+        chunk=batches * config.every,
+        checkpoint=progress.checkpoint(f"{label} training"),
+        on_chunk=lambda rows: progress.record(label, [row for row in rows if "validation" in row]),
+    )
+    seen = [row["validation"] for row in done.history if "validation" in row]
+    ends = np.minimum(config.every * (1 + np.arange(len(seen))), epochs)
+    single = 1 - np.array([row["accuracy"] for row in done.history])
+    errors = {
+        "validation": 1 - np.array([row["accuracy"] for row in seen]),
+        "deterministic": 1 - np.array([row["deterministic"] for row in seen]),
+        "training": np.array([single[batches * (end - 1) : batches * end].mean(0) for end in ends]),
+    }
+    units = {"units": "1", "long_name": "share of wrong answers"}
+    dataset = xr.Dataset({name: (("epoch", "member"), values, units) for name, values in errors.items()})
+    return dataset.assign_coords(epoch=ends), done
+
+
+def final(name: str, **point: Any) -> Callable[[xr.Dataset], Any]:
+    """Error after the last epoch, mean over seeds; KeyError where the run has left the point out."""
+    return lambda d: float(d[name].sel(point).isel(epoch=-1).mean("seed"))
+
+
+def advantage(better: dict[str, Any], worse: dict[str, Any], name: str = "validation") -> Callable[[xr.Dataset], Any]:
+    """Lower end of the 95 % interval (Welch) of how much smaller the error of one point is than that of another."""
+
+    def interval(dataset: xr.Dataset) -> float:
+        first, second = (dataset[name].sel(point).isel(epoch=-1).values for point in (worse, better))
+        return float(stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95).low)
+
+    return interval

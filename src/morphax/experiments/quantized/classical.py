@@ -1,0 +1,64 @@
+"""What the classical network does with 5,000 images."""
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, final, trained
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, RED
+from morphax.lab.progress import Progress
+
+
+class Classical(Experiment):
+    """Fig. 2: the training error of the classical network vanishes, and its validation error does not: overfitting."""
+
+    class Config(PerceptronConfig):
+        every: int = parameter(10, "epochs between two looks at the validation images", ge=1)
+        shots: int = parameter(1, "the network is deterministic", ge=1, le=1)
+
+    name = "quantized/classical"
+    quick = SMALL | {"shots": 1}
+    claims = (
+        Claim("training error after the last epoch", 0.0, final("training"), "within", 0.001, 'Fig. 2: "vanishes"'),
+        Claim(
+            "validation error after the last epoch",
+            0.05,
+            final("validation"),
+            "at least",
+            0.0,
+            'Fig. 2: "bottoms out at a nonzero value", above the quantum ones',
+        ),
+        Claim(
+            "most of it is there after a tenth of the epochs: validation error then, of the last",
+            1.25,
+            lambda d: float((d.validation.isel(epoch=(len(d.epoch) - 1) // 10) / d.validation.isel(epoch=-1)).mean()),
+            "at most",
+            0.0,
+            "Fig. 2",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        first, second = jax.random.split(key)
+        work = {"classical": lambda: trained(config, config.networks(first), second, progress, "classical")[0]}
+        return progress.pieces(work)[0].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(5.5, 3.8))
+        axes = figure.subplots()
+        for name, colour in (("validation", BLUE), ("training", RED)):
+            axes.plot(dataset.epoch, dataset[name].mean("seed"), color=colour, label=name)
+            axes.fill_between(
+                dataset.epoch,
+                dataset[name].min("seed"),
+                dataset[name].max("seed"),
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
+        axes.set(xlabel="epoch", ylabel="error", title="Fig. 2: classical", ylim=(0, None))
+        axes.legend()
+        return {"classical": figure}

@@ -1,0 +1,105 @@
+"""Both ways to be quantum at once."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, final, trained
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.progress import Progress
+
+CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
+
+
+class Landscape(Experiment):
+    """Fig. 8: validation error against width a and strength g.
+
+    a = 10^-1/3, g = 9 pi / 19 with several seeds, both backward rules and the classical network beside it; the map with
+    one network a point, backward rule htanh, and fewer epochs.
+    """
+
+    class Config(PerceptronConfig):
+        width: float = parameter(10 ** (-1 / 3), "a at the point of the claim", gt=0)
+        steps: int = parameter(18, "g at the point of the claim, in units of pi / 38", ge=0, le=19)
+        widths: tuple[float, ...] = parameter(
+            (0.0, *(10 ** (k / 6) for k in (-6, -4, -3, -2, 0, 2))), "a of the map", min_length=2
+        )
+        strengths: tuple[int, ...] = parameter(
+            (5, 8, 10, 13, 16, 19), "g of the map, in units of pi / 38", min_length=2
+        )
+        map_epochs: int = parameter(60, "passes through the training images, map", ge=1)
+
+    name = "quantized/landscape"
+    quick = SMALL | {"widths": (0.0, 0.5), "strengths": (8, 19), "map_epochs": 2}
+    claims = (
+        Claim(
+            "a = 10^-1/3, g = 9 pi / 19: validation error, backward htanh",
+            0.0463,
+            final("validation", kind=HTANH),
+            "within",
+            0.003,
+            "Fig. 8",
+        ),
+        Claim(
+            "a = 10^-1/3, g = 9 pi / 19: validation error, own slope",
+            0.0463,
+            final("validation", kind=ACTIVATION),
+            "within",
+            0.003,
+            "Fig. 8",
+        ),
+        Claim(
+            "less error than the classical network, own slope: lower end of the 95 % interval",
+            0.0,
+            advantage({"kind": ACTIVATION}, {"kind": CLASSICAL}),
+            "at least",
+            0.0,
+            "Fig. 8",
+        ),
+        Claim(
+            "the best point of the map is quantum: its error",
+            lambda d: float(d.valley.sel(width=0, steps=19)),
+            lambda d: float(d.valley.min()),
+            "at most",
+            0.0,
+            "Fig. 8; classical corner of the map",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        make_key, train_key, map_key = jax.random.split(key, 3)
+        strength = config.steps * np.pi / 38
+        kinds = {
+            CLASSICAL: config.networks(make_key),
+            HTANH: config.networks(make_key, config.width, strength),
+            ACTIVATION: config.networks(make_key, config.width, strength, backward="activation"),
+        }
+
+        def row(steps: int) -> xr.Dataset:
+            networks = config.networks(jax.random.fold_in(map_key, steps), config.widths, steps * np.pi / 38)
+            part, _ = trained(config, networks, train_key, progress, f"map {steps}", config.map_epochs)
+            error = part.validation.isel(epoch=-1, drop=True).rename(member="width")
+            return xr.Dataset({"valley": error}).assign_coords(width=list(config.widths))
+
+        points = {n: lambda k=n: trained(config, kinds[k], train_key, progress, k)[0] for n in kinds}
+        parts = progress.pieces(points | {f"map {k}": eqx.Partial(row, k) for k in config.strengths})
+        main = xr.concat(parts[: len(kinds)], xr.Variable("kind", list(kinds))).rename(member="seed")
+        steps = xr.Variable("steps", list(config.strengths), {"long_name": "38 g / pi"})
+        return main.merge(xr.concat(parts[len(kinds) :], steps)).assign_coords(seed=np.arange(config.seeds))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(6, 4.5))
+        axes = figure.subplots()
+        values = np.asarray(dataset.valley.transpose("steps", "width"))
+        shown = axes.imshow(values, cmap="viridis_r", vmax=2 * values.min(), origin="lower", aspect="auto")
+        for i, j in np.ndindex(values.shape):
+            axes.text(j, i, f"{values[i, j]:.3f}", ha="center", va="center", color="white", fontsize="x-small")
+        axes.set_xticks(range(values.shape[1]), [f"{a:.3g}" for a in dataset.width.values])
+        axes.set_yticks(range(values.shape[0]), [f"{k / 38:.3f}" for k in dataset.steps.values])
+        axes.set(xlabel="a", ylabel="g / pi", title="Fig. 8: validation error, one network a point")
+        axes.grid(False)
+        figure.colorbar(shown)
+        return {"landscape": figure}

@@ -1,0 +1,130 @@
+"""Is the gain quantum, or is it noise?"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, trained
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, RED
+from morphax.lab.progress import Progress
+from morphax.substrates.software import NoisyPerceptron
+
+ROTATION, CLASSICAL = "rotation", "classical"
+
+
+def error(kind: str) -> Any:
+    """Mean over seeds after the last epoch, with the kind's own way to answer."""
+    return lambda d: float(d.error.sel(kind=kind).isel(epoch=-1).mean("seed"))
+
+
+def smallest(d: xr.Dataset, prefix: str) -> float:
+    """The smallest error of the kinds whose name begins so."""
+    kinds = [k for k in d.kind.values if k.startswith(prefix)]
+    if not kinds:
+        raise KeyError(prefix)
+    return float(d.error.sel(kind=kinds).isel(epoch=-1).mean("seed").min())
+
+
+class Noise(Experiment):
+    """Ours: the rotated network against classical ones of the same size with Gaussian noise or dropout.
+
+    Gaussian noise is added to every preactivation before its sign is taken; the smallest has the standard deviation of
+    the noise that the rotation is equal to, a sqrt(1 - 8 / pi^2). Networks with noise answer by the majority of their
+    shots, with dropout deterministically, as is usual. Backward rule htanh for all.
+    """
+
+    class Config(PerceptronConfig):
+        width: float = parameter(10**-0.5, "a of the rotated network", gt=0)
+        noises: tuple[float, ...] = parameter((1.0, 2.5), "Gaussian noise, of that of the rotation", min_length=1)
+        dropouts: tuple[float, ...] = parameter((0.1, 0.3), "share of hidden neurons left out", min_length=1)
+
+    name = "quantized/noise"
+    quick = SMALL | {"noises": (1.0,), "dropouts": (0.1,)}
+    claims = (
+        Claim("rotation, a = 10^-1/2: validation error", None, error(ROTATION), "reported", 0.0, "ours"),
+        Claim("classical: validation error", None, error(CLASSICAL), "reported", 0.0, "ours"),
+        Claim(
+            "Gaussian noise of the same size is as good as rotation: validation error",
+            error(ROTATION),
+            error("noise 1"),
+            "within",
+            0.002,
+            "rotation of this run: it equals a noise of another shape",
+        ),
+        Claim(
+            "the best Gaussian noise: validation error",
+            error(ROTATION),
+            lambda d: smallest(d, "noise"),
+            "reported",
+            0.0,
+            "rotation of this run",
+        ),
+        Claim(
+            "the best dropout: validation error",
+            error(ROTATION),
+            lambda d: smallest(d, "dropout"),
+            "reported",
+            0.0,
+            "rotation of this run",
+        ),
+        Claim(
+            "Gaussian noise, too, has less error than none: lower end of the 95 % interval",
+            0.0,
+            advantage({"kind": "noise 1"}, {"kind": CLASSICAL}, "error"),
+            "at least",
+            0.0,
+            "ours",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        make_key, train_key = jax.random.split(key)
+        same = config.width * np.sqrt(1 - 8 / np.pi**2)
+
+        def noisy(noise: float, dropout: float) -> Any:
+            def make(key: PRNGKeyArray) -> NoisyPerceptron:
+                return NoisyPerceptron.random(
+                    config.sizes, noise=jnp.asarray(noise), dropout=jnp.asarray(dropout), key=key
+                )
+
+            return eqx.filter_vmap(make)(jax.random.split(make_key, config.seeds))
+
+        kinds = {
+            CLASSICAL: lambda: config.networks(make_key),
+            ROTATION: lambda: config.networks(make_key, config.width),
+        }
+        kinds |= {f"noise {n:g}": lambda n=n: noisy(n * same, 0.0) for n in config.noises}
+        kinds |= {f"dropout {p:g}": lambda p=p: noisy(0.0, p) for p in config.dropouts}
+        work = {n: lambda k=n: trained(config, kinds[k](), train_key, progress, k)[0] for n in kinds}
+        dataset = xr.concat(progress.pieces(work), xr.Variable("kind", list(kinds))).rename(member="seed")
+        alone = xr.DataArray([k.startswith("dropout") for k in kinds], dims="kind")
+        answered = xr.where(alone, dataset.deterministic, dataset.validation)
+        return dataset.assign(error=answered.assign_attrs(units="1")).assign_coords(seed=np.arange(config.seeds))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(10, 3.8))
+        curves, ends = figure.subplots(1, 2)
+        for kind in dataset.kind.values:
+            curves.plot(dataset.epoch, dataset.error.sel(kind=kind).mean("seed"), label=kind)
+        low = float(dataset.error.min())
+        curves.set(
+            xlabel="epoch",
+            ylabel="validation error",
+            title="classical networks with noise",
+            ylim=(0.9 * low, 2.2 * low),
+        )
+        curves.legend(fontsize="small")
+        last = dataset.error.isel(epoch=-1)
+        for place, kind in enumerate(dataset.kind.values):
+            colour = RED if kind == CLASSICAL else BLUE
+            ends.plot(np.full(dataset.sizes["seed"], place), last.sel(kind=kind), "o", color=colour)
+        ends.set_xticks(range(len(dataset.kind)), [str(k) for k in dataset.kind.values], rotation=30, fontsize="small")
+        ends.set(title=f"after {int(dataset.epoch[-1])} epochs, each seed")
+        return {"noise": figure}

@@ -1,0 +1,95 @@
+"""How often must a quantised perceptron be asked?"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, RED
+from morphax.lab.progress import Progress
+from morphax.learning.ensemble import map_members
+from morphax.learning.voting import MajorityVote
+from morphax.substrates.quantized import BinarisedPerceptron
+
+
+class Shots(Experiment):
+    """Fig. 4: validation error of a network trained with a = 0.5 against the number of passes for each image.
+
+    Each number of shots is drawn afresh, `repeats` times.
+    """
+
+    class Config(PerceptronConfig):
+        width: float = parameter(0.5, "a", ge=0)
+        epochs: int = parameter(200, "passes through the training images", ge=1)
+        every: int = parameter(50, "epochs between two looks at the validation images", ge=1)
+        numbers: tuple[int, ...] = parameter((1, 2, 3, 4, 5, 7, 10, 15, 21, 31), "of shots", min_length=1)
+        repeats: int = parameter(3, "draws at each number", ge=1)
+
+    name = "quantized/shots"
+    quick = SMALL | {"numbers": (1, 3, 10), "repeats": 1}
+    claims = (
+        Claim(
+            "few shots outperform deterministic inference: error with 5 shots",
+            lambda d: float(d.deterministic.isel(epoch=-1).mean()),
+            lambda d: float(d.error.sel(shots=5).mean()),
+            "at most",
+            0.0,
+            "Fig. 4; deterministic inference of this run",
+        ),
+        Claim(
+            "diminishing returns after 10: what 21 more gain",
+            0.0,
+            lambda d: float(d.error.sel(shots=10).mean() - d.error.sel(shots=31).mean()),
+            "within",
+            0.002,
+            "Fig. 4",
+        ),
+        Claim(
+            "two shots gain nothing, ties: what the second gains",
+            0.0,
+            lambda d: float(d.error.sel(shots=1).mean() - d.error.sel(shots=2).mean()),
+            "at most",
+            0.001,
+            "ours",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        make_key, train_key, shot_key = jax.random.split(key, 3)
+
+        def compute() -> xr.Dataset:
+            curves, done = trained(config, config.networks(make_key, config.width), train_key, progress, "training")
+            task = config.task()
+            test = (task.test_inputs, task.test_targets)
+            errors = []
+            for index, number in enumerate(config.numbers):
+                judge = eqx.Partial(_error, MajorityVote(None, number), test, config.repeats)  # pyright: ignore[reportArgumentType]
+                keys = jax.random.split(jax.random.fold_in(shot_key, index), config.seeds)
+                errors.append(np.asarray(map_members(judge, done.last, keys)))
+            return curves.assign(error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"}))
+
+        dataset = progress.pieces({"shots": compute})[0].rename(member="seed")
+        return dataset.assign_coords(shots=list(config.numbers), seed=np.arange(config.seeds))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(5.5, 3.8))
+        axes = figure.subplots()
+        mean, spread = dataset.error.mean(("seed", "repeat")), dataset.error.mean("repeat").std("seed")
+        axes.errorbar(dataset.shots, mean, spread, fmt="o-", color=BLUE, label="majority of shots")
+        axes.axhline(float(dataset.deterministic.isel(epoch=-1).mean()), color=RED, label="deterministic")
+        axes.set(xlabel="shots", ylabel="validation error", title="Fig. 4")
+        axes.legend()
+        return {"shots": figure}
+
+
+@eqx.filter_jit
+def _error(
+    vote: MajorityVote, test: tuple[Array, Array], repeats: int, network: BinarisedPerceptron, key: PRNGKeyArray
+) -> Array:
+    keys = jax.random.split(key, repeats)
+    return 1 - jnp.stack([vote.metrics(network, *test, key=k)["accuracy"] for k in keys])

@@ -1,0 +1,87 @@
+"""Neurons as qubits that are measured weakly."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, final, trained
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, RED
+from morphax.lab.progress import Progress
+
+CLASSICAL, WEAK = "classical", "weak"
+
+
+def swept(steps: int) -> Callable[[xr.Dataset], float]:
+    """Error of the sweep at g = steps pi / 38."""
+    return lambda d: float(d.sweep_validation.isel(epoch_s=-1).sel(steps=steps))
+
+
+class Weak(Experiment):
+    """Fig. 7: validation error against the strength g of the measurement, a = 0.
+
+    g = 5 pi / 19 with several seeds and the classical network beside it; other strengths with one network each and
+    fewer epochs. Backward rule htanh: the activation's own slope does not exist at a = 0.
+    """
+
+    class Config(PerceptronConfig):
+        steps: int = parameter(10, "g at the point of the claim, in units of pi / 38", ge=0, le=19)
+        sweep: tuple[int, ...] = parameter((2, 3, 4, 5, 6, 8, 10, 13, 16, 19), "g likewise", min_length=1)
+        sweep_epochs: int = parameter(200, "passes through the training images, sweep", ge=1)
+
+    name = "quantized/weak"
+    quick = SMALL | {"sweep": (3, 19), "sweep_epochs": 2}
+    claims = (
+        Claim("g = 5 pi / 19: validation error", 0.0529, final("validation", kind=WEAK), "within", 0.003, "Fig. 7"),
+        Claim(
+            "less error than the classical network: lower end of the 95 % interval",
+            0.0,
+            advantage({"kind": WEAK}, {"kind": CLASSICAL}),
+            "at least",
+            0.0,
+            "Fig. 7",
+        ),
+        Claim("classical validation error", None, final("validation", kind=CLASSICAL), "reported", 0.0, "Fig. 7"),
+        Claim("learning is lost below pi / 8: error at 3 pi / 38", 0.5, swept(3), "at least", 0.0, "Fig. 7b"),
+        Claim("and not above it: error at 6 pi / 38", 0.2, swept(6), "at most", 0.0, "Fig. 7b"),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        make_key, train_key, sweep_key = jax.random.split(key, 3)
+        kinds = {
+            CLASSICAL: config.networks(make_key),
+            WEAK: config.networks(make_key, strength=config.steps * np.pi / 38),
+        }
+
+        def sweep() -> xr.Dataset:
+            networks = config.networks(sweep_key, strength=[k * np.pi / 38 for k in config.sweep])
+            part, _ = trained(config, networks, train_key, progress, "sweep", config.sweep_epochs)
+            renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="steps", epoch="epoch_s")
+            return renamed.assign_coords(steps=("steps", list(config.sweep), {"long_name": "38 g / pi"}))
+
+        work = {n: lambda k=n: trained(config, kinds[k], train_key, progress, k)[0] for n in kinds}
+        *points, others = progress.pieces(work | {"sweep": sweep})
+        main = xr.concat(points, xr.Variable("kind", list(kinds))).rename(member="seed")
+        return main.merge(others).assign_coords(seed=np.arange(config.seeds))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(10, 3.8))
+        curves, sweep = figure.subplots(1, 2)
+        for kind, colour in ((CLASSICAL, RED), (WEAK, BLUE)):
+            part = dataset.validation.sel(kind=kind)
+            curves.plot(dataset.epoch, part.mean("seed"), color=colour, label=kind)
+            curves.fill_between(dataset.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
+        low = float(dataset.validation.min())
+        curves.axhline(0.0529, color="black", linewidth=0.8, label="paper's best")
+        curves.set(
+            xlabel="epoch", ylabel="validation error", title="Fig. 7a, g = 5 pi / 19", ylim=(0.9 * low, 2.2 * low)
+        )
+        curves.legend(fontsize="small")
+        sweep.semilogy(dataset.steps / 38, dataset.sweep_validation.isel(epoch_s=-1), "o-", color=BLUE)
+        sweep.axvline(1 / 8, color="black", linewidth=0.8)
+        sweep.set(xlabel="g / pi", title=f"Fig. 7b, {int(dataset.epoch_s[-1])} epochs, one network each")
+        return {"weak": figure}

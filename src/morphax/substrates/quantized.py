@@ -1,0 +1,243 @@
+"""The quantised perceptron: a binarised multilayer network whose neurons are qubits."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
+from morphax.pytrees import DEVICE, WEIGHT
+from morphax.substrates.base import Substrate
+
+Backward = Literal["htanh", "activation"]
+BACKWARDS: tuple[Backward, ...] = ("htanh", "activation")
+
+
+class BinarisedPerceptron(Substrate):
+    r"""A multilayer perceptron whose hidden activations are $\pm 1$, without biases; how they come about is to be said.
+
+    $$d^k = \pm 1 \; \text{given} \; h^k = W^{k-1} d^{k-1}, \qquad f = W^L d^L$$
+
+    A subclass defines `activations`. One input is one image: shape (inputs,).
+
+    **State:** the outputs $f$, shape (outputs,); qubits start anew for every input.
+    """
+
+    weights: tuple[Float[Array, "neurons below"], ...] = eqx.field(metadata=WEIGHT)
+
+    def __init__(self, weights: Sequence[ArrayLike]):
+        if len(weights) < 2:
+            raise ValueError(f"weights holds {len(weights)} matrices; a hidden and an output layer need at least 2")
+        for index, matrix in enumerate(weights):
+            name = f"weights[{index}]"
+            check_shape(name, matrix, (None, None if index == 0 else np.shape(weights[index - 1])[0]))
+            check_finite(name, matrix)
+        if len({np.shape(matrix)[0] for matrix in weights[:-1]}) > 1:
+            sizes = [np.shape(matrix)[0] for matrix in weights[:-1]]
+            raise ValueError(f"weights has hidden layers of {sizes} neurons; all use the same qubits and must be equal")
+        self.weights = tuple(jnp.asarray(matrix, jnp.result_type(float)) for matrix in weights)
+
+    @classmethod
+    def random(cls, layers: Sequence[int], *, key: PRNGKeyArray, **rest: Any) -> Self:
+        r"""Weights uniform in $\pm 1 / \sqrt{n}$ for $n$ neurons below; `layers` counts inputs, hidden, outputs."""
+        for size in layers:
+            check_count("layers", size, 1)
+        keys = jax.random.split(key, max(len(layers) - 1, 1))
+        weights = [
+            jax.random.uniform(k, (above, below), minval=-1.0, maxval=1.0) * below**-0.5
+            for k, (below, above) in zip(keys, pairwise(layers), strict=False)
+        ]
+        return cls(weights, **rest)
+
+    @abstractmethod
+    def activations(
+        self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None
+    ) -> tuple[Float[Array, " neurons"], Any]:
+        """Activations of one layer, and what is left for the next (`memory` is None before the first).
+
+        Without a key they are the classical ones, the signs of the preactivations.
+        """
+
+    def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
+        """All outputs 0."""
+        return jnp.zeros(self.weights[-1].shape[0], self.weights[-1].dtype)
+
+    def step(
+        self, state: Float[Array, " outputs"], drive: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " outputs"]:
+        """One pass of one input through all layers: one shot. Without a key, the classical pass."""
+        check_shape("drive", drive, self.weights[0].shape[1:])
+        hidden = self.weights[:-1]
+        keys = [None] * len(hidden) if key is None else jax.random.split(key, len(hidden))
+        below, memory = drive, None
+        for matrix, layer_key in zip(hidden, keys, strict=True):
+            below, memory = self.activations(matrix @ below, memory, layer_key)
+        return self.weights[-1] @ below
+
+    def observe(self, state: Float[Array, " outputs"], *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
+        """The outputs."""
+        return state
+
+
+class QuantizedPerceptron(BinarisedPerceptron):
+    r"""A binarised perceptron whose neurons are qubits: rotated by what the layer below answered, then measured.
+
+    $$\theta^k_i = \frac{\pi}{2} \left(d_i^{k-1} - \phi_a(h_i^k)\right), \quad d^0_i \equiv 1, \qquad
+      \phi_a(x) = \mathrm{clip}(x / a, -1, 1), \qquad
+      P(d) = \frac{1 + d \, s \, \langle z \rangle}{2}, \quad s = \sin g$$
+
+    The qubit of a neuron starts in $|0\rangle$, is rotated about y by $\theta$ and measured with strength $g$ through
+    an ancilla; what the measurement leaves of it is rotated in the next layer. It stays pure and real, so
+    $(\langle z \rangle, \langle x \rangle)$ is all of it:
+
+    $$z' = \frac{z + d s}{1 + d s z}, \qquad x' = \frac{x \cos g}{1 + d s z}.$$
+
+    Neurons are not entangled with each other: that makes the sampler exact (`morphax.quantum.register` simulates the
+    whole register, and a test compares them). Three regimes: classical ($a = 0$, $g = \pi/2$), rotation ($a > 0$), weak
+    measurement ($g < \pi/2$), and both.
+
+    With projective measurements $P(d = +1) = (1 + \sin(\pi \phi_a(h) / 2)) / 2$, which is that of $\mathrm{sgn}(h + n)$
+    with classical noise $n$ of density $\frac{\pi}{4 a} \cos \frac{\pi n}{2 a}$ on $[-a, a]$.
+
+    Under weak measurement the paper's text says that every activation differs from the classical one with probability
+    $(1 - \sin g) / 2$. Eq. 5, which is what is simulated, gives that in the first layer only: later angles contain the
+    previous *outcome*, and the qubit need not be where that outcome says, so outcomes of a neuron in successive layers
+    are correlated, and they differ with probability $\frac12 \cos^2 g$.
+
+    **Arguments:**
+
+    - `weights`: matrices from layer to layer, shapes (neurons, inputs), (neurons, neurons) ..., (outputs, neurons).
+    - `width`: $a \ge 0$, of the linear part of the activation; 0 is the sign.
+    - `strength`: $g$ in $[0, \pi/2]$, the angle that entangles neuron and ancilla; None is $\pi/2$, projective, and
+      saves the arithmetic of what a measurement leaves.
+    - `backward`: the straight-through estimator of the activations' derivative: "htanh", 1 where $|h| \le 1$ (Eq. 3,
+      what the paper says), or "activation", $1/a$ where $|h| \le a$ (the derivative of $\phi_a$, for $a > 0$).
+
+    Activations without a key, or with $a = 0$ and $g = \pi/2$, are $\mathrm{sgn}(h)$ with $\mathrm{sgn}(0) = +1$:
+    deterministic inference.
+
+    **Raises:** `ValueError` for widths below 0, strengths out of range, weights that do not fit to each other, hidden
+    layers of different size, and "activation" with a width of 0.
+
+    Source: Barney, Lakhdar-Hamina & Galitski, "Natural quantization of neural networks" (2025), Eqs. 1-9.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import QuantizedPerceptron, evolve
+        >>> network = QuantizedPerceptron.random((4, 8, 8, 2), width=0.3, key=jax.random.key(0))
+        >>> image = jnp.array([[0.1, -0.2, 0.5, 1.0]])
+        >>> one, _ = evolve(network, image, key=jax.random.key(1))
+        >>> other, _ = evolve(network, image, key=jax.random.key(2))
+        >>> one.shape, bool(jnp.allclose(one, other))
+        ((1, 2), False)
+    """
+
+    width: Float[Array, ""] = eqx.field(metadata=DEVICE)
+    strength: Float[Array, ""] | None = eqx.field(metadata=DEVICE)
+    backward: Backward = eqx.field(static=True)
+
+    def __init__(
+        self,
+        weights: Sequence[ArrayLike],
+        *,
+        width: ArrayLike = 0.0,
+        strength: ArrayLike | None = None,
+        backward: Backward = "htanh",
+    ):
+        super().__init__(weights)
+        check_shape("width", width, ())
+        check_range("width", width, low=0.0)
+        check_choice("backward", backward, BACKWARDS)
+        if backward == "activation" and is_concrete(width) and width == 0:
+            raise ValueError('backward is "activation" with width 0; the derivative of a sign is 0: use "htanh"')
+        self.width = jnp.asarray(width, jnp.result_type(float))
+        self.strength = None
+        if strength is not None:
+            check_shape("strength", strength, ())
+            # Single precision rounds pi/2 up.
+            check_range("strength", strength, low=0.0, high=np.pi / 2 * (1 + 1e-7))
+            self.strength = jnp.asarray(strength, jnp.result_type(float))
+        self.backward = backward
+
+    def activations(
+        self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None
+    ) -> tuple[Float[Array, " neurons"], Any]:
+        """Outcomes of the measurements, and (outcomes, z, x) of the qubits after them where they are weak."""
+        if key is None:
+            outcomes, memory = sign(preactivation), None
+        else:
+            draws = jax.random.uniform(key, preactivation.shape, preactivation.dtype)
+            outcomes, memory = self._measured(jax.lax.stop_gradient(preactivation), memory, draws)
+        if self.backward == "htanh":
+            return straight_through(preactivation, outcomes, 1.0), memory
+        return straight_through(preactivation, outcomes, self.width), memory
+
+    def rotation(self, preactivation: Float[Array, " neurons"]) -> tuple[Array, Array]:
+        r"""$\sin \frac{\pi \phi_a}{2}$ and $\cos \frac{\pi \phi_a}{2}$, exactly $\pm 1$ and 0 where $|h| \ge a$."""
+        soft = jnp.abs(preactivation) < self.width
+        angle = jnp.where(soft, preactivation, 0.0) * (jnp.pi / 2) / jnp.where(self.width > 0, self.width, 1.0)
+        return jnp.where(soft, jnp.sin(angle), sign(preactivation)), jnp.where(soft, jnp.cos(angle), 0.0)
+
+    def probability(self, drive: Float[Array, " inputs"], outcomes: Float[Array, "layers neurons"]) -> Float[Array, ""]:
+        """Probability of all measurement outcomes (+1 or -1) of one shot."""
+        check_shape("outcomes", outcomes, (len(self.weights) - 1, self.weights[0].shape[0]))
+        below, memory, total = drive, None, jnp.asarray(1.0, self.weights[0].dtype)
+        for matrix, measured in zip(self.weights[:-1], jnp.asarray(outcomes, total.dtype), strict=True):
+            z, x = self._rotated(matrix @ below, memory)
+            total = total * jnp.prod((1 + measured * self._sharpness * z) / 2)
+            below, memory = measured, self._left(measured, z, x)
+        return total
+
+    @property
+    def _sharpness(self) -> Array | float:
+        return 1.0 if self.strength is None else jnp.sin(self.strength)
+
+    def _measured(self, preactivation: Array, memory: Any, draws: Array) -> tuple[Array, Any]:
+        z, x = self._rotated(preactivation, memory)
+        outcomes = jnp.where(draws < (1 + self._sharpness * z) / 2, 1.0, -1.0).astype(draws.dtype)
+        return outcomes, self._left(outcomes, z, x)
+
+    def _rotated(self, preactivation: Array, memory: Any) -> tuple[Array, Array]:
+        """z and x of the qubits after the rotation, from the last outcomes and what they left."""
+        sine, cosine = self.rotation(preactivation)
+        if memory is None:
+            return sine, cosine
+        before, z, x = memory
+        return before * (z * sine - x * cosine), before * (x * sine + z * cosine)
+
+    def _left(self, outcomes: Array, z: Array, x: Array) -> Any:
+        """What a measurement leaves. A projective one leaves z = outcome: as in the first layer, so nothing is kept."""
+        if self.strength is None:
+            return None
+        pull = outcomes * jnp.sin(self.strength)
+        norm = jnp.maximum(1 + pull * z, jnp.finfo(z.dtype).tiny)
+        return outcomes, (z + pull) / norm, x * jnp.cos(self.strength) / norm
+
+
+def sign(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """+1 for values >= 0, else -1."""
+    return jnp.where(values >= 0, 1.0, -1.0).astype(values.dtype)
+
+
+def straight_through(
+    preactivation: Float[Array, "..."], outcomes: Float[Array, "..."], width: ArrayLike
+) -> Float[Array, "..."]:
+    r"""`outcomes`, with the derivative of $\mathrm{clip}(h / \mathrm{width}, -1, 1)$: $1 / w$ where $|h| \le w$."""
+    return _straight_through(preactivation, outcomes, jnp.asarray(width, preactivation.dtype))
+
+
+@jax.custom_jvp
+def _straight_through(preactivation: Array, outcomes: Array, width: Array) -> Array:
+    return outcomes
+
+
+@_straight_through.defjvp
+def _(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    preactivation, outcomes, width = primals
+    return outcomes, jnp.where(jnp.abs(preactivation) <= width, 1 / width, 0.0) * tangents[0]

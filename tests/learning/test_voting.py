@@ -1,0 +1,73 @@
+"""Majorities of shots."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from morphax import QuantizedPerceptron, Substrate
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.voting import MajorityVote, vote
+
+KEY = jax.random.key(0)
+
+
+class Coin(Substrate):
+    """Answers class 1 with probability `drive`, else class 0."""
+
+    def initial_state(self, *, key=None):
+        return jnp.zeros(2)
+
+    def step(self, state, drive, *, key=None):
+        right = jax.random.bernoulli(key, drive)
+        return jnp.where(right, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]))
+
+    def observe(self, state, *, key=None):
+        return state
+
+
+def test_votes_are_binomial():
+    votes = np.asarray(vote(Coin(), jnp.full((2000, 1), 0.3), 15, key=KEY))
+    assert (votes.sum(1) == 15).all()
+    counts = np.bincount(votes[:, 1].astype(int), minlength=16)[:10]
+    expected = 2000 * stats.binom(15, 0.3).pmf(np.arange(10))
+    assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("shots", [1, 2, 3, 15])
+def test_the_majority_is_right_as_often_as_the_binomial_says(shots):
+    """Ties go to the lowest class, here the wrong one."""
+    targets = jnp.tile(jnp.array([[0.0, 1.0]]), (4000, 1))
+    metrics = MajorityVote(Backpropagation(), shots).metrics(Coin(), jnp.full((4000, 1), 0.6), targets, key=KEY)
+    expected = stats.binom(shots, 0.6).sf(shots // 2)
+    assert float(metrics["accuracy"]) == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 4000))
+
+
+def test_the_first_layer_is_computed_once_for_all_shots():
+    network = QuantizedPerceptron.random((300, 4, 4, 2), width=0.5, key=KEY)
+
+    def cost(shots: int) -> float:
+        run = jax.jit(lambda x: vote(network, x, shots, key=KEY, at_once=8)).lower(jnp.ones((8, 1, 300)))
+        analysis = run.compile().cost_analysis()
+        assert analysis is not None
+        return float(analysis["flops"])
+
+    first = 8 * 2 * 300 * 4
+    assert cost(16) - cost(8) < 8 * first / 2
+
+
+def test_gradients_are_those_of_the_rule():
+    network = QuantizedPerceptron.random((5, 4, 4, 2), width=0.5, key=KEY)
+    inputs, targets = jax.random.normal(KEY, (6, 1, 5)), jnp.eye(2)[jnp.array([0, 1, 1, 0, 1, 0])]
+    _, found = MajorityVote(Backpropagation(), 3).gradient(network, inputs, targets, key=KEY)
+    _, expected = Backpropagation().gradient(network, inputs, targets, key=KEY)
+    for a, b in zip(found.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_too_few_shots_are_refused():
+    with pytest.raises(ValueError, match="shots is 0"):
+        MajorityVote(Backpropagation(), 0)
+    with pytest.raises(ValueError, match="shots is 0"):
+        vote(Coin(), jnp.ones((1, 1)), 0, key=KEY)
