@@ -134,7 +134,7 @@ class Digits(Experiment):
         )
         software = xr.concat([parts[f"benchmarks {r}"] for r in config.rows], rows)
         together = xr.concat([oscillators[["best"]], software[["best"]]], "structure")
-        dataset = oscillators.drop_vars("best").merge(together)
+        dataset = oscillators.drop_vars("best").merge(together, join="outer")
         for name in ("best", "last", "validated", "accuracy"):
             dataset[name].attrs = {"units": "%", "long_name": "test accuracy"}
         return dataset
@@ -255,10 +255,10 @@ def _judged(rule: EquilibriumPropagation, data: Data, network: PhaseOscillators,
 
 def _benchmarks(config: "Digits.Config", size: Size, task: Task) -> xr.Dataset:
     """The paper's comparisons (App. B): a perceptron with one hidden layer, best of 100 epochs, and a linear model."""
-    inputs, test = np.asarray(task.train_inputs), np.asarray(task.test_inputs)
+    inputs, test = np.asarray(task.train_inputs, float), np.asarray(task.test_inputs, float)
     labels, answers = (np.argmax(np.asarray(t), -1) for t in (task.train_targets, task.test_targets))
     best = np.zeros((2, config.seeds))
-    linear = RidgeClassifier(alpha=1e-6).fit(inputs, labels).score(test, answers)
+    linear = RidgeClassifier(alpha=1e-6, solver="svd").fit(inputs, labels).score(test, answers)
     best[1] = 100 * linear
     for seed in range(config.seeds):
         perceptron = MLPClassifier((size.hidden,), activation="logistic", random_state=seed).set_params(batch_size=10)

@@ -31,7 +31,7 @@ class Shots(Experiment):
         repeats: int = parameter(3, "draws at each number", ge=1)
 
     name = "quantized/shots"
-    quick = SMALL | {"numbers": (1, 3, 10), "repeats": 1}
+    quick = SMALL | {"numbers": (1, 2, 5), "repeats": 1}
     claims = (
         Claim(
             "few shots outperform deterministic inference: error with 5 shots",
