@@ -21,6 +21,8 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/josephson.py
 	$(BIN)/python benchmarks/spintronic.py
 	$(BIN)/python benchmarks/phase_oscillators.py
+	$(BIN)/python benchmarks/quantized.py
+	$(BIN)/python benchmarks/quantized.py --threads 1
 
 clean:
 	rm -rf .venv runs

@@ -222,17 +222,21 @@ def _chunk(shared: tuple[Any, ...], state: _State, fixed: PyTree, rule: Any, key
     """`length` steps from step `first` on, for one member."""
     data, watch, optimiser, score, batch_size, trained, first, length = shared
 
-    def update(state: _State, step: Array) -> tuple[_State, tuple[Metrics, Array]]:
+    batches = None if batch_size is None else _Batches(data, batch_size, key)
+
+    def update(carry: tuple[_State, Array | None], step: Array) -> tuple[Any, tuple[Metrics, Array]]:
+        state, order = carry
         model = eqx.combine(state.weights, fixed)
-        inputs, targets = data if batch_size is None else _batch(data, batch_size, step, key)
+        (inputs, targets), order = (data, None) if batches is None else batches.at(step, order)
         metrics, gradient = rule.gradient(model, inputs, targets, key=jax.random.fold_in(key, step))
         gradient = select(eqx.filter(gradient, eqx.is_inexact_array), *trained)[0]
         changes, memory = optimiser.update(gradient, state.memory, state.weights)
         weights = eqx.apply_updates(state.weights, changes)
         finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(weights)])
-        return state._replace(weights=weights, memory=memory), (metrics, finite)
+        return (state._replace(weights=weights, memory=memory), order), (metrics, finite)
 
-    state, (metrics, finite) = jax.lax.scan(update, state, first + jnp.arange(length))
+    order = None if batches is None else batches.order(first)
+    (state, _), (metrics, finite) = jax.lax.scan(update, (state, order), first + jnp.arange(length))
     model, watch_key = eqx.combine(state.weights, fixed), jax.random.fold_in(key, WATCH)
     watched = {
         name: rule.metrics(model, *values, key=jax.random.fold_in(watch_key, first + length))
@@ -246,12 +250,25 @@ def _chunk(shared: tuple[Any, ...], state: _State, fixed: PyTree, rule: Any, key
     return _Chunk(state, metrics, watched, finite)
 
 
-def _batch(data: Data, batch_size: int, step: Array, key: PRNGKeyArray) -> Data:
-    examples = jax.tree.leaves(data)[0].shape[0]
-    epoch, place = jnp.divmod(step, examples // batch_size)
-    order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, SHUFFLE), epoch), examples)
-    chosen = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-    return jax.tree.map(lambda values: values[chosen], data)
+class _Batches(NamedTuple):
+    """Minibatches: every epoch in an order of its own, drawn when it begins."""
+
+    data: Data
+    size: int
+    key: PRNGKeyArray
+
+    def order(self, step: Array) -> Array:
+        """Of the epoch to which a step belongs."""
+        examples = jax.tree.leaves(self.data)[0].shape[0]
+        epoch = step // (examples // self.size)
+        return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(self.key, SHUFFLE), epoch), examples)
+
+    def at(self, step: Array, order: Any) -> tuple[Data, Array]:
+        """The batch of a step, and the order that holds for it."""
+        place = step % (len(order) // self.size)
+        order = jax.lax.cond(place == 0, lambda: self.order(step), lambda: order)
+        chosen = jax.lax.dynamic_slice_in_dim(order, place * self.size, self.size)
+        return jax.tree.map(lambda values: values[chosen], self.data), order
 
 
 def _rows(done: _Chunk, ensemble: bool) -> History:

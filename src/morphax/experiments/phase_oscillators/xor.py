@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
@@ -185,13 +186,17 @@ class Xor(Experiment):
         a.pcolormesh(np.arange(shade.shape[1] + 1), edges, shade, cmap="viridis", rasterized=True)
         a.plot(np.log10(dataset.many.mean("run_a")), color="white")
         a.set(xlabel="iteration", ylabel="log10 mean distance", title=f"3a: {dataset.sizes['run_a']} runs")
-        for n in dataset.size.values:
-            b.semilogy(dataset.by_size.sel(size=n).mean("run"), label=f"{n}")
+        for n, colour in zip(
+            dataset.size.values, colormaps["viridis"](np.linspace(0, 0.95, len(dataset.size))), strict=True
+        ):
+            b.semilogy(dataset.by_size.sel(size=n).mean("run"), color=colour, label=f"{n}")
         b.set(xlabel="iteration", ylabel="mean distance", title="3b: number of oscillators")
         b.legend(fontsize="x-small", ncols=2)
         large = dataset.by_starts.isel(size_d=-1)
-        for m in dataset.starts.values:
-            d.semilogy(large.sel(starts=m), label=f"{m}")
+        for m, colour in zip(
+            dataset.starts.values, colormaps["viridis"](np.linspace(0, 0.95, len(large.starts))), strict=True
+        ):
+            d.semilogy(large.sel(starts=m), color=colour, label=f"{m}")
         d.set(xlabel="iteration", title=f"3d: initial states, {int(dataset.size_d[-1])} oscillators")
         d.legend(fontsize="x-small")
         for n in dataset.size_d.values:
