@@ -187,9 +187,12 @@ class Lattice(Experiment):
             axes.legend(fontsize="x-small")
         last = dataset.isel(classes=-1)
         for layout, colour in zip(LAYOUTS, (BLUE, ORANGE, GREEN), strict=True):
-            lines = last.response.sel(layout=layout).mean(("scale", "optimiser"))
-            far.semilogy(dataset.distance, lines, "o-", color=colour, label=layout)
-        far.set(xlabel="distance (sites)", ylabel="|d output / d input|", title="how far a signal gets")
+            line = last.response.sel(layout=layout).mean(("scale", "optimiser")).dropna("distance")
+            far.semilogy(line.distance, line, "o-", color=colour, label=layout)
+        far.set(
+            xlabel="distance (sites)", ylabel="|d output / d input|", title="how far a signal gets", ylim=(1e-10, None)
+        )
+        far.legend(fontsize="x-small")
         return {"lattice": figure}
 
 
