@@ -39,12 +39,13 @@ class Better(Experiment):
         sweeps: int = parameter(200, "sweeps at most", ge=1)
         seeds: int = parameter(3, "networks of each candidate", ge=1)
         learning_rate: float = parameter(0.015, "highest rate of Adam, falling as a cosine", gt=0)
-        iterations: int = parameter(1200, "updates", ge=1)
+        strength: float = parameter(0.5, "beta, strength of the nudge", gt=0)
+        iterations: int = parameter(4000, "updates", ge=1)
         batch_size: int = parameter(100, "images in an update", ge=1)
-        every: int = parameter(50, "updates between two looks", ge=1)
+        every: int = parameter(200, "updates between two looks", ge=1)
         hidden: tuple[int, ...] = parameter((200, 400), "hidden units", min_length=1)
         deformations: tuple[Deformation, ...] = parameter(
-            ((0, 0, 0), (0.7, 0, 0), (0.7, 0.15, 0.1), (0.7, 0.3, 0.2), (0.5, 0.4, 0.3)),
+            ((0, 0, 0), (0.7, 0, 0), (0.7, 0.2, 0.15), (0.7, 0.4, 0.3)),
             "largest shift (pixels), angle (rad), change of size; the first is no deformation",
             min_length=1,
         )
