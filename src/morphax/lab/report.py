@@ -38,11 +38,16 @@ def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
     """The columns "expected", "here" and "verdict" of a judged claim, for the terminal and the report alike."""
     sign = {"within": "", "at least": "≥ ", "at most": "≤ ", "reported": ""}[claim["relation"]]
     tolerance = f" ± {claim['tolerance']:.3g}" if claim["tolerance"] else ""
-    expected = "—" if claim["paper"] is None else f"{sign}{claim['paper']:.4g}{tolerance}"
+    expected = "—" if claim["paper"] is None else f"{sign}{_short(claim['paper'])}{tolerance}"
     if claim["ours"] is None:
         return {"expected": expected, "here": "not run", "verdict": "reported"}
     verdict = {True: "met", False: "not met", None: "reported"}[claim["met"]]
-    return {"expected": expected, "here": f"{claim['ours']:.4g}", "verdict": verdict}
+    return {"expected": expected, "here": _short(claim["ours"]), "verdict": verdict}
+
+
+def _short(value: float) -> str:
+    """Four digits, or all of a whole number (a count)."""
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _template() -> jinja2.Template:

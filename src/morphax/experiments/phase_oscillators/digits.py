@@ -149,6 +149,8 @@ class Digits(Experiment):
                 axes.fill_between(
                     part.iteration, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0
                 )
+            axes.set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+            axes.minorticks_off()
             axes.set(xlabel="iteration", title=f"Fig. 4b: {kind}")
             axes.legend(fontsize="small")
         curves.axes[0].set_ylabel("test error (%)")
