@@ -96,7 +96,8 @@ class Landscape(Experiment):
         values = np.asarray(dataset.valley.transpose("steps", "width"))
         shown = axes.imshow(values, cmap="viridis_r", vmax=2 * values.min(), origin="lower", aspect="auto")
         for i, j in np.ndindex(values.shape):
-            axes.text(j, i, f"{values[i, j]:.3f}", ha="center", va="center", color="white", fontsize="x-small")
+            colour = "black" if values[i, j] < 1.5 * values.min() else "white"
+            axes.text(j, i, f"{values[i, j]:.3f}", ha="center", va="center", color=colour, fontsize="x-small")
         axes.set_xticks(range(values.shape[1]), [f"{a:.3g}" for a in dataset.width.values])
         axes.set_yticks(range(values.shape[0]), [f"{k / 38:.3f}" for k in dataset.steps.values])
         axes.set(xlabel="a", ylabel="g / pi", title="Fig. 8: validation error, one network a point")
