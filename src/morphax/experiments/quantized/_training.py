@@ -1,7 +1,8 @@
 """What the experiments with quantised perceptrons share: Table I, one way to train and judge, and intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,9 +12,11 @@ import numpy as np
 import optax
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
+from matplotlib.axes import Axes
 from scipy import stats
 
 from morphax.lab.experiment import BaseConfig, parameter
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation, classification
 from morphax.learning.train import Metrics, Trained, train
@@ -21,7 +24,8 @@ from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
 
-Make = Callable[..., BinarisedPerceptron]
+CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
+COLOURS = (RED, BLUE, ORANGE, GREEN, VIOLET, GREY)
 SMALL = {"hidden": 32, "train_images": 320, "test_images": 200, "epochs": 4, "every": 2, "shots": 3, "seeds": 2}
 
 
@@ -111,7 +115,9 @@ def trained(
         ensemble=True,
         chunk=batches * config.every,
         checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: progress.record(label, [row for row in rows if "validation" in row]),
+        on_chunk=lambda rows: progress.record(
+            label, [{"step": step, **row} for step, row in enumerate(rows) if "validation" in row]
+        ),
     )
     seen = [row["validation"] for row in done.history if "validation" in row]
     ends = np.minimum(config.every * (1 + np.arange(len(seen))), epochs)
@@ -124,6 +130,29 @@ def trained(
     units = {"units": "1", "long_name": "share of wrong answers"}
     dataset = xr.Dataset({name: (("epoch", "member"), values, units) for name, values in errors.items()})
     return dataset.assign_coords(epoch=ends), done
+
+
+def trainings(
+    config: PerceptronConfig, kinds: Mapping[str, Any], key: PRNGKeyArray, progress: Progress
+) -> dict[str, Callable[[], xr.Dataset]]:
+    """The pieces of a run that train a stack of `seeds` networks of each kind."""
+    return {name: lambda name=name: trained(config, kinds[name], key, progress, name)[0] for name in kinds}
+
+
+def beside(parts: Sequence[xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
+    """What `trainings` gave: errors over (kind, epoch, seed)."""
+    together = xr.concat(parts, xr.Variable("kind", list(kinds))).rename(member="seed")
+    return together.assign_coords(seed=np.arange(together.sizes["seed"]))
+
+
+def draw_errors(axes: Axes, errors: xr.DataArray, title: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Error over epochs of each kind: mean over seeds, and their range."""
+    for kind, colour in zip(errors.kind.values, COLOURS, strict=False):
+        part = errors.sel(kind=kind)
+        axes.plot(part.epoch, part.mean("seed"), color=colour, label=labels.get(kind, kind))
+        axes.fill_between(part.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
+    low = float(errors.min())
+    axes.set(xlabel="epoch", ylabel="validation error", title=title, ylim=(0.9 * low, 2.2 * low))
 
 
 def final(name: str, **point: Any) -> Callable[[xr.Dataset], Any]:

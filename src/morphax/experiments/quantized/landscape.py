@@ -7,11 +7,20 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, final, trained
+from morphax.experiments.quantized._training import (
+    ACTIVATION,
+    CLASSICAL,
+    HTANH,
+    SMALL,
+    PerceptronConfig,
+    advantage,
+    beside,
+    final,
+    trained,
+    trainings,
+)
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress
-
-CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
 
 
 class Landscape(Experiment):
@@ -84,11 +93,10 @@ class Landscape(Experiment):
             error = part.validation.isel(epoch=-1, drop=True).rename(member="width")
             return xr.Dataset({"valley": error}).assign_coords(width=list(config.widths))
 
-        points = {n: lambda k=n: trained(config, kinds[k], train_key, progress, k)[0] for n in kinds}
+        points = trainings(config, kinds, train_key, progress)
         parts = progress.pieces(points | {f"map {k}": eqx.Partial(row, k) for k in config.strengths})
-        main = xr.concat(parts[: len(kinds)], xr.Variable("kind", list(kinds))).rename(member="seed")
         steps = xr.Variable("steps", list(config.strengths), {"long_name": "38 g / pi"})
-        return main.merge(xr.concat(parts[len(kinds) :], steps)).assign_coords(seed=np.arange(config.seeds))
+        return beside(parts[: len(kinds)], kinds).merge(xr.concat(parts[len(kinds) :], steps))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(6, 4.5))

@@ -10,13 +10,21 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, trained
+from morphax.experiments.quantized._training import (
+    CLASSICAL,
+    SMALL,
+    PerceptronConfig,
+    advantage,
+    beside,
+    draw_errors,
+    trainings,
+)
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
 from morphax.substrates.software import NoisyPerceptron
 
-ROTATION, CLASSICAL = "rotation", "classical"
+ROTATION = "rotation"
 
 
 def error(kind: str) -> Any:
@@ -97,29 +105,20 @@ class Noise(Experiment):
             return eqx.filter_vmap(make)(jax.random.split(make_key, config.seeds))
 
         kinds = {
-            CLASSICAL: lambda: config.networks(make_key),
-            ROTATION: lambda: config.networks(make_key, config.width),
+            CLASSICAL: config.networks(make_key),
+            ROTATION: config.networks(make_key, config.width),
         }
-        kinds |= {f"noise {n:g}": lambda n=n: noisy(n * same, 0.0) for n in config.noises}
-        kinds |= {f"dropout {p:g}": lambda p=p: noisy(0.0, p) for p in config.dropouts}
-        work = {n: lambda k=n: trained(config, kinds[k](), train_key, progress, k)[0] for n in kinds}
-        dataset = xr.concat(progress.pieces(work), xr.Variable("kind", list(kinds))).rename(member="seed")
+        kinds |= {f"noise {n:g}": noisy(n * same, 0.0) for n in config.noises}
+        kinds |= {f"dropout {p:g}": noisy(0.0, p) for p in config.dropouts}
+        dataset = beside(progress.pieces(trainings(config, kinds, train_key, progress)), kinds)
         alone = xr.DataArray([k.startswith("dropout") for k in kinds], dims="kind")
         answered = xr.where(alone, dataset.deterministic, dataset.validation)
-        return dataset.assign(error=answered.assign_attrs(units="1")).assign_coords(seed=np.arange(config.seeds))
+        return dataset.assign(error=answered.assign_attrs(units="1"))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
         curves, ends = figure.subplots(1, 2)
-        for kind in dataset.kind.values:
-            curves.plot(dataset.epoch, dataset.error.sel(kind=kind).mean("seed"), label=kind)
-        low = float(dataset.error.min())
-        curves.set(
-            xlabel="epoch",
-            ylabel="validation error",
-            title="classical networks with noise",
-            ylim=(0.9 * low, 2.2 * low),
-        )
+        draw_errors(curves, dataset.error, "classical networks with noise")
         curves.legend(fontsize="small")
         last = dataset.error.isel(epoch=-1)
         for place, kind in enumerate(dataset.kind.values):

@@ -6,13 +6,24 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, final, trained
+from morphax.experiments.quantized._training import (
+    ACTIVATION,
+    CLASSICAL,
+    HTANH,
+    SMALL,
+    PerceptronConfig,
+    advantage,
+    beside,
+    draw_errors,
+    final,
+    trained,
+    trainings,
+)
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED
 from morphax.lab.progress import Progress
 
 BEST = 10**-0.5
-CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
 
 
 class Rotation(Experiment):
@@ -102,27 +113,21 @@ class Rotation(Experiment):
             renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="width", epoch="epoch_s")
             return renamed.assign_coords(width=widths)
 
-        work = {n: lambda k=n: trained(config, kinds[k], train_key, progress, k)[0] for n in kinds}
+        work = trainings(config, kinds, train_key, progress)
         work |= {f"sweep {rule}": lambda r=rule: swept(r) for rule in (HTANH, ACTIVATION)}
         *points, first, second = progress.pieces(work)
-        main = xr.concat(points, xr.Variable("kind", list(kinds))).rename(member="seed")
         second = second.reindex(width=list(config.widths))
         sweep = xr.concat([first, second], xr.Variable("rule", [HTANH, ACTIVATION]))
         for variable in sweep.data_vars.values():
             variable.attrs["may_be_missing"] = 1
-        return main.merge(sweep).assign_coords(seed=np.arange(config.seeds))
+        return beside(points, kinds).merge(sweep)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
         curves, sweep = figure.subplots(1, 2)
-        for kind, colour in zip((CLASSICAL, HTANH, ACTIVATION), (RED, BLUE, ORANGE), strict=True):
-            part = dataset.validation.sel(kind=kind)
-            label = kind if kind == CLASSICAL else f"a = 10^-1/2, {kind}"
-            curves.plot(dataset.epoch, part.mean("seed"), color=colour, label=label)
-            curves.fill_between(dataset.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
-        low = float(dataset.validation.min())
+        labels = {kind: f"a = 10^-1/2, {kind}" for kind in (HTANH, ACTIVATION)}
+        draw_errors(curves, dataset.validation, "Fig. 5a", labels)
         curves.axhline(0.0472, color="black", linewidth=0.8, label="paper's best")
-        curves.set(xlabel="epoch", ylabel="validation error", title="Fig. 5a", ylim=(0.9 * low, 2.2 * low))
         curves.legend(fontsize="small")
         last = dataset.sweep_validation.isel(epoch_s=-1)
         positive = last.sel(width=dataset.width > 0)

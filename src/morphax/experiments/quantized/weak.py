@@ -8,12 +8,22 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, advantage, final, trained
+from morphax.experiments.quantized._training import (
+    CLASSICAL,
+    SMALL,
+    PerceptronConfig,
+    advantage,
+    beside,
+    draw_errors,
+    final,
+    trained,
+    trainings,
+)
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE
 from morphax.lab.progress import Progress
 
-CLASSICAL, WEAK = "classical", "weak"
+WEAK = "weak"
 
 
 def swept(steps: int) -> Callable[[xr.Dataset], float]:
@@ -63,23 +73,14 @@ class Weak(Experiment):
             renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="steps", epoch="epoch_s")
             return renamed.assign_coords(steps=("steps", list(config.sweep), {"long_name": "38 g / pi"}))
 
-        work = {n: lambda k=n: trained(config, kinds[k], train_key, progress, k)[0] for n in kinds}
-        *points, others = progress.pieces(work | {"sweep": sweep})
-        main = xr.concat(points, xr.Variable("kind", list(kinds))).rename(member="seed")
-        return main.merge(others).assign_coords(seed=np.arange(config.seeds))
+        *points, others = progress.pieces(trainings(config, kinds, train_key, progress) | {"sweep": sweep})
+        return beside(points, kinds).merge(others)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
         curves, sweep = figure.subplots(1, 2)
-        for kind, colour in ((CLASSICAL, RED), (WEAK, BLUE)):
-            part = dataset.validation.sel(kind=kind)
-            curves.plot(dataset.epoch, part.mean("seed"), color=colour, label=kind)
-            curves.fill_between(dataset.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
-        low = float(dataset.validation.min())
+        draw_errors(curves, dataset.validation, "Fig. 7a, g = 5 pi / 19")
         curves.axhline(0.0529, color="black", linewidth=0.8, label="paper's best")
-        curves.set(
-            xlabel="epoch", ylabel="validation error", title="Fig. 7a, g = 5 pi / 19", ylim=(0.9 * low, 2.2 * low)
-        )
         curves.legend(fontsize="small")
         sweep.semilogy(dataset.steps / 38, dataset.sweep_validation.isel(epoch_s=-1), "o-", color=BLUE)
         sweep.axvline(1 / 8, color="black", linewidth=0.8)
