@@ -40,7 +40,7 @@ class PerceptronConfig(BaseConfig):
     momentum: float = parameter(0.9, "part of the last step that is taken again", ge=0, lt=1)
     batch_size: int = parameter(64, "images in an update", ge=1)
     epochs: int = parameter(500, "passes through the training images", ge=1)
-    every: int = parameter(20, "epochs between two looks at the validation images", ge=1)
+    every: int = parameter(50, "epochs between two looks at the validation images", ge=1)
     train_images: int = parameter(5_000, "the first ones of the training set", ge=64, le=60_000)
     test_images: int = parameter(10_000, "validation images, the first ones of the test set", ge=1, le=10_000)
     shots: int = parameter(15, "passes whose majority decides", ge=1)

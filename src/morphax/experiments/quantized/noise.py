@@ -50,6 +50,7 @@ class Noise(Experiment):
 
     class Config(PerceptronConfig):
         width: float = parameter(10**-0.5, "a of the rotated network", gt=0)
+        epochs: int = parameter(300, "passes through the training images", ge=1)
         noises: tuple[float, ...] = parameter((1.0, 2.5), "Gaussian noise, of that of the rotation", min_length=1)
         dropouts: tuple[float, ...] = parameter((0.1, 0.3), "share of hidden neurons left out", min_length=1)
 

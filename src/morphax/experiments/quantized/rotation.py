@@ -38,7 +38,7 @@ class Rotation(Experiment):
         widths: tuple[float, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in range(-9, 4))), "a of the sweep", min_length=2
         )
-        sweep_epochs: int = parameter(200, "passes through the training images, sweep", ge=1)
+        sweep_epochs: int = parameter(120, "passes through the training images, sweep", ge=1)
 
     name = "quantized/rotation"
     quick = SMALL | {"widths": (0.0, 10**-0.5), "sweep_epochs": 2}

@@ -26,7 +26,6 @@ class Shots(Experiment):
     class Config(PerceptronConfig):
         width: float = parameter(0.5, "a", ge=0)
         epochs: int = parameter(200, "passes through the training images", ge=1)
-        every: int = parameter(50, "epochs between two looks at the validation images", ge=1)
         numbers: tuple[int, ...] = parameter((1, 2, 3, 4, 5, 7, 10, 15, 21, 31), "of shots", min_length=1)
         repeats: int = parameter(3, "draws at each number", ge=1)
 

@@ -41,7 +41,7 @@ class Weak(Experiment):
     class Config(PerceptronConfig):
         steps: int = parameter(10, "g at the point of the claim, in units of pi / 38", ge=0, le=19)
         sweep: tuple[int, ...] = parameter((2, 3, 4, 5, 6, 8, 10, 13, 16, 19), "g likewise", min_length=1)
-        sweep_epochs: int = parameter(200, "passes through the training images, sweep", ge=1)
+        sweep_epochs: int = parameter(120, "passes through the training images, sweep", ge=1)
 
     name = "quantized/weak"
     quick = SMALL | {"sweep": (3, 19), "sweep_epochs": 2}
