@@ -31,9 +31,11 @@ class EquilibriumConfig(BaseConfig):
         prefix = RungeKutta(self.prefix, 0.25) if self.prefix else None
         return Descent(self.tolerance, self.sweeps, prefix)
 
-    def rule(self, measure: Measure = no_measure, **rest: Any) -> EquilibriumPropagation:
-        """Equilibrium propagation with these numbers."""
-        return EquilibriumPropagation(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)
+    def rule(
+        self, measure: Measure = no_measure, *, kind: type[EquilibriumPropagation] = EquilibriumPropagation, **rest: Any
+    ) -> EquilibriumPropagation:
+        """Equilibrium propagation, or a kind of it, with these numbers."""
+        return kind(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)
 
 
 @cache

@@ -169,6 +169,8 @@ class Better(Experiment):
         curve.semilogy(dataset.iteration, error, color=BLUE, linewidth=0.8)
         curve.axhline(100 - ANN, color="black", linewidth=0.8, label="best ANN of the paper")
         title = f"{dataset.attrs['chosen']}, all images"
+        curve.set_yticks([3, 5, 10, 20], ["3", "5", "10", "20"])
+        curve.minorticks_off()
         curve.set(xlabel="iteration", ylabel="test error (%)", title=title)
         curve.legend(fontsize="x-small")
         return {"better": figure}

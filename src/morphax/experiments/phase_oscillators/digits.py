@@ -215,7 +215,7 @@ def _oscillators(
             checkpoint=progress.checkpoint(f"{name} {label}"),
         ).history
 
-    rule = _Tested(**vars(config.rule(phase_classification)))
+    rule = config.rule(phase_classification, kind=_Tested)
     history = trained(rule, (task.train_inputs, task.train_targets), {"test": test}, "all")
     chosen = trained(
         config.rule(phase_classification), held.train, {"validation": held.validation, "test": test}, "held out"
