@@ -1,0 +1,410 @@
+"""64 spiking neurons with 128 Poisson inputs: time and memory against Norse (PyTorch) and plain JAX.
+
+    python benchmarks/spiking.py [--quick] [--threads 1]
+
+One chain of 100,000 time steps and 100 chains of 1,000, single precision. Forward: activities of the first six neurons,
+and from these the 16 averages of a state of two spins. Backward: also the gradient of the squared distance of these
+averages from a target with respect to both weight matrices. Contenders:
+
+- morphax: `evolve` on intervals, for which inputs are drawn and multiplied at once; with input spikes that are given
+  instead; with segments that are computed twice; with the chains divided over the cores;
+- plain JAX: one `lax.scan` over time steps, in which inputs are drawn and multiplied, after Appendix A of the paper;
+- Norse: `LIFRecurrent` on input spikes that are given, drawn beforehand and not counted. What it takes for one chain is
+  measured for a part of the steps and scaled.
+
+Before anything is timed, all three get the same input spikes in double precision and must give the same spikes; morphax
+and plain JAX the same gradient. That of Norse is another one: it does not follow the reset.
+
+Every contender has a process of its own, and they take turns, so that other work on the machine burdens all of them.
+Ratios are those of medians, to the faster Norse. Memory is the largest resident set of that process: imports,
+compilation, data, everything; beside it by how much it grew after the imports. For scaled times it is extrapolated from
+the growth between half of the part and the part.
+
+`--threads 1` keeps everything on one core.
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# JAX and PyTorch are imported only by the processes that need them: their memory is part of what is measured.
+
+NEURONS, INPUTS, MEASURED, RATE = 64, 128, 6, 0.7
+STEEPNESS = 100.0
+CHECKED = 1000
+# Singlet of two spins: what the averages are compared with.
+TARGET = np.diag([1.0, -1.0, -1.0, -1.0])
+Matrices = tuple[np.ndarray, np.ndarray]
+
+
+class Case(NamedTuple):
+    """One row: `steps` of the `counted` ones are run by `kind`."""
+
+    name: str
+    kind: str
+    chains: int
+    steps: int
+    counted: int
+    backward: bool
+    interval: int = 1
+    segment: int | None = None
+    given: bool = False
+    threads: int = 1
+    divided: bool = False
+
+
+class Found(NamedTuple):
+    seconds: float
+    least: float
+    processor: float
+    peak: float
+    grown: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    start = time.perf_counter()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "torch", "norse", "numpy"))
+    threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
+    print(f"{threads}, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
+    agreement()
+    for chains, steps, part in ((1, 100_000, 5_000), (100, 1_000, 1_000)):
+        for backward in (False, True):
+            table(cases(chains, steps, part, backward, options.threads), 3 if options.quick else 7)
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end, {time.perf_counter() - start:.0f} s in all")
+
+
+def cases(chains: int, steps: int, part: int, backward: bool, threads: int) -> list[Case]:
+    # 100 chains have 100 times as much to hold in an interval: shorter ones stay in the cache.
+    interval = 100 if chains == 1 else 10
+    first = Case("morphax", "morphax", chains, steps, steps, backward, interval, threads=threads)
+    found = [first, first._replace(name="morphax, spikes given", given=True)]
+    if backward:
+        segment = round((steps / interval) ** 0.5)
+        found.append(first._replace(name=f"morphax, segments of {segment * interval} steps", segment=segment))
+    if chains > 1 and threads > 1:
+        found.append(first._replace(name=f"morphax, divided over {threads} cores", divided=True))
+    found.append(Case("plain JAX", "plain", chains, steps, steps, backward, threads=threads))
+    for number in sorted({1, threads}):
+        name = f"Norse, {number} thread{'s' * (number > 1)}"
+        found.append(Case(name, "norse", chains, part, steps, backward, given=True, threads=number))
+    return found
+
+
+def table(rows: list[Case], repeats: int) -> None:
+    """Start all contenders, let them take turns, ask for their memory, print."""
+    spawn = multiprocessing.get_context("spawn")
+    processes, pipes = [], []
+    for case in rows:
+        pipe, theirs = spawn.Pipe()
+        process = spawn.Process(target=contend, args=(case, theirs), daemon=True)
+        process.start()
+        # Without this a contender that fails would leave the other end open, and this process waiting.
+        theirs.close()
+        pipe.recv()
+        processes.append(process)
+        pipes.append(pipe)
+    times: list[list[tuple[float, float]]] = [[] for _ in rows]
+    for _ in range(repeats):
+        for pipe, measured in zip(pipes, times, strict=True):
+            pipe.send("run")
+            measured.append(pipe.recv())
+    found = []
+    for case, process, pipe, measured in zip(rows, processes, pipes, times, strict=True):
+        pipe.send("stop")
+        peak, grown = pipe.recv()
+        process.join()
+        wall, processor = zip(*measured, strict=True)
+        scale = case.counted / case.steps
+        found.append(Found(scale * statistics.median(wall), scale * min(wall), scale * min(processor), peak, grown))
+    show(rows, found)
+
+
+def show(rows: list[Case], found: list[Found]) -> None:
+    first = rows[0]
+    what = "forward and backward" if first.backward else "forward"
+    print(f"\n{first.chains} chain{'s' * (first.chains > 1)} of {first.counted:,} steps, {what}")
+    scaled = [case.steps for case in rows if case.steps < case.counted]
+    if scaled:
+        print(f"* measured for {scaled[0]:,} steps and scaled")
+    print(f"{'':34}{'median s':>10}{'ratio':>8}{'least s':>10}{'processor s':>13}{'peak MiB':>11}{'after imports':>15}")
+    norse = min(one.seconds for case, one in zip(rows, found, strict=True) if case.kind == "norse")
+    for case, one in zip(rows, found, strict=True):
+        name = case.name + " *" * (case.steps < case.counted)
+        times = f"{one.seconds:10.3f}{norse / one.seconds:8.1f}{one.least:10.3f}{one.processor:13.3f}"
+        print(f"{name:34}{times}{one.peak:11.0f}{one.grown:15.0f}")
+
+
+# --- A contender, in its own process ----------------------------------------------------------------------------------
+
+
+def contend(case: Case, pipe: Connection) -> None:
+    """Prepare, say so, then run once for every "run" and tell seconds and processor seconds; last, MiB."""
+    if case.threads == 1:
+        # Before libraries start their threads.
+        os.sched_setaffinity(0, {0})
+    load(case.kind)
+    imported = peak_memory()
+    half = max(case.interval, case.steps // 2)
+    growth = 0.0
+    if case.steps < case.counted:
+        # The first few steps pay for what is set up once.
+        call(case._replace(steps=half // 10))()
+        call(case._replace(steps=half))()
+        growth = -peak_memory()
+    run = call(case)
+    run()
+    growth = (growth + peak_memory()) / (case.steps - half) if growth else 0.0
+    pipe.send("ready")
+    while pipe.recv() == "run":
+        wall, processor = time.perf_counter(), time.process_time()
+        run()
+        pipe.send((time.perf_counter() - wall, time.process_time() - processor))
+    peak = peak_memory() + growth * (case.counted - case.steps)
+    pipe.send((peak, peak - imported))
+
+
+def load(kind: str) -> None:
+    """Import what a contender uses."""
+    # Read when PyTorch loads. By default its threads spin for milliseconds after every operation, which on a machine
+    # that has other work slows everything.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+    names = {"morphax": ("morphax.substrates.spiking",), "plain": ("jax.numpy",), "norse": ("torch", "norse.torch")}
+    for name in names[kind]:
+        importlib.import_module(name)
+
+
+def peak_memory() -> float:
+    """Largest resident set so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def matrices() -> Matrices:
+    """Recurrent and input weights, by the rule of `SpikingNetwork.random`."""
+    random = np.random.default_rng(0)
+
+    def weights(columns: int, mean: float) -> np.ndarray:
+        drawn = random.standard_normal((NEURONS, columns))
+        return mean + 0.3 * (drawn - drawn.mean(1, keepdims=True))
+
+    return weights(NEURONS, 0.0), weights(INPUTS, 0.02)
+
+
+def input_spikes(chains: int, steps: int) -> np.ndarray:
+    random = np.random.default_rng(1)
+    # Through bytes: a large array of doubles would be part of the peak.
+    return np.stack([random.integers(0, 10, (steps, INPUTS), np.uint8) < 10 * RATE for _ in range(chains)])
+
+
+def call(case: Case) -> Callable[[], Any]:
+    if case.kind == "norse":
+        return norse(case)
+    return compiled(case)
+
+
+def compiled(case: Case) -> Callable[[], Any]:
+    """The loss, or loss and gradient, of `morphax` or plain JAX."""
+    import jax
+    import jax.numpy as jnp
+
+    chain = morphax(case) if case.kind == "morphax" else plain(case)
+    if case.divided:
+        jax.config.update("jax_num_cpu_devices", case.threads)
+    together = jax.vmap(chain, (None, 0))
+    if case.divided:
+        mesh = jax.make_mesh((case.threads,), ("chains",), (jax.sharding.AxisType.Auto,))
+        split, whole = jax.P("chains"), jax.P()
+        # Inside, the start of a scan counts as the same everywhere and its end does not: that check has to be off.
+        together = jax.shard_map(together, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
+
+    def loss(weights: Any, given: Any) -> jax.Array:
+        spins = 2 * together(weights, given).reshape(-1, MEASURED) - 1
+        with_one = jnp.concatenate([jnp.ones_like(spins[:, :1]), spins], axis=1)
+        first, second = with_one[:, :4], with_one[:, jnp.array([0, 4, 5, 6])]
+        return jnp.sum((first.T @ second / len(spins) - TARGET) ** 2) / 4
+
+    weights = tuple(jnp.asarray(matrix, jnp.float32) for matrix in matrices())
+    if case.given:
+        given = jnp.asarray(input_spikes(case.chains, case.steps), jnp.float32)
+    else:
+        given = jax.random.split(jax.random.key(1), case.chains)
+    run = jax.jit(jax.value_and_grad(loss) if case.backward else loss)
+    return lambda: jax.block_until_ready(run(weights, given))
+
+
+def morphax(case: Case) -> Callable[[Any, Any], Any]:
+    """Activities of the measured neurons, (steps, measured), for weights and a key or given spikes."""
+    import jax.numpy as jnp
+
+    from morphax import evolve
+    from morphax.substrates.spiking import SpikingNetwork
+
+    intervals = case.steps // case.interval
+
+    def chain(weights: Any, given: Any) -> Any:
+        network = SpikingNetwork(
+            *weights,
+            input_rate=None if case.given else RATE,
+            interval=case.interval,
+            measured=MEASURED,
+            steepness=STEEPNESS,
+        )
+        if case.given:
+            spikes = given.reshape((intervals, INPUTS) if case.interval == 1 else (intervals, case.interval, INPUTS))
+            found, _ = evolve(network, spikes, segment=case.segment)
+        else:
+            found, _ = evolve(network, jnp.ones(intervals), key=given, segment=case.segment)
+        return found.reshape(case.steps, MEASURED)
+
+    return chain
+
+
+def plain(case: Case) -> Callable[[Any, Any], Any]:
+    """The same, after Eqs. A1-A7."""
+    import jax
+    import jax.numpy as jnp
+
+    @jax.custom_jvp
+    def spike(x: jax.Array) -> jax.Array:
+        return (x >= 0).astype(x.dtype)
+
+    @spike.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        return spike(*primals), tangents[0] / (STEEPNESS * jnp.abs(primals[0]) + 1) ** 2
+
+    def chain(weights: Any, given: Any) -> Any:
+        recurrent, entering = weights
+
+        def step(state: Any, item: Any) -> Any:
+            voltage, current = state
+            arriving = item if case.given else jax.random.bernoulli(item, RATE, (INPUTS,)).astype(voltage.dtype)
+            voltage = voltage + 0.1 * (current - voltage)
+            spikes = spike(voltage - 1)
+            voltage = (1 - spikes) * voltage
+            current = current - 0.2 * current + recurrent @ spikes + entering @ arriving
+            return (voltage, current), spikes[:MEASURED]
+
+        items = given if case.given else jax.random.split(given, case.steps)
+        rest = jnp.zeros(NEURONS, recurrent.dtype)
+        return jax.lax.scan(step, (rest, rest), items)[1]
+
+    return chain
+
+
+def norse(case: Case) -> Callable[[], Any]:
+    import torch
+
+    torch.set_num_threads(case.threads)
+    run, parameters = norse_network(torch.float32)
+    spikes = torch.from_numpy(input_spikes(case.chains, case.steps)).transpose(0, 1).to(torch.float32).contiguous()
+    target = torch.tensor(TARGET, dtype=torch.float32)
+
+    def loss() -> torch.Tensor:
+        spins = 2 * run(spikes)[..., :MEASURED].reshape(-1, MEASURED) - 1
+        one = torch.ones_like(spins[:, :1])
+        first, second = torch.cat([one, spins[:, :3]], 1), torch.cat([one, spins[:, 3:]], 1)
+        return ((first.T @ second / len(spins) - target) ** 2).sum() / 4
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return loss()
+
+    return (lambda: torch.autograd.grad(loss(), parameters)) if case.backward else forward
+
+
+def norse_network(dtype: Any) -> tuple[Callable[[Any], Any], tuple[Any, ...]]:
+    """The network, from spikes of shape (steps, chains, inputs) to (steps, chains, neurons), and its two matrices."""
+    import torch
+    from norse.torch import LIFParameters, LIFRecurrent
+    from norse.torch.functional.lif import LIFState
+
+    def number(value: float) -> torch.Tensor:
+        return torch.tensor(value, dtype=dtype)
+
+    recurrent, entering = (torch.nn.Parameter(torch.tensor(matrix, dtype=dtype)) for matrix in matrices())
+    constants = LIFParameters(
+        number(200.0), number(100.0), number(0.0), number(1.0), number(0.0), "super", number(STEEPNESS)
+    )
+    # Neurons of the paper have connections to themselves, too.
+    network = LIFRecurrent(
+        INPUTS, NEURONS, p=constants, input_weights=entering, recurrent_weights=recurrent, autapses=True, dt=0.001
+    )
+
+    def run(spikes: torch.Tensor) -> torch.Tensor:
+        rest = torch.zeros(spikes.shape[1], NEURONS, dtype=dtype)
+        return network(spikes, LIFState(rest, rest, rest))[0]
+
+    return run, (recurrent, entering)
+
+
+# --- Agreement --------------------------------------------------------------------------------------------------------
+
+
+def agreement() -> None:
+    """All spikes of all neurons, in double precision: in single, rounding alone ends in different chains."""
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(1) as pool:
+        theirs = pool.apply(norse_trains)
+    with spawn.Pool(1) as pool:
+        (ours, gradients), (simple, simple_gradients) = pool.apply(jax_trains)
+    assert np.array_equal(ours, theirs)
+    assert np.array_equal(ours, simple)
+    apart = max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(gradients, simple_gradients, strict=True))
+    assert apart < 1e-9
+    share = ours.mean()
+    print(
+        f"the same {int(ours.sum()):,} spikes in {CHECKED:,} steps from all three ({share:.0%} of neurons and steps);"
+    )
+    print(f"gradients of morphax and plain JAX apart by {apart:.0e}")
+
+
+def jax_trains() -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    given = jnp.asarray(input_spikes(1, CHECKED)[0], float)
+    weights = tuple(map(jnp.asarray, matrices()))
+    found = []
+    for kind, interval in (("morphax", 50), ("plain", 1)):
+        case = Case(kind, kind, 1, CHECKED, CHECKED, True, interval, given=True)
+        chain = (morphax if kind == "morphax" else plain)(case)
+        # Weights of the averages that make every neuron and step count differently.
+        pattern = jnp.sin(jnp.arange(CHECKED * MEASURED, dtype=float)).reshape(CHECKED, MEASURED)
+        gradient = jax.grad(lambda w, f=chain, p=pattern: jnp.sum(p * f(w, given)))(weights)
+        found.append((np.asarray(chain(weights, given)), [np.asarray(g) for g in gradient]))
+    return found
+
+
+def norse_trains() -> np.ndarray:
+    load("norse")
+    import torch
+
+    spikes = torch.from_numpy(input_spikes(1, CHECKED)[0]).to(torch.float64)[:, None]
+    # In a time step Norse first lets input spikes jump the current and then moves the voltage; in Eqs. A1-A4 the
+    # voltage moves with the current before the jump. Delayed by a step, inputs arrive at the same moment; recurrent
+    # spikes, which both use in the step after theirs, do already.
+    delayed = torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]])
+    run, _ = norse_network(torch.float64)
+    with torch.no_grad():
+        return run(delayed)[:, 0, :MEASURED].numpy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What the experiments that train spiking neurons share."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import optax
+from jaxtyping import PRNGKeyArray
+
+from morphax.lab.experiment import BaseConfig, parameter
+from morphax.lab.progress import Progress
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.optimisers import split_rows
+from morphax.learning.train import Data, History, Metrics, adjustable
+from morphax.substrates.spiking import SpikingNetwork
+
+
+class SpikingConfig(BaseConfig):
+    """A network with Poisson inputs, trained through many chains at once; the paper's numbers where it prints them."""
+
+    precision: Literal["double", "single"] = parameter("single", "floating-point precision of the run")
+    neurons: int = parameter(64, "recurrently connected", ge=1)
+    inputs: int = parameter(128, "Poisson sources", ge=1)
+    input_rate: float = parameter(0.7, "of a source", unit="1/ms", gt=0)
+    membrane_time_constant: float = parameter(10.0, "of the voltages", unit="ms", gt=0)
+    synaptic_time_constant: float = parameter(5.0, "of the currents", unit="ms", gt=0)
+    time_step: float = parameter(1.0, "of forward Euler", unit="ms", gt=0)
+    input_mean: float = parameter(0.02, "mean weight of the inputs", ge=0)
+    input_deviation: float = parameter(0.3, "standard deviation of the weights of the inputs", ge=0)
+    recurrent_deviation: float = parameter(0.1, "standard deviation of the recurrent weights", ge=0)
+    learning_rate: float = parameter(0.05, "of Adam, for deviations from the mean of a row of weights", gt=0)
+    mean_learning_rate: float = parameter(0.0008, "of Adam, for the mean of a row", gt=0)
+    decay: float = parameter(150.0, "epochs in which both fall by a factor e", gt=0)
+    epochs: int = parameter(600, "updates", ge=1)
+    every: int = parameter(20, "epochs between two looks", ge=1)
+    chains: int = parameter(20, "independent runs of a network in an epoch", ge=1)
+    intervals: int = parameter(10, "of a chain", ge=1)
+    interval: int = parameter(50, "time steps of an interval", ge=1)
+    burn_in: int = parameter(20, "time steps of a chain that do not count", ge=0)
+    seeds: int = parameter(3, "networks", ge=1)
+
+    def options(self) -> dict[str, Any]:
+        """For `SpikingNetwork.random`."""
+        names = ("membrane_time_constant", "synaptic_time_constant", "time_step", "input_mean", "input_deviation")
+        names += ("recurrent_deviation", "input_rate", "interval")
+        return {name: getattr(self, name) for name in names}
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam with falling rates, apart for means and deviations."""
+        rates = {"deviations": self.learning_rate, "means": self.mean_learning_rate}
+        return adjustable(_split_adam, **rates, decay=self.decay)
+
+    def record(self, progress: Progress, label: str, rows: History) -> None:
+        """The looks of a training, with their steps."""
+        progress.record(label, [{"step": step, **row} for step, row in enumerate(rows) if "further" in row])
+
+
+@eqx.filter_jit
+def judged(rule: Backpropagation, data: Data, network: SpikingNetwork, key: PRNGKeyArray) -> Metrics:
+    """What the rule says of a network on some data."""
+    return rule.metrics(network, *data, key=key)
+
+
+def _split_adam(deviations: Any, means: Any, decay: Any) -> optax.GradientTransformation:
+    def falling(rate: Any) -> Callable[[Any], Any]:
+        return lambda count: rate * jnp.exp(-count / decay)
+
+    return split_rows(optax.adam(falling(deviations)), optax.adam(falling(means)))

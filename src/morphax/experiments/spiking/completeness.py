@@ -1,0 +1,155 @@
+"""Is every density matrix of two qubits a distribution of six spins?"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spiking._states import ENSEMBLES, TURNED, amplitudes, descend
+from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, RED
+from morphax.lab.progress import Progress
+from morphax.quantum.correlation_map import coefficients
+from morphax.quantum.realisability import chsh, nearest_realised, realisability
+
+NAMES = tuple(name for name in ENSEMBLES if name != "rank 4")  # of two qubits that is Hilbert-Schmidt
+
+
+def share(ensemble: str) -> Claim:
+    """The completeness claim for one ensemble, judged by linear programming."""
+    return Claim(
+        f"{ensemble}: share of states that a distribution realises",
+        1.0,
+        lambda d: float((d.visibility.sel(ensemble=ensemble) == 1).mean()),
+        "at least",
+        0.0,
+        'Sec. IV: "the bit quantum map is complete"',
+    )
+
+
+class Completeness(Experiment):
+    """Fig. 3: descent to distributions of six spins that make a density matrix, and which of them exist.
+
+    Every state is decided by linear programming too, which is exact. The paper takes a chain of gates from one random
+    density matrix and finds all of its states; they are mixed. Pure states are another matter.
+    """
+
+    class Config(BaseConfig):
+        states: int = parameter(1000, "density matrices of each ensemble", ge=4)
+        ensembles: tuple[str, ...] = parameter(NAMES, "drawn from", min_length=1)
+        learning_rate: float = parameter(30.0, "of gradient descent (not printed)", gt=0)
+        iterations: int = parameter(5000, "updates at most", ge=1)
+        tolerance: float = parameter(1e-10, "loss at which descent stops", gt=0)
+
+    name = "spiking/completeness"
+    quick = {"states": 40, "iterations": 1500, "ensembles": ("chain", "pure", "maximally entangled")}
+    claims = (
+        Claim(
+            "chain from a random density matrix: share of losses below 1e-10",
+            1.0,
+            lambda d: float(d.converged.sel(ensemble="chain").mean()),
+            "at least",
+            0.0,
+            "Fig. 3a",
+        ),
+        Claim(
+            "chain: median of iterations",
+            None,
+            lambda d: float(d.iterations.sel(ensemble="chain").median()),
+            "reported",
+            0.0,
+            'Fig. 3b: "rather few"',
+        ),
+        *(share(name) for name in NAMES),
+        Claim(
+            "T psi_+, made from |00> by the paper's gates: largest visibility",
+            1.0,
+            lambda d: float(d.turned_visibility),
+            "at least",
+            0.0,
+            'Sec. IV: "for every possible quantum density matrix"; a distribution allows 1 / sqrt 2',
+        ),
+        Claim(
+            "states that are excluded and to which descent converged all the same",
+            0.0,
+            lambda d: float(((d.visibility < 1) & d.converged).sum()),
+            "at most",
+            0.0,
+            "linear programmes of this run",
+        ),
+        Claim(
+            "excluded by more than 1e-6: loss of descent over the exact minimum, largest",
+            1.0,
+            lambda d: float((d.loss / d.minimum).where(d.minimum > 1e-6).max()),
+            "within",
+            0.02,
+            "quadratic programmes of this run",
+        ),
+        Claim(
+            "excluded states that violate a CHSH inequality",
+            1.0,
+            lambda d: float((d.chsh > 2).where(d.visibility < 1).mean()),
+            "reported",
+            0.0,
+            "the Bell inequality of two settings; others have three",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        def decided(index: int, ensemble: str) -> xr.Dataset:
+            state_key, start_key = jax.random.split(jax.random.fold_in(key, index))
+            states = ENSEMBLES[ensemble](state_key, config.states, 2)
+            found = descend(
+                jax.vmap(coefficients)(jnp.asarray(states)),
+                amplitudes(start_key, config.states, 2),
+                config,
+            )
+            answers = [realisability(rho) for rho in states]
+            columns = {
+                "loss": found.loss,
+                "iterations": found.iterations,
+                "converged": found.converged,
+                "visibility": [answer.visibility for answer in answers],
+                "violation": [answer.violation for answer in answers],
+                "minimum": [
+                    0.0 if a.realised else nearest_realised(r).loss for a, r in zip(answers, states, strict=True)
+                ],
+                "chsh": [chsh(rho) for rho in states],
+            }
+            return xr.Dataset({name: ("state", np.asarray(values), {"units": "1"}) for name, values in columns.items()})
+
+        work = {name: eqx.Partial(decided, NAMES.index(name), name) for name in config.ensembles}
+        dataset = xr.concat(progress.pieces(work), xr.Variable("ensemble", list(config.ensembles)))
+        turned = realisability(TURNED)
+        return dataset.assign(
+            turned_visibility=((), turned.visibility, {"units": "1"}),
+            turned_inequality=(("first", "second"), turned.inequality, {"units": "1"}),
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(10, 6.5))
+        grid = figure.subplots(2, 2)
+        chain = dataset.sel(ensemble="chain")
+        grid[0, 0].hist(chain.loss * 1e11, bins=30, color=BLUE)
+        grid[0, 0].set(xlabel="loss / 1e-11", ylabel="states", title="Fig. 3a: chain of gates")
+        grid[0, 1].hist(chain.iterations, bins=30, color=BLUE)
+        grid[0, 1].set(xlabel="iterations", title="Fig. 3b")
+        names = [str(name) for name in dataset.ensemble.values]
+        realised = (dataset.visibility == 1).mean("state")
+        grid[1, 0].barh(names, realised, color=BLUE)
+        grid[1, 0].barh(names, 1 - realised, left=realised, color=RED)
+        grid[1, 0].invert_yaxis()
+        grid[1, 0].set(xlabel="share of states", title="realised, excluded", xlim=(0, 1))
+        excluded = dataset.where(dataset.minimum > 1e-6)
+        low = max(1e-6, float(excluded.minimum.min())) if bool((dataset.minimum > 1e-6).any()) else 1e-6
+        grid[1, 1].loglog([low, 0.1], [low, 0.1], color="black", linewidth=0.8)
+        for name in names:
+            part = excluded.sel(ensemble=name)
+            if bool((part.minimum > 0).any()):
+                grid[1, 1].loglog(part.minimum, part.loss, ".", markersize=3, label=name)
+        grid[1, 1].set(xlabel="exact minimum", ylabel="loss of descent", title="excluded states")
+        grid[1, 1].legend(fontsize="small")
+        return {"completeness": figure}

@@ -1,0 +1,206 @@
+"""Can spiking neurons learn to be a quantum state?"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spiking._networks import SpikingConfig, judged
+from morphax.experiments.spiking._states import BELL, ENSEMBLES, TURNED, draw_coefficients
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED
+from morphax.lab.progress import Progress
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.ensemble import make_members, map_members
+from morphax.learning.quantum_states import DensityMatrixLoss, judge_estimate
+from morphax.learning.train import train
+from morphax.quantum.correlation_map import coefficients, density_matrix
+from morphax.quantum.realisability import chsh, nearest_realised
+from morphax.quantum.states import pure_state
+from morphax.substrates.spiking import SpikingNetwork
+
+BELL_STATE, RANDOM, ZERO, TURNED_BELL, PURE = "psi_+", "rho", "|00>", "T psi_+", "pure"
+COLOURS = {BELL_STATE: BLUE, RANDOM: GREEN, ZERO: GREY, TURNED_BELL: RED, PURE: ORANGE}
+
+
+def held_out(name: str, target: str) -> Callable[[xr.Dataset], float]:
+    """Mean over seeds."""
+    return lambda d: float(d[name].sel(target=target).mean("seed"))
+
+
+class DensityMatrix(Experiment):
+    """Figs. 4 to 6: the correlations of six of 64 spiking neurons are trained to be those of a state of two qubits.
+
+    Instead of one average over 10^5 steps an epoch has many shorter chains. The network whose loss on further chains is
+    the least is kept and judged on 10^5 new steps. Estimates are projected to the nearest density matrix; the fidelity
+    of the raw matrix stands beside it.
+    """
+
+    class Config(SpikingConfig):
+        targets: tuple[str, ...] = parameter(
+            (BELL_STATE, RANDOM, ZERO, TURNED_BELL, PURE), "states to learn", min_length=1
+        )
+        test_chains: int = parameter(100, "independent runs to judge a network", ge=1)
+        test_intervals: int = parameter(21, "of such a run", ge=2)
+
+    name = "spiking/density-matrix"
+    quick = {
+        "neurons": 16,
+        "inputs": 32,
+        "input_mean": 0.08,
+        "seeds": 1,
+        "epochs": 60,
+        "chains": 8,
+        "intervals": 5,
+        "targets": (BELL_STATE, RANDOM),
+        "test_chains": 20,
+        "test_intervals": 11,
+    }
+    claims = (
+        Claim(
+            "random density matrix: fidelity",
+            0.99,
+            held_out("fidelity", RANDOM),
+            "at least",
+            0.0,
+            "Fig. 4; no number is printed",
+        ),
+        Claim(
+            "psi_+: fidelity", 0.9, held_out("fidelity", BELL_STATE), "at least", 0.0, "Fig. 4; no number is printed"
+        ),
+        Claim("psi_+: raw fidelity", None, held_out("raw_fidelity", BELL_STATE), "reported", 0.0, "not projected"),
+        Claim("psi_+: loss", None, held_out("loss", BELL_STATE), "reported", 0.0, "0 is possible"),
+        Claim("|00>: fidelity", 0.98, held_out("fidelity", ZERO), "at least", 0.0, "ours"),
+        Claim(
+            "T psi_+: loss, which no distribution makes smaller",
+            lambda d: float(d.minimum.sel(target=TURNED_BELL)),
+            lambda d: float(d.loss.sel(target=TURNED_BELL).min()),
+            "at least",
+            0.001,
+            "quadratic programme; 10^5 steps have a statistical error",
+        ),
+        Claim(
+            "T psi_+: CHSH value of the spikes",
+            2.0,
+            lambda d: float(d.chsh.sel(target=TURNED_BELL).max()),
+            "at most",
+            1e-6,
+            "Fine's theorem holds for every sample",
+        ),
+        Claim("T psi_+: fidelity", None, held_out("fidelity", TURNED_BELL), "reported", 0.0, "ours"),
+        Claim("random pure state, excluded: fidelity", None, held_out("fidelity", PURE), "reported", 0.0, "ours"),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        state_key, make_key, train_key, test_key = jax.random.split(key, 4)
+        random = {
+            RANDOM: ENSEMBLES["Hilbert-Schmidt"](state_key, 1, 2)[0],
+            PURE: ENSEMBLES["pure"](state_key, 1, 2)[0],
+        }
+        states = {BELL_STATE: BELL, ZERO: pure_state([1, 0, 0, 0]), TURNED_BELL: TURNED} | random
+
+        def learned(target: str) -> xr.Dataset:
+            rho = states[target]
+            return _learned(config, rho, make_key, train_key, test_key, progress, target)
+
+        parts = progress.pieces({name: eqx.Partial(learned, name) for name in config.targets})
+        return xr.concat(parts, xr.Variable("target", list(config.targets)))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        curves = Figure(figsize=(10, 3.8))
+        fidelities, losses = curves.subplots(1, 2)
+        for target in dataset.target.values:
+            part, colour = dataset.sel(target=target), COLOURS[target]
+            fidelities.plot(dataset.epoch, part.training_fidelity.mean("seed"), color=colour, label=target)
+            low, high = part.training_fidelity.min("seed"), part.training_fidelity.max("seed")
+            fidelities.fill_between(dataset.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
+            losses.semilogy(dataset.epoch, part.training_loss.mean("seed"), color=colour, label=target)
+            if float(part.minimum) > 1e-6:
+                losses.axhline(float(part.minimum), color=colour, linewidth=0.8, linestyle="--")
+        fidelities.set(xlabel="epoch", ylabel="fidelity", title="Fig. 4", ylim=(0, 1.02))
+        losses.set(xlabel="epoch", ylabel="loss", title="loss; dashed: exact minimum")
+        fidelities.legend(fontsize="small")
+        shown = [name for name in (BELL_STATE, RANDOM) if name in dataset.target.values]
+        maps, weights = Figure(figsize=(9, 3.4 * len(shown))), Figure(figsize=(9, 3.8))
+        grid = np.atleast_2d(maps.subplots(len(shown), 2))
+        for row, target in zip(grid, shown, strict=True):
+            part = dataset.sel(target=target).isel(seed=0)
+            limit = float(np.abs(np.asarray(part.wanted).reshape(-1)[1:]).max())
+            draw_coefficients(row[0], np.asarray(part.wanted), f"{target}", limit)
+            draw_coefficients(row[1], np.asarray(part.chi), f"Fig. 5: {target}, spikes", limit)
+        for axes, target in zip(np.atleast_1d(weights.subplots(1, len(shown))), shown, strict=True):
+            matrix = np.asarray(dataset.recurrent.sel(target=target).isel(seed=0))
+            limit = float(np.abs(matrix).max())
+            picture = axes.imshow(matrix, vmin=-limit, vmax=limit, cmap="RdBu_r")
+            axes.set(xlabel="from", ylabel="to", title=f"Fig. 6: {target}")
+            axes.grid(False)
+            weights.colorbar(picture, ax=axes, shrink=0.8)
+        return {"training": curves, "coefficients": maps, "weights": weights}
+
+
+def _learned(
+    config: "DensityMatrix.Config",
+    rho: np.ndarray,
+    make_key: PRNGKeyArray,
+    train_key: PRNGKeyArray,
+    test_key: PRNGKeyArray,
+    progress: Progress,
+    label: str,
+) -> xr.Dataset:
+    wanted = jnp.asarray(coefficients(rho), jnp.result_type(float))
+
+    def data(chains: int, intervals: int) -> tuple[Array, Array]:
+        return jnp.ones((chains, intervals)), jnp.broadcast_to(wanted, (chains, *wanted.shape))
+
+    def make(key: PRNGKeyArray) -> SpikingNetwork:
+        return SpikingNetwork.random(config.neurons, config.inputs, key=key, measured=6, **config.options())
+
+    rule = Backpropagation(DensityMatrixLoss(config.burn_in), observe="every")
+    done = train(
+        make_members(make, make_key, config.seeds),
+        rule,
+        data(config.chains, config.intervals),
+        config.optimiser(),
+        config.epochs,
+        key=train_key,
+        watch={"further": data(config.chains, config.intervals)},
+        score=lambda watched: -watched["further"]["loss"],
+        ensemble=True,
+        chunk=config.every,
+        checkpoint=progress.checkpoint(f"{label} training"),
+        on_chunk=lambda rows: config.record(progress, label, rows),
+    )
+    seen = [row["further"] for row in done.history if "further" in row]
+    epochs = np.minimum(config.every * (1 + np.arange(len(seen))), config.epochs)
+    during = np.array([row["coefficients"] for row in seen])
+    judge = eqx.Partial(judged, rule, data(config.test_chains, config.test_intervals))
+    tested = map_members(judge, done.best, jax.random.split(test_key, config.seeds))
+    chi = np.asarray(tested["coefficients"], float)
+    estimate = judge_estimate(_matrices(chi), rho)
+    columns = {
+        "training_fidelity": (("epoch", "seed"), judge_estimate(_matrices(during), rho).fidelity),
+        "training_loss": (("epoch", "seed"), np.array([row["loss"] for row in seen])),
+        "loss": ("seed", np.asarray(tested["loss"])),
+        "fidelity": ("seed", estimate.fidelity),
+        "raw_fidelity": ("seed", estimate.raw_fidelity),
+        "smallest_eigenvalue": ("seed", estimate.smallest_eigenvalue),
+        "distance": ("seed", estimate.distance),
+        "chsh": ("seed", np.array([chsh(matrix) for matrix in _matrices(chi)])),
+        "chi": (("seed", "first", "second"), chi),
+        "wanted": (("first", "second"), np.asarray(wanted)),
+        "minimum": ((), nearest_realised(rho).loss),
+        "recurrent": (("seed", "to", "from"), np.asarray(done.best.recurrent_weights)[:, :6, :6]),
+    }
+    dataset = xr.Dataset({name: (dims, values, {"units": "1"}) for name, (dims, values) in columns.items()})
+    return dataset.assign_coords(epoch=epochs, seed=np.arange(config.seeds))
+
+
+def _matrices(chi: np.ndarray) -> np.ndarray:
+    """Density matrices of coefficients with leading axes."""
+    flat = jnp.asarray(chi).reshape(-1, 4, 4)
+    return np.asarray(jax.vmap(density_matrix)(flat)).reshape(*chi.shape[:-2], 4, 4)

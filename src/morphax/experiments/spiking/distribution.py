@@ -1,0 +1,180 @@
+"""Can spiking neurons learn to sample?"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spiking._networks import SpikingConfig, judged
+from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, GREY
+from morphax.lab.progress import Progress
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.ensemble import map_members
+from morphax.learning.quantum_states import CategoricalLoss
+from morphax.learning.train import train
+from morphax.substrates.base import evolve
+from morphax.substrates.spiking import SpikingNetwork
+
+
+class Distribution(Experiment):
+    """Fig. 9: five neurons with a refractory time of ten steps learn the distribution of states of other such neurons.
+
+    The target is what a network with random weights samples, smoothed so that no state has probability 0. Training and
+    judging draw inputs of their own.
+    """
+
+    class Config(SpikingConfig):
+        neurons: int = parameter(5, "recurrently connected", ge=1, le=10)
+        inputs: int = parameter(256, "Poisson sources", ge=1)
+        input_rate: float = parameter(0.3, "of a source", unit="1/ms", gt=0)
+        leak_potential: float = parameter(0.9, "of the threshold")
+        refractory_steps: int = parameter(10, "time steps of a refractory time", ge=1)
+        input_mean: float = parameter(0.0, "mean weight of the inputs")
+        input_deviation: float = parameter(0.02, "standard deviation of the weights of the inputs (not printed)", ge=0)
+        recurrent_deviation: float = parameter(0.3, "standard deviation of the recurrent weights (not printed)", ge=0)
+        learning_rate: float = parameter(1e-3, "of Adam, its default", gt=0)
+        mean_learning_rate: float = parameter(1e-4, "of Adam, for the mean of a row", gt=0)
+        decay: float = parameter(1000.0, "epochs in which both fall by a factor e", gt=0)
+        epochs: int = parameter(1000, "updates", ge=1)
+        every: int = parameter(25, "epochs between two looks", ge=1)
+        chains: int = parameter(16, "independent runs of a network in an epoch: the batch", ge=1)
+        intervals: int = parameter(6, "of a chain", ge=1)
+        burn_in: int = parameter(50, "time steps of a chain that do not count", ge=0)
+        seeds: int = parameter(5, "instances: targets and networks", ge=1)
+        smoothing: float = parameter(1e-5, "share of the uniform distribution in the target", gt=0, lt=1)
+        test_chains: int = parameter(16, "sampling runs to judge a network", ge=2)
+        test_intervals: int = parameter(201, "of such a run", ge=2)
+
+    name = "spiking/distribution"
+    quick = {"seeds": 2, "epochs": 60, "every": 20, "intervals": 4, "test_intervals": 21, "inputs": 64}
+    claims = (
+        Claim(
+            "Kullback-Leibler divergence after training, mean of five instances",
+            0.05,
+            lambda d: float(d.divergence.mean("seed")),
+            "at most",
+            0.0,
+            'Fig. 9c: "similar to the one in Ref. 14", no number is printed',
+        ),
+        Claim(
+            "before training",
+            None,
+            lambda d: float(d.training_divergence.isel(epoch=0).mean("seed")),
+            "reported",
+            0.0,
+            "Fig. 9c",
+        ),
+        Claim(
+            "smallest that sampling allows: another run of the target's own network",
+            None,
+            lambda d: float(d.own_divergence.mean("seed")),
+            "reported",
+            0.0,
+            "ours",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        parts = progress.pieces(
+            {
+                f"instance {i}": lambda i=i: _instance(config, jax.random.fold_in(key, i), progress, i)
+                for i in range(config.seeds)
+            }
+        )
+        return xr.concat(parts, xr.Variable("seed", np.arange(config.seeds)))
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        figure = Figure(figsize=(11, 7))
+        grid = figure.add_gridspec(2, 3)
+        spikes, bars, curve = (figure.add_subplot(part) for part in (grid[0, :], grid[1, :2], grid[1, 2]))
+        first = dataset.isel(seed=0)
+        for neuron in range(dataset.sizes["neuron"]):
+            active = np.asarray(first.activity.isel(neuron=neuron), bool)
+            spikes.fill_between(first.time, neuron - 0.4, neuron + 0.4, where=active, color=GREY, alpha=0.5, step="pre")
+            begins = np.flatnonzero(active & ~np.roll(active, 1))
+            spikes.vlines(first.time.values[begins], neuron - 0.4, neuron + 0.4, color="black", linewidth=1)
+        spikes.set(xlabel="time (ms)", ylabel="neuron", title="Fig. 9a: spikes and refractory times")
+        spikes.grid(False)
+        states = np.arange(dataset.sizes["pattern"])
+        runs = first.sampled
+        bars.bar(states - 0.2, runs.mean("run"), 0.4, color=BLUE, label="sampled")
+        bars.vlines(states - 0.2, runs.min("run"), runs.max("run"), color="black", linewidth=0.8)
+        bars.bar(states + 0.2, first.wanted, 0.4, color=GREEN, label="target")
+        bars.set(yscale="log", ylim=(1e-4, 1), xlabel="state", ylabel="probability", title="Fig. 9b")
+        bars.legend(fontsize="small")
+        mean, spread = dataset.training_divergence.mean("seed"), dataset.training_divergence.std("seed")
+        curve.semilogy(dataset.epoch, mean, color=BLUE)
+        curve.fill_between(dataset.epoch, np.maximum(mean - spread, 1e-3), mean + spread, color=BLUE, alpha=0.2)
+        curve.set(xlabel="step", ylabel="divergence (nat)", title="Fig. 9c")
+        return {"distribution": figure}
+
+
+def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progress, index: int) -> xr.Dataset:
+    target_key, sample_key, make_key, train_key, test_key = jax.random.split(key, 5)
+    states = 2**config.neurons
+
+    def network(key: PRNGKeyArray) -> SpikingNetwork:
+        return SpikingNetwork.random(
+            config.neurons,
+            config.inputs,
+            key=key,
+            leak_potential=config.leak_potential,
+            refractory_steps=config.refractory_steps,
+            **config.options(),
+        )
+
+    rule = Backpropagation(CategoricalLoss(config.neurons, config.burn_in), observe="every")
+    uniform = jnp.full(states, 1 / states)
+
+    def data(chains: int, intervals: int, wanted: Array) -> tuple[Array, Array]:
+        return jnp.ones((chains, intervals)), jnp.broadcast_to(wanted, (chains, states))
+
+    teacher, test = network(target_key), (config.test_chains, config.test_intervals)
+    sampled = judged(rule, data(*test, uniform), teacher, sample_key)["distribution"]
+    wanted = (1 - config.smoothing) * sampled + config.smoothing * uniform
+    own = judged(rule, data(*test, wanted), teacher, jax.random.fold_in(sample_key, 1))["loss"]
+    student, training = network(make_key), data(config.chains, config.intervals, wanted)
+    label = f"instance {index}"
+    done = train(
+        student,
+        rule,
+        training,
+        config.optimiser(),
+        config.epochs,
+        key=train_key,
+        watch={"further": training},
+        score=lambda watched: -watched["further"]["loss"],
+        chunk=config.every,
+        checkpoint=progress.checkpoint(f"{label} training"),
+        on_chunk=lambda rows: config.record(progress, label, rows),
+    )
+    seen = [row["further"]["loss"] for row in done.history if "further" in row]
+    epochs = np.minimum(config.every * (1 + np.arange(len(seen))), config.epochs)
+    before = judged(rule, data(*test, wanted), student, test_key)["loss"]
+    runs = map_members(
+        eqx.Partial(_one_run, rule, data(1, config.test_intervals, wanted), done.best),
+        jax.random.split(test_key, config.test_chains),
+    )
+    after = judged(rule, data(*test, wanted), done.best, test_key)
+    activity = evolve(done.best, jnp.ones(1 + 200 // config.interval), key=test_key)[0].reshape(-1, config.neurons)
+    columns = {
+        "divergence": ((), after["loss"]),
+        "own_divergence": ((), own),
+        "training_divergence": ("epoch", [before, *seen]),
+        "wanted": ("pattern", wanted),
+        "sampled": (("run", "pattern"), runs),
+        "activity": (("time", "neuron"), activity[-200:]),
+    }
+    dataset = xr.Dataset({name: (dims, np.asarray(v, float), {"units": "1"}) for name, (dims, v) in columns.items()})
+    for name in ("divergence", "own_divergence", "training_divergence"):
+        dataset[name].attrs["units"] = "nat"
+    times = config.time_step * np.arange(len(activity[-200:]))
+    return dataset.assign_coords(epoch=[0, *epochs], time=("time", times, {"units": "ms"}))
+
+
+def _one_run(rule: Backpropagation, data: tuple[Array, Array], network: SpikingNetwork, key: PRNGKeyArray) -> Array:
+    return rule.metrics(network, *data, key=key)["distribution"]

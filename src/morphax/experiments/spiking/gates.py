@@ -1,0 +1,245 @@
+"""Quantum gates as changes of the probabilities of spins."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from morphax.experiments.spiking._states import BELL, ENSEMBLES, GATES, amplitudes, draw_coefficients
+from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.progress import Progress
+from morphax.learning.minimise import Minimum
+from morphax.learning.quantum_states import carry_out, learn_distribution, learn_gate, realised, turned
+from morphax.quantum.correlation_map import coefficients, density_matrix, distribution
+from morphax.quantum.realisability import realisability
+from morphax.quantum.states import random_density_matrix, random_unitary
+
+MIXED, PURE, ANY = "Hilbert-Schmidt", "pure", "any U(4)"
+SEQUENCE = ("Hadamard", "CNOT", "R 1/8")
+
+
+def learned(ensemble: str, among: bool | None = None) -> Callable[[xr.Dataset], float]:
+    """Share of gates that were learned; with `among` of those whose result a distribution realises."""
+
+    def of(d: xr.Dataset) -> float:
+        part = d.sel(ensemble=ensemble)
+        return float(part.converged.mean() if among is None else part.converged.where(part.realised == among).mean())
+
+    return of
+
+
+class Gates(Experiment):
+    """Figs. 1, 2: matrices M that turn the classical wave function of a state into that of the state after a gate.
+
+    Gates act on states that a distribution realises: random mixed ones, and pure ones, of which every other one is
+    excluded and drawn again. Where the state after the gate is excluded, no M exists. Sequences of gates start from a
+    mixed state and from |00>, with M learned anew at every gate.
+    """
+
+    class Config(BaseConfig):
+        states: int = parameter(48, "of each ensemble", ge=2)
+        norm: float = parameter(8.0, "of a classical wave function", gt=0)
+        learning_rate: float = parameter(0.01, "of Adam, for M (not printed)", gt=0)
+        iterations: int = parameter(5000, "updates at most", ge=1)
+        slow_iterations: int = parameter(20_000, "likewise, for psi_+, which lies on a face", ge=1)
+        tolerance: float = parameter(1e-10, "loss at which descent stops", gt=0)
+        length: int = parameter(24, "gates in a sequence", ge=3)
+
+    name = "spiking/gates"
+    quick = {"states": 6, "iterations": 1500, "slow_iterations": 3000, "length": 6}
+    claims = (
+        Claim(
+            "mixed states: share of gates learned",
+            1.0,
+            learned(MIXED),
+            "at least",
+            0.0,
+            'Sec. IV: "always found a satisfactory M"',
+        ),
+        Claim("pure states: share of gates learned", 1.0, learned(PURE), "at least", 0.0, "Sec. IV"),
+        Claim(
+            "pure states, gates whose result a distribution realises: share learned",
+            1.0,
+            learned(PURE, True),
+            "at least",
+            0.0,
+            "linear programmes of this run",
+        ),
+        Claim(
+            "pure states, gates whose result is excluded: share learned",
+            0.0,
+            learned(PURE, False),
+            "at most",
+            0.0,
+            "linear programmes of this run",
+        ),
+        Claim("psi_+ after CNOT: loss", 0.0, lambda d: float(d.bell_loss), "within", 1e-9, "Figs. 1, 2"),
+        Claim(
+            "sequence from a mixed state: squared distance from the true state at its end",
+            0.0,
+            lambda d: float(d.error.sel(start=MIXED).isel(gate=-1)),
+            "within",
+            1e-7,
+            "Sec. IV; every gate errs by 1e-5 at most",
+        ),
+        Claim(
+            "sequence from |00>: largest loss of a gate",
+            0.0,
+            lambda d: float(d.sequence_loss.sel(start="|00>").max()),
+            "within",
+            1e-7,
+            "Sec. IV",
+        ),
+    )
+
+    def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        state_key, start_key, unitary_key, bell_key = jax.random.split(key, 4)
+
+        def gates(ensemble: str) -> xr.Dataset:
+            states = self._realised_states(config, ensemble, state_key)
+            q = _wave_functions(states, amplitudes(start_key, config.states, 2), config.iterations, config.norm)
+            keys = jax.random.split(unitary_key, config.states)
+            others = np.array([np.asarray(random_unitary(2, key=k)) for k in keys])
+            unitaries = {name: np.broadcast_to(gate, others.shape) for name, gate in GATES.items()} | {ANY: others}
+            parts: list[xr.Dataset] = []
+            for unitary in unitaries.values():
+                found = _learn(q, jnp.asarray(unitary), (config.learning_rate, config.iterations, config.tolerance))
+                targets = np.asarray(jax.vmap(lambda q, U: density_matrix(turned(q, U)))(q, jnp.asarray(unitary)))
+                columns = {
+                    "loss": found.loss,
+                    "iterations": found.iterations,
+                    "converged": found.converged,
+                    "realised": [realisability(target).realised for target in targets],
+                }
+                parts.append(xr.Dataset({n: ("state", np.asarray(v), {"units": "1"}) for n, v in columns.items()}))
+            return xr.concat(parts, xr.Variable("kind", list(unitaries)))
+
+        work = {name: eqx.Partial(gates, name) for name in (MIXED, PURE)}
+        work |= {
+            "probabilities": lambda: self._probabilities(config, bell_key),
+            "sequences": lambda: self._sequences(config, bell_key),
+        }
+        *ensembles, probabilities, sequences = progress.pieces(work)
+        learning: xr.Dataset = xr.concat(ensembles, xr.Variable("ensemble", [MIXED, PURE]))
+        return learning.merge(probabilities).merge(sequences)
+
+    def _realised_states(self, config: Config, ensemble: str, key: PRNGKeyArray) -> np.ndarray:
+        drawn = ENSEMBLES[ensemble](key, 8 * config.states, 2)
+        kept = [rho for rho in drawn if realisability(rho).realised][: config.states]
+        if len(kept) < config.states:
+            raise RuntimeError(
+                f"{len(kept)} of {len(drawn)} {ensemble} states are realised; {config.states} are needed"
+            )
+        return np.array(kept)
+
+    def _probabilities(self, config: Config, key: PRNGKeyArray) -> xr.Dataset:
+        """psi_+ and a random density matrix before and after CNOT."""
+        first, second = jax.random.split(key)
+        states = np.array([BELL, np.asarray(random_density_matrix(2, key=first))])
+        q = _wave_functions(states, amplitudes(second, 2, 2), config.slow_iterations, config.norm)
+        gate = jnp.broadcast_to(GATES["CNOT"], (2, 4, 4))
+        found = _learn(q, gate, (3 * config.learning_rate, config.slow_iterations, config.tolerance))
+        both = jnp.stack([q, jnp.einsum("sij,sj->si", found.argument, q)])
+        probabilities, chi = jax.vmap(jax.vmap(lambda q: (distribution(q), realised(q))))(both)
+        return xr.Dataset(
+            {
+                "probability": (("when", "example", "configuration"), np.asarray(probabilities), {"units": "1"}),
+                "chi": (("when", "example", "first", "second"), np.asarray(chi), {"units": "1"}),
+                "bell_loss": ((), float(found.loss[0]), {"units": "1"}),
+            },
+            {"when": ["before", "after"], "example": ["psi_+", "rho"]},
+        )
+
+    def _sequences(self, config: Config, key: PRNGKeyArray) -> xr.Dataset:
+        gates = np.array([GATES[SEQUENCE[index % len(SEQUENCE)]] for index in range(config.length)])
+        first, second = jax.random.split(key)
+        zero = np.zeros((4, 4), complex)
+        zero[0, 0] = 1.0
+        states = np.array([np.asarray(random_density_matrix(2, key=first)), zero])
+        q = _wave_functions(states, amplitudes(second, 2, 2), config.slow_iterations, config.norm)
+        optimiser = optax.adam(config.learning_rate)
+        found = jax.vmap(lambda q: carry_out(q, gates, optimiser, iterations=config.iterations))(q)
+        reached = np.asarray(jax.vmap(jax.vmap(realised))(found.argument))
+        error = np.zeros(found.loss.shape)
+        for index, rho in enumerate(states):
+            for place, gate in enumerate(gates):
+                rho = gate @ rho @ gate.conj().T
+                error[index, place] = np.sum((reached[index, place] - np.asarray(coefficients(rho))) ** 2) / 4
+        dims = ("start", "gate")
+        return xr.Dataset(
+            {
+                "error": (dims, error, {"units": "1", "long_name": "squared distance from the true state"}),
+                "sequence_loss": (dims, np.asarray(found.loss), {"units": "1"}),
+            },
+            {"start": [MIXED, "|00>"], "gate": np.arange(1, config.length + 1)},
+        )
+
+    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+        bars = Figure(figsize=(10, 5))
+        for axes, when in zip(bars.subplots(2, 1, sharex=True), dataset.when.values, strict=True):
+            for example, colour, shift in zip(dataset.example.values, (BLUE, GREEN), (-0.2, 0.2), strict=True):
+                axes.bar(
+                    np.arange(64) + shift,
+                    dataset.probability.sel(when=when, example=example),
+                    0.4,
+                    color=colour,
+                    label=example,
+                )
+            axes.set(ylabel="probability", title=f"Fig. 1: {when} CNOT")
+        bars.axes[0].legend()
+        bars.axes[1].set_xlabel("configuration")
+        maps = Figure(figsize=(9, 7))
+        grid = maps.subplots(2, 2)
+        for row, when in zip(grid, dataset.when.values, strict=True):
+            for axes, example in zip(row, dataset.example.values, strict=True):
+                chi = np.asarray(dataset.chi.sel(when=when, example=example))
+                limit = 1.0 if example == "psi_+" else float(np.abs(chi.reshape(-1)[1:]).max())
+                draw_coefficients(axes, chi, f"Fig. 2: {example}, {when} CNOT", limit)
+        learning = Figure(figsize=(10, 3.8))
+        counts, errors = learning.subplots(1, 2)
+        kinds, width = [str(kind) for kind in dataset.kind.values], 0.25
+        shown = [
+            ("mixed", dataset.converged.sel(ensemble=MIXED).mean("state"), BLUE),
+            ("pure", dataset.converged.sel(ensemble=PURE).mean("state"), ORANGE),
+            ("pure, realised", dataset.realised.sel(ensemble=PURE).mean("state"), RED),
+        ]
+        for place, (label, values, colour) in enumerate(shown):
+            fill = {} if place < 2 else {"fill": False, "edgecolor": colour}
+            where = np.arange(len(kinds)) + (place if place < 2 else 1) * width
+            counts.bar(where, values, width, color=colour, label=label, **fill)
+        counts.set_xticks(np.arange(len(kinds)) + width / 2, kinds)
+        counts.set(ylabel="share of states", title="gates learned")
+        counts.legend(fontsize="small")
+        for start, colour in zip(dataset.start.values, (BLUE, ORANGE), strict=True):
+            errors.semilogy(dataset.gate, dataset.error.sel(start=start), "o-", color=colour, label=f"from {start}")
+        errors.set(xlabel="gates", ylabel="squared distance", title="sequences of Hadamard, CNOT, R 1/8")
+        errors.legend(fontsize="small")
+        return {"probabilities": bars, "coefficients": maps, "learning": learning}
+
+
+@eqx.filter_jit
+def _wave_functions(states: np.ndarray, starts: Array, iterations: int, norm: float) -> Array:
+    """A classical wave function of every state, as near as Adam comes."""
+
+    def one(target: Array, start: Array) -> Array:
+        found = learn_distribution(target, start, optax.adam(0.1), iterations=iterations)
+        return norm * found.argument / jnp.linalg.norm(found.argument)
+
+    return jax.vmap(one)(jax.vmap(coefficients)(jnp.asarray(states)), starts)
+
+
+@eqx.filter_jit
+def _learn(amplitudes: Array, unitaries: Array, numbers: tuple[float, int, float]) -> Minimum:
+    learning_rate, iterations, tolerance = numbers
+
+    def one(q: Array, unitary: Array) -> Minimum:
+        return learn_gate(q, unitary, optax.adam(learning_rate), iterations=iterations, tolerance=tolerance)
+
+    return jax.vmap(one)(amplitudes, unitaries)
