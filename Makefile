@@ -23,6 +23,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/phase_oscillators.py
 	$(BIN)/python benchmarks/quantized.py
 	$(BIN)/python benchmarks/quantized.py --threads 1
+	$(BIN)/python benchmarks/spiking.py
 
 clean:
 	rm -rf .venv runs

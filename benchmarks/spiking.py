@@ -17,8 +17,8 @@ and plain JAX the same gradient. That of Norse is another one: it does not follo
 
 Every contender has a process of its own, and they take turns, so that other work on the machine burdens all of them.
 Ratios are those of medians, to the faster Norse. Memory is the largest resident set of that process: imports,
-compilation, data, everything; beside it by how much it grew after the imports. For scaled times it is extrapolated from
-the growth between half of the part and the part.
+compilation, data, everything; beside it by how much it grew after the imports. Where times are scaled it is extrapolated
+from the growth between half of the part and the part.
 
 `--threads 1` keeps everything on one core.
 """
@@ -63,6 +63,7 @@ class Case(NamedTuple):
     given: bool = False
     threads: int = 1
     divided: bool = False
+    measured: int = MEASURED
 
 
 class Found(NamedTuple):
@@ -262,7 +263,7 @@ def morphax(case: Case) -> Callable[[Any, Any], Any]:
             *weights,
             input_rate=None if case.given else RATE,
             interval=case.interval,
-            measured=MEASURED,
+            measured=case.measured,
             steepness=STEEPNESS,
         )
         if case.given:
@@ -270,7 +271,7 @@ def morphax(case: Case) -> Callable[[Any, Any], Any]:
             found, _ = evolve(network, spikes, segment=case.segment)
         else:
             found, _ = evolve(network, jnp.ones(intervals), key=given, segment=case.segment)
-        return found.reshape(case.steps, MEASURED)
+        return found.reshape(case.steps, case.measured)
 
     return chain
 
@@ -298,7 +299,7 @@ def plain(case: Case) -> Callable[[Any, Any], Any]:
             spikes = spike(voltage - 1)
             voltage = (1 - spikes) * voltage
             current = current - 0.2 * current + recurrent @ spikes + entering @ arriving
-            return (voltage, current), spikes[:MEASURED]
+            return (voltage, current), spikes[: case.measured]
 
         items = given if case.given else jax.random.split(given, case.steps)
         rest = jnp.zeros(NEURONS, recurrent.dtype)
@@ -383,10 +384,10 @@ def jax_trains() -> list[tuple[np.ndarray, list[np.ndarray]]]:
     weights = tuple(map(jnp.asarray, matrices()))
     found = []
     for kind, interval in (("morphax", 50), ("plain", 1)):
-        case = Case(kind, kind, 1, CHECKED, CHECKED, True, interval, given=True)
+        case = Case(kind, kind, 1, CHECKED, CHECKED, True, interval, given=True, measured=NEURONS)
         chain = (morphax if kind == "morphax" else plain)(case)
         # Weights of the averages that make every neuron and step count differently.
-        pattern = jnp.sin(jnp.arange(CHECKED * MEASURED, dtype=float)).reshape(CHECKED, MEASURED)
+        pattern = jnp.sin(jnp.arange(CHECKED * NEURONS, dtype=float)).reshape(CHECKED, NEURONS)
         gradient = jax.grad(lambda w, f=chain, p=pattern: jnp.sum(p * f(w, given)))(weights)
         found.append((np.asarray(chain(weights, given)), [np.asarray(g) for g in gradient]))
     return found
@@ -403,7 +404,7 @@ def norse_trains() -> np.ndarray:
     delayed = torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]])
     run, _ = norse_network(torch.float64)
     with torch.no_grad():
-        return run(delayed)[:, 0, :MEASURED].numpy()
+        return run(delayed)[:, 0].numpy()
 
 
 if __name__ == "__main__":

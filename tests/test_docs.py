@@ -24,6 +24,7 @@ def test_tables_are_up_to_date():
         "docs/experiments.md",
         "docs/phase-oscillators.md",
         "docs/quantized.md",
+        "docs/spiking.md",
         "docs/training.md",
     ],
 )

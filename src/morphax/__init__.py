@@ -34,6 +34,7 @@ from morphax.substrates.hopfield import HopfieldNetwork as HopfieldNetwork
 from morphax.substrates.josephson import JosephsonMixer as JosephsonMixer
 from morphax.substrates.phase_oscillators import PhaseOscillators as PhaseOscillators
 from morphax.substrates.quantized import QuantizedPerceptron as QuantizedPerceptron
+from morphax.substrates.spiking import SpikingNetwork as SpikingNetwork
 from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
 from morphax.tasks.base import Task as Task
 

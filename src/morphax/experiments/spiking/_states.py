@@ -85,7 +85,7 @@ def draw_coefficients(axes: Axes, chi: np.ndarray, title: str, limit: float = 1.
     axes.set_xticks(range(4), ["", "1", "2", "3"])
     axes.set_yticks(range(4), ["", "1", "2", "3"])
     axes.grid(False)
-    axes.set_title(title)
+    axes.set(title=title, xlabel="spin of the second qubit", ylabel="of the first")
     axes.figure.colorbar(picture, ax=axes, shrink=0.8)
 
 

@@ -148,10 +148,10 @@ class ExtendedMap(Experiment):
         return dataset.merge(xr.concat(four, xr.Variable("four", list(fours)))) if four else dataset
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(12, 4))
-        shares, three, four = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
-        shown = [(three, "named", "", "three qubits: visibility")]
-        shown += [(four, "four", "_four", "four qubits: visibility")] if "four" in dataset.coords else []
+        panels = [("named", "", "three qubits: visibility"), ("four", "_four", "four qubits: visibility")]
+        panels = [panel for panel in panels if panel[0] in dataset.coords]
+        figure = Figure(figsize=(4 + 4 * len(panels), 4))
+        shares, *others = figure.subplots(1, 1 + len(panels))
         realised = (dataset.visibility == 1).mean("state")
         for place, (kind, colour) in enumerate((("minimal", GREY), ("extended", BLUE))):
             where = np.arange(dataset.sizes["ensemble"]) + (place - 0.5) * 0.4
@@ -159,7 +159,7 @@ class ExtendedMap(Experiment):
         shares.set_xticks(range(dataset.sizes["ensemble"]), list(dataset.ensemble.values), fontsize="small")
         shares.set(ylabel="share of states realised", title="three qubits", ylim=(0, 1.25))
         shares.legend(fontsize="small", ncols=2)
-        for axes, dim, suffix, title in shown:
+        for axes, (dim, suffix, title) in zip(others, panels, strict=True):
             names = dataset[dim]
             places = np.arange(names.size)
             axes.plot(dataset[f"minimal{suffix}"], places - 0.12, "s", color=GREY, label="minimal")
@@ -169,7 +169,7 @@ class ExtendedMap(Experiment):
             axes.axvline(2**-0.5, color=RED, linewidth=0.8)
             axes.set_yticks(places, list(names.values), fontsize="small")
             axes.set(title=title, xlim=(0.1, 1.05), ylim=(names.size - 0.5, -0.5))
-        three.legend(fontsize="small", loc="lower left")
+        others[0].legend(fontsize="small", loc="lower left")
         return {"extended-map": figure}
 
 

@@ -215,8 +215,8 @@ class Gates(Experiment):
             where = np.arange(len(kinds)) + (place if place < 2 else 1) * width
             counts.bar(where, values, width, color=colour, label=label, **fill)
         counts.set_xticks(np.arange(len(kinds)) + width / 2, kinds)
-        counts.set(ylabel="share of states", title="gates learned")
-        counts.legend(fontsize="small")
+        counts.set(ylabel="share of states", title="gates learned", ylim=(0, 1.2))
+        counts.legend(fontsize="small", ncols=3)
         for start, colour in zip(dataset.start.values, (BLUE, ORANGE), strict=True):
             errors.semilogy(dataset.gate, dataset.error.sel(start=start), "o-", color=colour, label=f"from {start}")
         errors.set(xlabel="gates", ylabel="squared distance", title="sequences of Hadamard, CNOT, R 1/8")

@@ -137,5 +137,4 @@ class Ghz(Experiment):
         loss.plot([], [], "--", color=RED, label="exact minimum")
         loss.plot([], [], color="black", label="exact onset")
         loss.legend(fontsize="small")
-        entropies.set(yscale="symlog")
         return {"ghz": figure}
