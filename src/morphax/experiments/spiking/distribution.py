@@ -50,7 +50,7 @@ class Distribution(Experiment):
         test_intervals: int = parameter(201, "of such a run", ge=2)
 
     name = "spiking/distribution"
-    quick = {"seeds": 2, "epochs": 60, "every": 20, "intervals": 4, "test_intervals": 21, "inputs": 64}
+    quick = {"seeds": 1, "epochs": 20, "every": 10, "intervals": 4, "test_intervals": 21, "inputs": 64}
     claims = (
         Claim(
             "Kullback-Leibler divergence after training, mean of five instances",

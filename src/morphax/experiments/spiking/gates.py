@@ -16,8 +16,8 @@ from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress
 from morphax.learning.minimise import Minimum
-from morphax.learning.quantum_states import carry_out, learn_distribution, learn_gate, realised, turned
-from morphax.quantum.correlation_map import coefficients, density_matrix, distribution
+from morphax.learning.quantum_states import carry_out, learn_distribution, learn_gate, realised
+from morphax.quantum.correlation_map import coefficients, distribution
 from morphax.quantum.realisability import realisability
 from morphax.quantum.states import random_density_matrix, random_unitary
 
@@ -111,7 +111,7 @@ class Gates(Experiment):
             parts: list[xr.Dataset] = []
             for unitary in unitaries.values():
                 found = _learn(q, jnp.asarray(unitary), (config.learning_rate, config.iterations, config.tolerance))
-                targets = np.asarray(jax.vmap(lambda q, U: density_matrix(turned(q, U)))(q, jnp.asarray(unitary)))
+                targets = unitary @ states @ np.swapaxes(unitary.conj(), -1, -2)
                 columns = {
                     "loss": found.loss,
                     "iterations": found.iterations,

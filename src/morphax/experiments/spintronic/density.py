@@ -52,7 +52,7 @@ class Density(Experiment):
         curve_epochs: int = parameter(100, "passes over the training images, Fig. 5", ge=1)
 
     name = "spintronic/density"
-    quick = {"seeds": 2, "epochs": 6, "curve_epochs": 6, "layers": (16, 16), "densities": (0.0, 0.2, 1.0)}
+    quick = {"seeds": 1, "epochs": 4, "curve_epochs": 4, "layers": (16, 16), "densities": (0.0, 0.2, 1.0)}
     claims = (
         Claim("both at 50 % (%)", 90.28, median("both", 0.5), "within", 3.0, "Sec. V"),
         Claim("both at 30 % (%)", 85.42, median("both", 0.3), "within", 3.0, "Sec. V"),

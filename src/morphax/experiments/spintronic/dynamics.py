@@ -42,7 +42,7 @@ class Dynamics(Experiment):
         slow: float = parameter(10.0, "time between two pixels, Fig. 2e", unit="ns", gt=0)
 
     name = "spintronic/dynamics"
-    quick = {"seeds": 1, "epochs": 8, "layers": (16, 16, 16), "slow": 5.0}
+    quick = {"seeds": 1, "epochs": 4, "layers": (16, 16, 16), "slow": 5.0}
     claims = (
         Claim(
             "each layer is slower than the one before: layer 1 against layer 0 (pixels)",

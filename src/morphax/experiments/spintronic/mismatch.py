@@ -56,8 +56,8 @@ class Mismatch(Experiment):
         "spreads": (0.0, 0.2),
         "bits": (3, 6),
         "state_noises": (0.0, 0.03),
-        "epochs": 12,
-        "loop_epochs": 4,
+        "epochs": 6,
+        "loop_epochs": 2,
         "layers": (16, 16),
     }
     claims = (

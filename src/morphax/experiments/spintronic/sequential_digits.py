@@ -76,7 +76,7 @@ class SequentialDigits(Experiment):
         presentation: float = parameter(100.0, "duration of an image for the energy estimate", unit="ns", gt=0)
 
     name = "spintronic/sequential-digits"
-    quick = {"seeds": 2, "epochs": 6, "cosine_epochs": 6, "layers": (16, 16)}
+    quick = {"seeds": 1, "epochs": 4, "cosine_epochs": 4, "layers": (16, 16)}
     claims = (
         Claim("spintronic, paper's settings: last epoch (%)", 89.83, mean("last", PAPER), "within", 2.91, "Sec. III"),
         Claim("spintronic, tuned: last epoch (%)", 89.83, mean("last", TUNED), "at least", 0.0, "Sec. III"),

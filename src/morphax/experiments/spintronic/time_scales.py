@@ -80,7 +80,7 @@ class TimeScales(Experiment):
         )
 
     name = "spintronic/time-scales"
-    quick = {"seeds": 2, "epochs": 6, "layers": (16, 16), "intervals": (0.1, 1.0, 2.5)}
+    quick = {"seeds": 1, "epochs": 4, "layers": (16, 16), "intervals": (0.1, 1.0, 2.5)}
     claims = (
         *(
             Claim(
