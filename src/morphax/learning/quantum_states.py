@@ -235,10 +235,8 @@ def judge_estimate(matrix: Complex[np.ndarray, "... states states"], rho: ArrayL
     """
     estimated, target = np.asarray(matrix), np.asarray(rho)
     nearest = nearest_density_matrix(estimated)
-    values, vectors = np.linalg.eigh(target)
-    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors.conj(), -1, -2)
-    between = np.linalg.eigvalsh(root @ estimated @ root)
-    raw = (np.sum(np.sqrt(between.astype(complex)), -1) ** 2).real
+    # sqrt(rho) X sqrt(rho) has the eigenvalues of rho X.
+    raw = (np.sum(np.sqrt(np.linalg.eigvals(target @ estimated).astype(complex)), -1) ** 2).real
     return Estimate(
         fidelity(nearest, target),
         raw,

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from scipy import sparse
 from scipy.optimize import linprog, lsq_linear, nnls
 
-from morphax.quantum.correlation_map import SITE, coefficients, configurations
-from morphax.quantum.states import check_density_matrix, number_of_qubits
+from morphax.quantum.correlation_map import SITE, configurations
+from morphax.quantum.states import PAULI, check_density_matrix, number_of_qubits
 
 MARGIN = 1e-7  # by which an inequality must be violated to count
 GAP = 1e-10  # between a squared distance and the lower bound that its own direction proves
@@ -123,7 +123,7 @@ def extended_realisability(rho: ArrayLike) -> ExtendedRealisability:
     qubits = check_density_matrix("rho", rho)
     if qubits not in (3, 4):
         raise ValueError(f"rho acts on {qubits} qubits; the extended map is decided for 3 and bounded for 4")
-    chi = np.asarray(coefficients(rho), float)
+    chi = _flat(rho).reshape((4,) * qubits)
     worst = min((_two_groups(chi, *groups) for groups in _correlated_groups(qubits)), key=lambda found: found.upper)
     if qubits == 3:
         return worst
@@ -231,7 +231,7 @@ def chsh(rho: ArrayLike) -> float:
     """
     if number_of_qubits("rho", rho) != 2:
         raise ValueError(f"rho acts on {number_of_qubits('rho', rho)} qubits; CHSH is about 2")
-    E = np.asarray(coefficients(rho))[1:, 1:]
+    E = _flat(rho).reshape(4, 4)[1:, 1:]
     values = [
         abs(np.sum(E[np.ix_(k, m)]) - 2 * E[i, j])
         for k in itertools.combinations(range(3), 2)
@@ -299,4 +299,8 @@ def _bipartite(first: int, second: int) -> _Rows:
 
 
 def _flat(rho: ArrayLike) -> np.ndarray:
-    return np.asarray(coefficients(rho), float).reshape(-1)
+    """Coefficients in double precision whatever that of JAX is."""
+    strings = np.ones((1, 1, 1))
+    for _ in range(number_of_qubits("rho", rho)):
+        strings = np.kron(strings, PAULI)
+    return np.einsum("mij,ji->m", strings, np.asarray(rho)).real
