@@ -64,7 +64,9 @@ def table(name: str, page: Path) -> str:
     for claim in read_json(folder / "claims.json"):
         texts = claim_texts(claim)
         verdict = f"**{texts['verdict']}**" if texts["verdict"] == "not met" else texts["verdict"]
-        lines.append(f"| {claim['claim']} | {texts['expected']} | {texts['here']} | {verdict} | {claim['source']} |")
+        cells = (claim["claim"], texts["expected"], texts["here"], verdict, claim["source"])
+        # |00> is a state, not two columns.
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     lines.append("")
     lines += [f"![{name}]({figure.relative_to(page.parent).as_posix()})" for figure in sorted(folder.glob("*.png"))]
     return "\n".join(lines) + "\n"
