@@ -16,9 +16,9 @@ Before anything is timed, all three get the same input spikes in double precisio
 and plain JAX the same gradient. That of Norse is another one: it does not follow the reset.
 
 Every contender has a process of its own, and they take turns, so that other work on the machine burdens all of them.
-Ratios are those of medians, to the faster Norse. Memory is the largest resident set of that process: imports,
-compilation, data, everything; beside it by how much it grew after the imports. Where times are scaled it is extrapolated
-from the growth between half of the part and the part.
+Ratios are those of medians, to the faster Norse. Memory is the largest resident set of that process (imports,
+compilation, data, everything) and by how much it grew after the imports; where times are scaled, it is extrapolated
+from its growth between half of the part and all of it.
 
 `--threads 1` keeps everything on one core.
 """
@@ -62,6 +62,7 @@ class Case(NamedTuple):
     segment: int | None = None
     given: bool = False
     threads: int = 1
+    pinned: bool = False
     divided: bool = False
     measured: int = MEASURED
 
@@ -91,19 +92,19 @@ def main() -> None:
 
 
 def cases(chains: int, steps: int, part: int, backward: bool, threads: int) -> list[Case]:
-    # 100 chains have 100 times as much to hold in an interval: shorter ones stay in the cache.
+    # An interval of 100 chains holds 100 times as much: shorter ones stay in the cache.
     interval = 100 if chains == 1 else 10
-    first = Case("morphax", "morphax", chains, steps, steps, backward, interval, threads=threads)
+    first = Case("morphax", "morphax", chains, steps, steps, backward, interval, threads=threads, pinned=threads == 1)
     found = [first, first._replace(name="morphax, spikes given", given=True)]
     if backward:
         segment = round((steps / interval) ** 0.5)
         found.append(first._replace(name=f"morphax, segments of {segment * interval} steps", segment=segment))
     if chains > 1 and threads > 1:
         found.append(first._replace(name=f"morphax, divided over {threads} cores", divided=True))
-    found.append(Case("plain JAX", "plain", chains, steps, steps, backward, threads=threads))
+    found.append(first._replace(name="plain JAX", kind="plain", interval=1))
     for number in sorted({1, threads}):
         name = f"Norse, {number} thread{'s' * (number > 1)}"
-        found.append(Case(name, "norse", chains, part, steps, backward, given=True, threads=number))
+        found.append(first._replace(name=name, kind="norse", steps=part, given=True, threads=number))
     return found
 
 
@@ -156,27 +157,25 @@ def show(rows: list[Case], found: list[Found]) -> None:
 
 def contend(case: Case, pipe: Connection) -> None:
     """Prepare, say so, then run once for every "run" and tell seconds and processor seconds; last, MiB."""
-    if case.threads == 1:
+    if case.pinned:
         # Before libraries start their threads.
         os.sched_setaffinity(0, {0})
     load(case.kind)
     imported = peak_memory()
-    half = max(case.interval, case.steps // 2)
-    growth = 0.0
+    run, missing = call(case), 0.0
     if case.steps < case.counted:
-        # The first few steps pay for what is set up once.
-        call(case._replace(steps=half // 10))()
+        half = case.steps // 2
         call(case._replace(steps=half))()
-        growth = -peak_memory()
-    run = call(case)
+        missing -= peak_memory()
     run()
-    growth = (growth + peak_memory()) / (case.steps - half) if growth else 0.0
+    if case.steps < case.counted:
+        missing = (missing + peak_memory()) * (case.counted - case.steps) / (case.steps - half)
     pipe.send("ready")
     while pipe.recv() == "run":
         wall, processor = time.perf_counter(), time.process_time()
         run()
         pipe.send((time.perf_counter() - wall, time.process_time() - processor))
-    peak = peak_memory() + growth * (case.counted - case.steps)
+    peak = peak_memory() + missing
     pipe.send((peak, peak - imported))
 
 
@@ -227,7 +226,7 @@ def compiled(case: Case) -> Callable[[], Any]:
     chain = morphax(case) if case.kind == "morphax" else plain(case)
     if case.divided:
         jax.config.update("jax_num_cpu_devices", case.threads)
-    together = jax.vmap(chain, (None, 0))
+    together = jax.vmap(chain, (None, 1 if case.given else 0))
     if case.divided:
         mesh = jax.make_mesh((case.threads,), ("chains",), (jax.sharding.AxisType.Auto,))
         split, whole = jax.P("chains"), jax.P()
@@ -242,7 +241,9 @@ def compiled(case: Case) -> Callable[[], Any]:
 
     weights = tuple(jnp.asarray(matrix, jnp.float32) for matrix in matrices())
     if case.given:
-        given = jnp.asarray(input_spikes(case.chains, case.steps), jnp.float32)
+        spikes = input_spikes(case.chains, case.steps).reshape(case.chains, -1, case.interval, INPUTS)
+        # In the order in which they are read.
+        given = jnp.asarray(spikes.swapaxes(0, 1), jnp.float32)
     else:
         given = jax.random.split(jax.random.key(1), case.chains)
     run = jax.jit(jax.value_and_grad(loss) if case.backward else loss)
@@ -250,13 +251,12 @@ def compiled(case: Case) -> Callable[[], Any]:
 
 
 def morphax(case: Case) -> Callable[[Any, Any], Any]:
-    """Activities of the measured neurons, (steps, measured), for weights and a key or given spikes."""
+    """Activities of the measured neurons, (steps, measured), for weights and a key or spikes (intervals, interval,
+    inputs)."""
     import jax.numpy as jnp
 
     from morphax import evolve
     from morphax.substrates.spiking import SpikingNetwork
-
-    intervals = case.steps // case.interval
 
     def chain(weights: Any, given: Any) -> Any:
         network = SpikingNetwork(
@@ -266,18 +266,15 @@ def morphax(case: Case) -> Callable[[Any, Any], Any]:
             measured=case.measured,
             steepness=STEEPNESS,
         )
-        if case.given:
-            spikes = given.reshape((intervals, INPUTS) if case.interval == 1 else (intervals, case.interval, INPUTS))
-            found, _ = evolve(network, spikes, segment=case.segment)
-        else:
-            found, _ = evolve(network, jnp.ones(intervals), key=given, segment=case.segment)
+        drives, key = (given, None) if case.given else (jnp.ones(case.steps // case.interval), given)
+        found, _ = evolve(network, drives, key=key, segment=case.segment)
         return found.reshape(case.steps, case.measured)
 
     return chain
 
 
 def plain(case: Case) -> Callable[[Any, Any], Any]:
-    """The same, after Eqs. A1-A7."""
+    """The same after Eqs. A1-A7, for weights and a key or spikes (steps, inputs)."""
     import jax
     import jax.numpy as jnp
 
@@ -363,16 +360,12 @@ def agreement() -> None:
     with spawn.Pool(1) as pool:
         theirs = pool.apply(norse_trains)
     with spawn.Pool(1) as pool:
-        (ours, gradients), (simple, simple_gradients) = pool.apply(jax_trains)
+        (ours, gradients), (simple, their_gradients) = pool.apply(jax_trains)
     assert np.array_equal(ours, theirs)
     assert np.array_equal(ours, simple)
-    apart = max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(gradients, simple_gradients, strict=True))
+    apart = max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(gradients, their_gradients, strict=True))
     assert apart < 1e-9
-    share = ours.mean()
-    print(
-        f"the same {int(ours.sum()):,} spikes in {CHECKED:,} steps from all three ({share:.0%} of neurons and steps);"
-    )
-    print(f"gradients of morphax and plain JAX apart by {apart:.0e}")
+    print(f"{int(ours.sum()):,} spikes in {CHECKED:,} steps, the same from all three; gradients apart by {apart:.0e}")
 
 
 def jax_trains() -> list[tuple[np.ndarray, list[np.ndarray]]]:
@@ -380,16 +373,15 @@ def jax_trains() -> list[tuple[np.ndarray, list[np.ndarray]]]:
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
-    given = jnp.asarray(input_spikes(1, CHECKED)[0], float)
+    spikes = jnp.asarray(input_spikes(1, CHECKED)[0], float)
     weights = tuple(map(jnp.asarray, matrices()))
+    # Gradients of a sum in which every neuron and step counts differently.
+    shares = jnp.sin(jnp.arange(CHECKED * NEURONS, dtype=float)).reshape(CHECKED, NEURONS)
+    case = Case("", "", 1, CHECKED, CHECKED, True, 50, given=True, measured=NEURONS)
     found = []
-    for kind, interval in (("morphax", 50), ("plain", 1)):
-        case = Case(kind, kind, 1, CHECKED, CHECKED, True, interval, given=True, measured=NEURONS)
-        chain = (morphax if kind == "morphax" else plain)(case)
-        # Weights of the averages that make every neuron and step count differently.
-        pattern = jnp.sin(jnp.arange(CHECKED * NEURONS, dtype=float)).reshape(CHECKED, NEURONS)
-        gradient = jax.grad(lambda w, f=chain, p=pattern: jnp.sum(p * f(w, given)))(weights)
-        found.append((np.asarray(chain(weights, given)), [np.asarray(g) for g in gradient]))
+    for chain, given in ((morphax(case), spikes.reshape(-1, case.interval, INPUTS)), (plain(case), spikes)):
+        gradients = jax.grad(lambda w, f=chain, x=given: jnp.sum(shares * f(w, x)))(weights)
+        found.append((np.asarray(chain(weights, given)), [np.asarray(g) for g in gradients]))
     return found
 
 

@@ -138,6 +138,22 @@ def test_poisson_inputs_have_the_rate_and_no_memory():
     np.testing.assert_allclose(halved.mean(0), [0.15, 0.35], atol=0.01)
 
 
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_certain_and_impossible_inputs(implementation):
+    net = SpikingNetwork(
+        jnp.zeros((3, 3)),
+        jnp.eye(3),
+        input_rate=jnp.array([0.0, 1.0, 0.5]),
+        interval=301,
+        membrane_time_constant=1.0,
+        synaptic_time_constant=1.0,
+    )
+    spikes = np.asarray(evolve(net, jnp.ones(3), key=jax.random.key(0, impl=implementation))[0]).reshape(-1, 3)[2:]
+    assert spikes[:, 0].sum() == 0
+    assert spikes[:, 1].all()
+    assert spikes[:, 2].mean() == pytest.approx(0.5, abs=4 * 0.5 / 900**0.5)
+
+
 def test_many_short_chains_have_the_statistics_of_a_long_one():
     net = SpikingNetwork.random(8, 16, key=KEY, input_rate=0.7, interval=50, input_mean=0.1, measured=3)
     run = jax.jit(lambda key, drives: evolve(net, drives, key=key)[0], static_argnums=())

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
 from morphax.dynamics.logistic import relative_growth
@@ -232,8 +233,8 @@ class SpikingNetwork(Substrate):
             return SpikingState(voltage, current, recent, state.record), (waiting + spikes)[: self.measured]
 
         def step(state: SpikingState, drive: Array, *, key: PRNGKeyArray | None = None) -> SpikingState:
-            arriving = self._input_spikes(drive, key) @ self.input_weights.T
-            last, record = jax.lax.scan(advance, state, arriving, unroll=min(4, self.interval))
+            # Going back, what a step computed is cheaper to compute again than to keep.
+            last, record = jax.lax.scan(jax.checkpoint(advance, prevent_cse=False), state, self._arriving(drive, key))
             return last._replace(record=record)
 
         return step
@@ -257,18 +258,37 @@ class SpikingNetwork(Substrate):
         gain = membrane * jnp.exp(-slower) * relative_growth(difference)
         return jnp.exp(-membrane), jnp.exp(-synapse), gain * self.resistance
 
-    def _input_spikes(self, drive: Array, key: PRNGKeyArray | None) -> Float[Array, "interval inputs"]:
+    def _arriving(self, drive: Array, key: PRNGKeyArray | None) -> Float[Array, "interval neurons"]:
+        """How much input spikes add to the currents."""
         inputs = self.input_weights.shape[1]
         if self.input_rate is None:
             check_shape("drive", drive, (inputs,) if self.interval == 1 else (self.interval, inputs))
-            return drive.reshape(self.interval, inputs)
+            return drive.reshape(self.interval, inputs) @ self.input_weights.T
         if key is None:
             raise ValueError("key is None; Poisson inputs are random")
         if drive.ndim:
             check_shape("drive", drive, (inputs,))
         probability = jnp.clip(drive * self.input_rate * self.time_step, 0.0, 1.0)
-        spikes = jax.random.bernoulli(key, probability, (self.interval, inputs))
-        return spikes.astype(self.input_weights.dtype)
+        spikes = _events(key, probability, (self.interval, inputs))
+        # The backward pass keeps spikes as they are, in a quarter of the memory.
+        product = jax.checkpoint(lambda spikes, weights: spikes.astype(weights.dtype) @ weights.T, prevent_cse=False)
+        return product(spikes, self.input_weights)
+
+
+def _events(
+    key: PRNGKeyArray, probability: Float[Array, " columns"], shape: tuple[int, int]
+) -> Bool[Array, "rows columns"]:
+    """Independent events with the probabilities of their columns, to 2^-17.
+
+    Two events share a random word. With 32 bits for each, as `jax.random.bernoulli` takes, to draw would be the largest
+    part of a simulation.
+    """
+    if jax.random.key_impl(key) != "threefry2x32":
+        return jax.random.bernoulli(key, probability, shape)
+    number = shape[0] * shape[1]
+    words = threefry_2x32(jax.random.key_data(key), jnp.arange((number + 1) // 2, dtype=jnp.uint32))
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:number].reshape(shape)
+    return halves.astype(jnp.int32) < jnp.round(probability * 2**16).astype(jnp.int32)
 
 
 @jax.custom_jvp
