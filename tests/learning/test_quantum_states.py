@@ -173,3 +173,16 @@ def test_split_rows_descends_apart_in_means_and_deviations():
     fixed = split_rows(optax.adam(0.1), optax.set_to_zero())
     change, _ = fixed.update(gradient, fixed.init(W), W)
     np.testing.assert_allclose(np.asarray(change).mean(1), 0, atol=1e-12)
+
+
+def test_what_does_not_fit_is_refused():
+    q, rate = jnp.ones(64), optax.sgd(0.1)
+    for call, message in (
+        (lambda: learn_gate(q, 2 * CNOT, rate), "unitary times its adjoint differs from 1 by 3"),
+        (lambda: learn_gate(q, np.eye(8), rate), r"amplitudes has shape \(64,\); it must be \(512,\)"),
+        (lambda: learn_gate(q, np.eye(3), rate), "power of two"),
+        (lambda: learn_distribution(jnp.ones((4, 4)), jnp.ones(8), rate), r"start has shape \(8,\)"),
+        (lambda: learn_distribution(jnp.ones((2, 2)), q, rate), r"target has shape \(2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -11,11 +11,11 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_shape, is_concrete
 from morphax.learning.minimise import Minimum, minimise
 from morphax.learning.train import Metrics
 from morphax.quantum.correlation_map import coefficients, correlations, density_matrix, distribution, expectations
-from morphax.quantum.states import check_unitary, fidelity, nearest_density_matrix
+from morphax.quantum.states import check_unitary, fidelity, nearest_density_matrix, number_of_qubits
 
 SMALLEST = 1e-12  # probability below which a Kullback-Leibler divergence grows no steeper
 
@@ -51,6 +51,8 @@ def learn_distribution(
     - `start`: first q, shape $(8^Q,)$.
     - `optimiser`, `iterations`, `tolerance`: as for `minimise`.
 
+    **Raises:** `ValueError` for other shapes.
+
         >>> import jax, jax.numpy as jnp, optax
         >>> from morphax.learning.quantum_states import learn_distribution
         >>> from morphax.quantum.correlation_map import coefficients
@@ -59,6 +61,8 @@ def learn_distribution(
         >>> bool(learn_distribution(mixed, q, optax.sgd(10.0), tolerance=1e-8).converged)
         True
     """
+    check_shape("target", target, (4,) * target.ndim)
+    check_shape("start", start, (8**target.ndim,))
     return minimise(
         lambda q: squared_distance(realised(q), target), start, optimiser, iterations=iterations, tolerance=tolerance
     )
@@ -77,10 +81,15 @@ def learn_gate(
 
     $$ l_U(M) = |U \, (b \circ h)(q) \, U^\dagger - (b \circ h)(M q)|_2^2 $$
 
-    M depends on q: what follows from it, $q' = M(q) q$, is not a linear map. `unitary` is any $2^Q \times 2^Q$ matrix
-    (its shape is checked; `check_unitary` checks the rest). `start` is the first M, the unit matrix by default. Jit and
-    vmap work.
+    M depends on q: what follows from it, $q' = M(q) q$, is not a linear map. `start` is the first M, the unit matrix by
+    default. Jit and vmap work.
+
+    **Raises:** `ValueError` for a gate that is not unitary (where its numbers are known) or acts on other qubits.
     """
+    qubits = number_of_qubits("unitary", unitary)
+    check_shape("amplitudes", amplitudes, (8**qubits,))
+    if is_concrete(unitary):
+        check_unitary("unitary", unitary)
     target = turned(amplitudes, unitary)
     first = jnp.eye(amplitudes.shape[0], dtype=amplitudes.dtype) if start is None else start
     return minimise(
