@@ -83,6 +83,7 @@ class IsingChain(Experiment):
                 )
             axes.set(xlabel="h / J", title=f"{boundary}, {int(part.sites)} sites")
             axes.set_yscale("symlog", linthresh=1e-3)
+            axes.set_ylim(top=20)
         figure.axes[0].set_ylabel("(exact energy - bound) / J per site")
-        figure.axes[0].legend(fontsize="small")
+        figure.axes[0].legend(fontsize="small", ncols=3)
         return {"ising-chain": figure}
