@@ -152,7 +152,7 @@ def draw_errors(axes: Axes, errors: xr.DataArray, title: str, labels: Mapping[st
         axes.plot(part.epoch, part.mean("seed"), color=colour, label=labels.get(kind, kind))
         axes.fill_between(part.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
     low = float(errors.min())
-    axes.set(xlabel="epoch", ylabel="validation error", title=title, ylim=(0.9 * low, 2.2 * low))
+    axes.set(xlabel="epoch", ylabel="validation error", title=title, ylim=(0.9 * low, 1.8 * low))
 
 
 def final(name: str, **point: Any) -> Callable[[xr.Dataset], Any]:

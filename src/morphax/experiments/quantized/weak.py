@@ -84,5 +84,7 @@ class Weak(Experiment):
         curves.legend(fontsize="small")
         sweep.semilogy(dataset.steps / 38, dataset.sweep_validation.isel(epoch_s=-1), "o-", color=BLUE)
         sweep.axvline(1 / 8, color="black", linewidth=0.8)
+        sweep.set_yticks([0.05, 0.1, 0.2, 0.5, 1], ["0.05", "0.1", "0.2", "0.5", "1"])
+        sweep.minorticks_off()
         sweep.set(xlabel="g / pi", title=f"Fig. 7b, {int(dataset.epoch_s[-1])} epochs, one network each")
         return {"weak": figure}
