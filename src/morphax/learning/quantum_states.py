@@ -231,8 +231,8 @@ def judge_estimate(matrix: Complex[np.ndarray, "... states states"], rho: ArrayL
     r"""Fidelity of an estimated matrix with a density matrix; leading axes of both are batches.
 
     Correlations of spins make a Hermitian matrix of unit trace that need not be positive. It is therefore projected to
-    the nearest density matrix first. The fidelity of the matrix as it is stands beside it: a silent network can have 1
-    with an entangled state.
+    the nearest density matrix first. The fidelity of the matrix as it is stands beside it: neurons that never
+    change can have 1 with an entangled state.
 
         >>> import numpy as np
         >>> from morphax.learning.quantum_states import judge_estimate

@@ -82,7 +82,8 @@ def distribution(amplitudes: Float[Array, "..."]) -> Float[Array, "..."]:
 def expectations(probabilities: Float[Array, " configurations"]) -> Float[Array, "..."]:
     r"""$\chi$, shape (4,) * Q, of probabilities of all $8^Q$ configurations (Eqs. 6-9, 35).
 
-    The map is linear, a 4 x 8 matrix for every qubit: $\sum_q 8^{Q + 1}$ operations instead of $32^Q$.
+    The map is linear and factorises into a 4 x 8 matrix for every qubit, applied one after the other: the whole matrix,
+    $4^Q \times 8^Q$, is never formed.
 
     **Raises:** `ValueError` for a number of probabilities that is no power of 8.
 

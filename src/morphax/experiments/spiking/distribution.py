@@ -58,7 +58,7 @@ class Distribution(Experiment):
             lambda d: float(d.divergence.mean("seed")),
             "at most",
             0.0,
-            'Fig. 9c: "similar to the one in Ref. 14", no number is printed',
+            "Fig. 9c: similar to Ref. 14; no number is printed",
         ),
         Claim(
             "before training",

@@ -76,7 +76,7 @@ class ExtendedMap(Experiment):
             lambda d: float(d.upper.sel(named="GHZ, 1/8 turn")),
             "at least",
             1e-6,
-            'Sec. VI: "we did not find other density matrices that cannot be realized"',
+            'Sec. VI: "we did not find other three-qubit density matrices that cannot be realized"',
         ),
         Claim(
             "T psi_+ |0>: visibility, extended map",
