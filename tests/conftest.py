@@ -3,6 +3,7 @@
 Compiled programs are shared between the tests of one session, and between its processes.
 """
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,18 @@ def pytest_configure(config: pytest.Config) -> None:
     }.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+TESTS_UNTIL_RELEASE = 25
+_finished = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _release_programs() -> Iterator[None]:
+    """A compiled program takes some memory mappings, of which Linux grants a process 65,530: all tests need more."""
+    yield
+    if not next(_finished) % TESTS_UNTIL_RELEASE:
+        jax.clear_caches()
 
 
 @pytest.fixture
