@@ -6,4 +6,5 @@ from morphax.experiments.quantized.landscape import Landscape as Landscape
 from morphax.experiments.quantized.noise import Noise as Noise
 from morphax.experiments.quantized.rotation import Rotation as Rotation
 from morphax.experiments.quantized.shots import Shots as Shots
+from morphax.experiments.quantized.subsets import Subsets as Subsets
 from morphax.experiments.quantized.weak import Weak as Weak

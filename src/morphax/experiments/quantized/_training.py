@@ -95,13 +95,14 @@ def trained(
     progress: Progress,
     label: str,
     epochs: int | None = None,
+    task: Task | None = None,
 ) -> tuple[xr.Dataset, Trained[Any]]:
-    """Train a stack of networks; errors over (epoch, member).
+    """Train a stack of networks, with the images of `config` or of `task`; errors over (epoch, member).
 
     "validation" is that of the majority of shots, "deterministic" that of the classical pass with the same weights,
     "training" that of the single shots of the last epoch.
     """
-    task, epochs = config.task(), config.epochs if epochs is None else epochs
+    task, epochs = config.task() if task is None else task, config.epochs if epochs is None else epochs
     batches = config.train_images // config.batch_size
     done = train(
         networks,
