@@ -180,7 +180,11 @@ def _configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
     try:
         return experiment.Config(**values)
     except pydantic.ValidationError as error:
-        raise UsageError("; ".join(_problem(entry) for entry in error.errors())) from error
+        entries = error.errors()
+        # A tuple with a bad element is also reported as too short, by one for each.
+        elements = {entry["loc"][:-1] for entry in entries}
+        told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in elements]
+        raise UsageError("; ".join(_problem(entry) for entry in told)) from error
 
 
 def _problem(entry: Any) -> str:

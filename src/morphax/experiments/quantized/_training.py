@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import equinox as eqx
 import jax
@@ -13,8 +13,10 @@ import optax
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.axes import Axes
+from pydantic import Field, model_validator
 from scipy import stats
 
+from morphax._checks import check_range
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
@@ -25,6 +27,9 @@ from morphax.substrates.quantized import Backward, BinarisedPerceptron, Quantize
 from morphax.tasks import Task, mnist
 
 CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
+NonNegative = Annotated[float, Field(ge=0)]
+Steps = Annotated[int, Field(ge=0, le=19)]
+"""A strength g in units of pi / 38: the paper's points are multiples of pi / 19."""
 COLOURS = (RED, BLUE, ORANGE, GREEN, VIOLET, GREY)
 SMALL = {"hidden": 32, "train_images": 320, "test_images": 200, "epochs": 4, "every": 2, "shots": 3, "seeds": 2}
 
@@ -45,6 +50,12 @@ class PerceptronConfig(BaseConfig):
     test_images: int = parameter(10_000, "validation images, the first ones of the test set", ge=1, le=10_000)
     shots: int = parameter(15, "passes whose majority decides", ge=1)
 
+    @model_validator(mode="after")
+    def _a_whole_batch(self) -> Self:
+        if self.batch_size > self.train_images:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be <= train_images, {self.train_images}")
+        return self
+
     def task(self) -> Task:
         """MNIST."""
         return mnist(self.train_images, self.test_images)
@@ -62,6 +73,8 @@ class PerceptronConfig(BaseConfig):
         backward: Backward = "htanh",
     ) -> BinarisedPerceptron:
         """A stack: one network for every width and strength, or `seeds` of them where both are one number."""
+        check_range("width", width, low=0.0)  # under vmap networks cannot look
+        check_range("strength", np.pi / 2 if strength is None else strength, low=0.0, high=np.pi / 2)
         shape = np.broadcast_shapes(np.shape(width), np.shape(0.0 if strength is None else strength))
         number = shape[0] if shape else self.seeds
         widths = jnp.broadcast_to(jnp.asarray(width, float), number)
@@ -141,9 +154,16 @@ def trainings(
 
 
 def beside(parts: Sequence[xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
-    """What `trainings` gave: errors over (kind, epoch, seed)."""
+    """What `trainings` gave: errors over (kind, epoch, seed); a and g of each kind that has them."""
     together = xr.concat(parts, xr.Variable("kind", list(kinds))).rename(member="seed")
-    return together.assign_coords(seed=np.arange(together.sizes["seed"]))
+    quantised = [stack if isinstance(stack, QuantizedPerceptron) else None for stack in kinds.values()]
+    a = [np.nan if stack is None else float(stack.width[0]) for stack in quantised]
+    g = [np.nan if stack is None else _strength(stack) for stack in quantised]
+    return together.assign_coords(seed=np.arange(together.sizes["seed"]), a=("kind", a), g=("kind", g))
+
+
+def _strength(stack: Any) -> float:
+    return np.pi / 2 if stack.strength is None else float(stack.strength[0])
 
 
 def draw_errors(axes: Axes, errors: xr.DataArray, title: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -156,16 +176,31 @@ def draw_errors(axes: Axes, errors: xr.DataArray, title: str, labels: Mapping[st
     axes.set(xlabel="epoch", ylabel="validation error", title=title, ylim=(0.9 * low, 1.8 * low))
 
 
-def final(name: str, **point: Any) -> Callable[[xr.Dataset], Any]:
-    """Error after the last epoch, mean over seeds; KeyError where the run has left the point out."""
-    return lambda d: float(d[name].sel(point).isel(epoch=-1).mean("seed"))
+def last(dataset: xr.Dataset, kind: str, name: str = "validation", **point: float) -> xr.DataArray:
+    """Errors of all seeds of a kind after the last epoch; KeyError where the run had it at another `a` or `g`."""
+    errors = dataset[name].sel(kind=kind).isel(epoch=-1)
+    for coordinate, wanted in point.items():
+        if not np.isclose(errors[coordinate], wanted):
+            raise KeyError(f"{kind}: {coordinate} is {float(errors[coordinate])}, not {wanted}")
+    return errors
 
 
-def advantage(better: dict[str, Any], worse: dict[str, Any], name: str = "validation") -> Callable[[xr.Dataset], Any]:
-    """Lower end of the 95 % interval (Welch) of how much smaller the error of one point is than that of another."""
+def final(kind: str, name: str = "validation", **point: float) -> Callable[[xr.Dataset], float]:
+    """Mean over seeds of `last`."""
+    return lambda d: float(last(d, kind, name, **point).mean("seed"))
+
+
+def advantage(
+    better: str, worse: str = CLASSICAL, name: str = "validation", **point: float
+) -> Callable[[xr.Dataset], float]:
+    """Lower end of the 95 % interval (Welch) of how much smaller the error of one kind, at `point`, is than another's.
+
+    The interval covers what differs between seeds: initial weights, order of images, outcomes of measurements; not the
+    choice of the images.
+    """
 
     def interval(dataset: xr.Dataset) -> float:
-        first, second = (dataset[name].sel(point).isel(epoch=-1).values for point in (worse, better))
+        first, second = last(dataset, worse, name).values, last(dataset, better, name, **point).values
         parts = [np.var(x, ddof=1) / len(x) for x in (first, second)]
         difference, square = np.mean(first) - np.mean(second), sum(parts)
         if square == 0:

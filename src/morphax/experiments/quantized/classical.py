@@ -6,7 +6,7 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, final, trained
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
@@ -22,14 +22,21 @@ class Classical(Experiment):
     name = "quantized/classical"
     quick = SMALL | {"shots": 1}
     claims = (
-        Claim("training error after the last epoch", 0.0, final("training"), "within", 0.001, 'Fig. 2: "vanishes"'),
+        Claim(
+            "training error after the last epoch",
+            0.0,
+            lambda d: float(d.training.isel(epoch=-1).mean()),
+            "within",
+            0.001,
+            'Fig. 2: "vanishes"',
+        ),
         Claim(
             "validation error after the last epoch",
             0.05,
-            final("validation"),
+            lambda d: float(d.validation.isel(epoch=-1).mean()),
             "at least",
             0.0,
-            'Fig. 2: "bottoms out at a nonzero value", above the quantum ones',
+            'Fig. 2: "bottoms out at a nonzero value"; ours: the number',
         ),
         Claim(
             "most of it is there after a tenth of the epochs: validation error then, of the last",
@@ -37,7 +44,7 @@ class Classical(Experiment):
             lambda d: float((d.validation.isel(epoch=(len(d.epoch) - 1) // 10) / d.validation.isel(epoch=-1)).mean()),
             "at most",
             0.0,
-            "Fig. 2",
+            "Fig. 2; ours: the number",
         ),
     )
 

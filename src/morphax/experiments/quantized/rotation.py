@@ -11,6 +11,7 @@ from morphax.experiments.quantized._training import (
     CLASSICAL,
     HTANH,
     SMALL,
+    NonNegative,
     PerceptronConfig,
     advantage,
     beside,
@@ -26,6 +27,11 @@ from morphax.lab.progress import Progress
 BEST = 10**-0.5
 
 
+def swept(dataset: xr.Dataset, rule: str) -> xr.DataArray:
+    """Errors of the sweep after its last epoch."""
+    return dataset.sweep_validation.isel(epoch_s=-1).sel(rule=rule).dropna("width")
+
+
 class Rotation(Experiment):
     """Fig. 5: validation error against the width a of the activation.
 
@@ -35,7 +41,7 @@ class Rotation(Experiment):
 
     class Config(PerceptronConfig):
         width: float = parameter(BEST, "a at the point of the claim", gt=0)
-        widths: tuple[float, ...] = parameter(
+        widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in range(-9, 4))), "a of the sweep", min_length=2
         )
         sweep_epochs: int = parameter(120, "passes through the training images, sweep", ge=1)
@@ -46,7 +52,7 @@ class Rotation(Experiment):
         Claim(
             "a = 10^-1/2: validation error, backward htanh",
             0.0472,
-            final("validation", kind=HTANH),
+            final(HTANH, a=BEST),
             "within",
             0.003,
             "Fig. 5",
@@ -54,7 +60,7 @@ class Rotation(Experiment):
         Claim(
             "a = 10^-1/2: validation error, backward with the activation's own slope",
             0.0472,
-            final("validation", kind=ACTIVATION),
+            final(ACTIVATION, a=BEST),
             "within",
             0.003,
             "Fig. 5",
@@ -62,7 +68,7 @@ class Rotation(Experiment):
         Claim(
             "less error than the classical network, htanh: lower end of the 95 % interval",
             0.0,
-            advantage({"kind": HTANH}, {"kind": CLASSICAL}),
+            advantage(HTANH, a=BEST),
             "at least",
             0.0,
             "Fig. 5",
@@ -70,26 +76,24 @@ class Rotation(Experiment):
         Claim(
             "less error than the classical network, own slope: lower end of the 95 % interval",
             0.0,
-            advantage({"kind": ACTIVATION}, {"kind": CLASSICAL}),
+            advantage(ACTIVATION, a=BEST),
             "at least",
             0.0,
             "Fig. 5",
         ),
-        Claim("classical validation error", None, final("validation", kind=CLASSICAL), "reported", 0.0, "Fig. 5"),
+        Claim("classical validation error", None, final(CLASSICAL), "reported", 0.0, "Fig. 5"),
         Claim(
             "sweep, own slope: best width (log10)",
             -0.5,
-            lambda d: float(
-                np.log10(d.sweep_validation.isel(epoch_s=-1).sel(rule=ACTIVATION).sortby("width")[1:].idxmin())
-            ),
+            lambda d: float(np.log10(swept(d, ACTIVATION).idxmin("width"))),
             "within",
             0.34,
             "Fig. 5b",
         ),
         Claim(
             "sweep: too wide is worse than classical, own slope (error at the largest width)",
-            lambda d: float(d.sweep_validation.isel(epoch_s=-1, width=0).sel(rule=HTANH)),
-            lambda d: float(d.sweep_validation.isel(epoch_s=-1, width=-1).sel(rule=ACTIVATION)),
+            lambda d: float(swept(d, HTANH).sel(width=0)),
+            lambda d: float(swept(d, ACTIVATION).sortby("width").isel(width=-1)),
             "at least",
             0.0,
             "Fig. 5b",
@@ -105,7 +109,7 @@ class Rotation(Experiment):
         }
         wide = [a for a in config.widths if a > 0]
 
-        def swept(rule: str) -> xr.Dataset:
+        def learned(rule: str) -> xr.Dataset:
             # Without width an activation has no slope of its own.
             widths = list(config.widths) if rule == HTANH else wide
             networks = config.networks(sweep_key, widths, backward="htanh" if rule == HTANH else "activation")
@@ -114,7 +118,7 @@ class Rotation(Experiment):
             return renamed.assign_coords(width=widths)
 
         work = trainings(config, kinds, train_key, progress)
-        work |= {f"sweep {rule}": lambda r=rule: swept(r) for rule in (HTANH, ACTIVATION)}
+        work |= {f"sweep {rule}": lambda r=rule: learned(r) for rule in (HTANH, ACTIVATION)}
         *points, first, second = progress.pieces(work)
         second = second.reindex(width=list(config.widths))
         sweep = xr.concat([first, second], xr.Variable("rule", [HTANH, ACTIVATION]))
@@ -125,15 +129,16 @@ class Rotation(Experiment):
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
         curves, sweep = figure.subplots(1, 2)
-        labels = {kind: f"a = 10^-1/2, {kind}" for kind in (HTANH, ACTIVATION)}
+        labels = {kind: f"a = {float(dataset.a.sel(kind=kind)):.3g}, {kind}" for kind in (HTANH, ACTIVATION)}
         draw_errors(curves, dataset.validation, "Fig. 5a", labels)
         curves.axhline(0.0472, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
-        last = dataset.sweep_validation.isel(epoch_s=-1)
-        positive = last.sel(width=dataset.width > 0)
         for rule, colour in ((HTANH, BLUE), (ACTIVATION, ORANGE)):
-            sweep.loglog(positive.width, positive.sel(rule=rule), "o-", color=colour, label=rule)
-        sweep.axhline(float(last.sel(rule=HTANH).isel(width=0)), color=RED, label="a = 0")
+            errors = swept(dataset, rule)
+            errors = errors[errors.width > 0]
+            sweep.loglog(errors.width, errors, "o-", color=colour, label=rule)
+        if 0 in dataset.width:
+            sweep.axhline(float(swept(dataset, HTANH).sel(width=0)), color=RED, label="a = 0")
         sweep.set(xlabel="a", title=f"Fig. 5b, {int(dataset.epoch_s[-1])} epochs, one network each")
         sweep.legend(fontsize="small")
         return {"rotation": figure}

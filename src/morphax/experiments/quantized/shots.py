@@ -1,5 +1,7 @@
 """How often must a quantised perceptron be asked?"""
 
+from typing import Annotated
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
 from morphax.lab.experiment import Claim, Experiment, parameter
@@ -26,7 +29,9 @@ class Shots(Experiment):
     class Config(PerceptronConfig):
         width: float = parameter(0.5, "a", ge=0)
         epochs: int = parameter(200, "passes through the training images", ge=1)
-        numbers: tuple[int, ...] = parameter((1, 2, 3, 4, 5, 7, 10, 15, 21, 31), "of shots", min_length=1)
+        numbers: tuple[Annotated[int, Field(ge=1)], ...] = parameter(
+            (1, 2, 3, 4, 5, 7, 10, 15, 21, 31), "of shots", min_length=1
+        )
         repeats: int = parameter(3, "draws at each number", ge=1)
 
     name = "quantized/shots"

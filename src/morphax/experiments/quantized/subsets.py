@@ -12,6 +12,7 @@ from morphax.experiments.quantized._training import (
     SMALL,
     PerceptronConfig,
     advantage,
+    final,
     trained,
 )
 from morphax.lab.experiment import Claim, Experiment, parameter
@@ -48,7 +49,7 @@ class Subsets(Experiment):
             Claim(
                 f"{kind}: validation error, mean of drawn subsets",
                 printed,
-                lambda d, kind=kind: float(d.drawn.sel(kind=kind).isel(epoch=-1).mean("seed")),
+                final(kind, "drawn"),
                 "within",
                 0.003,
                 source,
@@ -58,7 +59,7 @@ class Subsets(Experiment):
         Claim(
             "rotation, own slope, has less error than the classical network: lower end of the 95 % interval",
             0.0,
-            advantage({"kind": OWN}, {"kind": CLASSICAL}, "drawn"),
+            advantage(OWN, name="drawn"),
             "at least",
             0.0,
             "ours",
