@@ -9,6 +9,7 @@ import pytest
 
 from morphax import QuantizedPerceptron
 from morphax.export.circuit import read_counts, to_circuit, to_openqasm
+from morphax.substrates.software import NoisyPerceptron
 
 pytest.importorskip("qiskit")
 pytestmark = pytest.mark.usefixtures("double")
@@ -47,6 +48,16 @@ def test_what_a_circuit_cannot_express_is_refused():
     large = QuantizedPerceptron.random((4, 12, 12, 2), key=jax.random.key(0))
     with pytest.raises(ValueError, match="needs 4096 branches"):
         to_circuit(large, IMAGE)
+    wide = QuantizedPerceptron.random((4, 512, 512, 512, 2), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"needs 2 x 2\^512 branches"):
+        to_circuit(wide, IMAGE)
+    stack = jax.vmap(lambda a: network(width=a))(jnp.array([0.1, 0.2]))
+    with pytest.raises(ValueError, match="a stack of 2 networks"):
+        to_circuit(stack, IMAGE)
+    with pytest.raises(TypeError, match="network is a NoisyPerceptron"):
+        to_circuit(NoisyPerceptron.random((4, 3, 2), key=jax.random.key(0)), IMAGE)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="counts has the key '0 2'"):
+        read_counts({"0 2": 5})
     with pytest.raises(ValueError, match="image has shape"):
         to_circuit(network(), np.ones(3))
     with pytest.raises(ValueError, match=r"image\[1\] is nan"):

@@ -72,3 +72,14 @@ def test_too_few_shots_are_refused():
         MajorityVote(Backpropagation(), 0)
     with pytest.raises(ValueError, match="shots is 0"):
         vote(Coin(), jnp.ones((1, 1)), 0, key=KEY)
+
+
+def test_bad_examples_are_refused():
+    with pytest.raises(ValueError, match="at_once is 0"):
+        vote(Coin(), jnp.ones((1, 1)), 1, key=KEY, at_once=0)
+    with pytest.raises(ValueError, match="number of examples in inputs is 0"):
+        vote(Coin(), jnp.ones((0, 1)), 1, key=KEY)
+    with pytest.raises(ValueError, match=r"inputs\[1, 0\] is nan"):
+        vote(Coin(), jnp.array([[1.0], [jnp.nan]]), 1, key=KEY)
+    with pytest.raises(ValueError, match=r"targets has shape \(1, 2\); it must be \(4, 2\)"):
+        MajorityVote(Backpropagation(), 3).metrics(Coin(), jnp.ones((4, 1)), jnp.eye(2)[:1], key=KEY)

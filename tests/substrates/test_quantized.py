@@ -57,7 +57,25 @@ def test_every_outcome_is_as_probable_as_in_the_whole_register(regime):
     assert float(found.sum()) == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("regime", ["rotation", "both"])
+def test_three_qubits_and_their_register_agree():
+    net = network((4, 3, 3, 2), **REGIMES["both"])
+    outcomes = jnp.array(list(product((1.0, -1.0), repeat=6))).reshape(-1, 2, 3)
+    found = jax.vmap(lambda o: net.probability(image(), o))(outcomes)
+    np.testing.assert_allclose(found, register(net, image(), 0.9).ravel(), atol=1e-12)
+
+
+@pytest.mark.parametrize("strength", [np.pi / 2, np.pi / 2 - 1e-4])
+def test_impossible_outcomes_have_probability_zero_in_single_precision(strength):
+    with jax.enable_x64(False):
+        weights = [0.49999 * np.eye(2), 0.3 * np.eye(2), 0.3 * np.eye(2), np.eye(2)]
+        net = QuantizedPerceptron(weights, width=0.5, strength=strength)
+        outcomes = jnp.array(list(product((1.0, -1.0), repeat=6))).reshape(-1, 3, 2)
+        found = jax.vmap(lambda o: net.probability(jnp.ones(2), o))(outcomes)
+    assert float(found.min()) >= 0
+    assert float(found.sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("regime", ["rotation", "weak", "both"])
 def test_samples_follow_the_distribution_of_the_register(regime):
     """Joint outcomes of all layers, chi-squared with the expected counts."""
     numbers = REGIMES[regime]
@@ -78,6 +96,21 @@ def test_samples_follow_the_distribution_of_the_register(regime):
     rest = [np.append(x[likely], x[~likely].sum()) for x in (counts, expected * shots)]
     keep = rest[1] > 0
     assert stats.chisquare(rest[0][keep], rest[1][keep] * shots / rest[1][keep].sum()).pvalue > 1e-3
+
+
+def test_only_both_regimes_together_carry_coherence():
+    """At a = 0 qubits never leave their basis states, whatever the strength; with a > 0 and g < pi/2 they do."""
+
+    def coherence(**numbers) -> float:
+        net = network((4, 30, 30, 30, 2), **numbers)
+        below, memory, largest = image(), None, 0.0
+        for matrix, layer_key in zip(net.weights[:-1], jax.random.split(KEY, 3), strict=True):
+            below, memory = net.activations(matrix @ below, memory, layer_key)
+            largest = max(largest, float(jnp.abs(memory[2]).max()))
+        return largest
+
+    assert coherence(strength=0.6) == 0.0
+    assert coherence(strength=0.6, width=0.8) > 0.3
 
 
 def test_projective_measurement_is_the_limit_of_a_weak_one():
@@ -192,7 +225,7 @@ def test_noise_and_dropout_have_the_moments_they_say():
         ({"strength": 1.6}, "strength is 1.6"),
         ({"backward": "sigmoid"}, "backward is 'sigmoid'"),
         ({"backward": "activation"}, "width 0"),
-        ({"layers": (4, 2)}, "at least 2"),
+        ({"layers": (4, 2)}, r"layers is \(4, 2\)"),
         ({"layers": (4, 3, 5, 2)}, "must be equal"),
         ({"layers": (4, 0, 2)}, "layers is 0"),
     ],
@@ -202,6 +235,42 @@ def test_bad_arguments_are_refused(change, message):
         network(**change)
 
 
-def test_a_wrong_image_is_refused():
+def test_hidden_layers_of_a_classical_network_may_differ():
+    assert NoisyPerceptron.random((4, 3, 5, 2), key=KEY).step(jnp.zeros(2), jnp.ones(4), key=KEY).shape == (2,)
+
+
+@pytest.mark.parametrize("value", [1.0, 1.5])
+def test_a_perceptron_without_neurons_is_refused(value):
+    with pytest.raises(ValueError, match=f"dropout is {value}; it must be >= 0 and < 1"):
+        NoisyPerceptron.random((4, 3, 2), dropout=value, key=KEY)
+    with pytest.raises(ValueError, match="at least 1 neuron"):
+        NoisyPerceptron([np.ones((0, 4)), np.ones((2, 0))])
+    with pytest.raises(ValueError, match="weights holds 1 matrices"):
+        NoisyPerceptron([np.ones((2, 4))])
+
+
+def test_wrong_images_and_outcomes_are_refused():
+    net, outcomes = network(), jnp.ones((3, 3))
     with pytest.raises(ValueError, match="drive has shape"):
-        network().step(jnp.zeros(2), jnp.ones(5))
+        net.step(jnp.zeros(2), jnp.ones(5))
+    with pytest.raises(ValueError, match="drive has shape"):
+        net.probability(jnp.ones(5), outcomes)
+    with pytest.raises(ValueError, match="drive\\[0\\] is nan"):
+        net.probability(image() * jnp.nan, outcomes)
+    with pytest.raises(ValueError, match="outcomes contains 0"):
+        net.probability(image(), 0 * outcomes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((7, 1, lambda o: np.zeros(7), 1.0), "qubits is 7"),
+        ((6, 8, lambda o: np.zeros(6), 1.0), "layers is 8; it must be a whole number from 1 to 3"),
+        ((2, 1, lambda o: [1.0], 1.0), "angles has shape"),
+        ((1, 1, lambda o: [np.nan], 1.0), r"angles\[0\] is nan"),
+        ((1, 1, lambda o: [1.0], 2.0), "strength is 2.0"),
+    ],
+)
+def test_a_register_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        outcome_distribution(*arguments)

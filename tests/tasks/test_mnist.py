@@ -52,7 +52,7 @@ def test_uncompressed_files_serve_as_well(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda content: content[:-1000], "cannot be unpacked"),
+        (lambda content: content[:-1000], "content should be ba891046"),
         (lambda content: gzip.compress(gzip.decompress(content)[:-1], 1), "SHA-256 of its uncompressed bytes is"),
         (lambda content: b"<html>not found</html>", "cannot be unpacked"),
     ],
@@ -131,3 +131,13 @@ def test_labels_outside_the_classes_are_refused(labels, message):
 def test_numbers_of_images_are_checked(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         mnist(**change)
+
+
+def test_a_home_folder_is_found(monkeypatch):
+    monkeypatch.setenv("MORPHAX_DATA_DIR", "~/data")
+    assert data_directory() == Path.home() / "data"
+
+
+def test_an_idx_file_of_impossible_size_is_refused():
+    with pytest.raises(ValueError, match="truncated: shape"):
+        read_idx(bytes([0, 0, 8, 4]) + 4 * (65_536).to_bytes(4, "big"))

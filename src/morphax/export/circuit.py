@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from morphax._checks import check_count, check_finite, check_shape
+from morphax.export._optional import needed
 from morphax.substrates.quantized import QuantizedPerceptron
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ def to_circuit(network: QuantizedPerceptron, image: ArrayLike, *, most_branches:
     None, else through one ancilla that is reset and used again.
 
     The angles of the first layer come from the input; later ones depend on *all* outcomes of the layer before, and a
-    circuit can only list them: one branch (`if`) for each of $2^N$ outcomes. So N is about 10 at most; a network of 512
-    neurons needs a classical co-processor between its layers, which neither OpenQASM 3 nor Qiskit can express as
-    real-valued matrix products.
+    circuit of Qiskit, whose angles are fixed when it is built, can only list them: one branch (`if`) for each of $2^N$
+    outcomes. So N is 9 at most for three hidden layers and the default `most_branches`; a network of 512 neurons needs
+    a classical computer between its layers. (OpenQASM 3 as a language has real numbers and external functions, with
+    which angles could be computed at run time; Qiskit's circuits do not.)
 
     **Arguments:**
 
@@ -33,13 +35,16 @@ def to_circuit(network: QuantizedPerceptron, image: ArrayLike, *, most_branches:
     - `image`: one input, shape (inputs,), finite.
     - `most_branches`: refuse more branches than this in all layers together.
 
-    **Raises:** `ValueError` for a wrong image and for a network that is too large to express; `ImportError` without
-    Qiskit.
+    **Raises:** `TypeError` for another substrate; `ValueError` for a stack of networks, a wrong image and a network
+    that is too large to express; `ImportError` without Qiskit, saying how to install it.
 
     Source: Barney, Lakhdar-Hamina & Galitski (2025), Figs. 3 and 6.
     """
-    from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-
+    qiskit = needed("qiskit")
+    if not isinstance(network, QuantizedPerceptron):
+        raise TypeError(f"network is a {type(network).__name__}; it must be a QuantizedPerceptron")
+    if network.width.ndim:
+        raise ValueError(f"network is a stack of {network.width.size} networks; export one at a time")
     check_count("most_branches", most_branches, 0)
     image = np.asarray(image, float)
     check_shape("image", image, network.weights[0].shape[1:])
@@ -49,14 +54,15 @@ def to_circuit(network: QuantizedPerceptron, image: ArrayLike, *, most_branches:
     branches = (layers - 1) * 2**neurons
     if branches > most_branches:
         raise ValueError(
-            f"network has {layers} hidden layers of {neurons} neurons; its feed-forward needs {branches} branches, "
+            f"network has {layers} hidden layers of {neurons} neurons; its feed-forward needs "
+            f"{branches if neurons < 64 else f'{layers - 1} x 2^{neurons}'} branches, "
             f"more than most_branches = {most_branches}: each angle depends on all outcomes below, which a circuit can "
             "only list. Larger ones need a classical computer between the layers"
         )
-    qubits, ancilla = QuantumRegister(neurons, "neuron"), QuantumRegister(1, "ancilla")
-    registers = [ClassicalRegister(neurons, f"layer{k + 1}") for k in range(layers)]
+    qubits, ancilla = qiskit.QuantumRegister(neurons, "neuron"), qiskit.QuantumRegister(1, "ancilla")
+    registers = [qiskit.ClassicalRegister(neurons, f"layer{k + 1}") for k in range(layers)]
     weak = network.strength is not None
-    circuit = QuantumCircuit(qubits, *([ancilla] if weak else []), *registers)
+    circuit = qiskit.QuantumCircuit(qubits, *([ancilla] if weak else []), *registers)
     for layer, (matrix, register) in enumerate(zip(hidden, registers, strict=True)):
         if layer == 0:
             for neuron, angle in enumerate(_angles(network, matrix @ image, np.ones(neurons))):
@@ -78,13 +84,13 @@ def to_circuit(network: QuantizedPerceptron, image: ArrayLike, *, most_branches:
 
 def to_openqasm(network: QuantizedPerceptron, image: ArrayLike, *, most_branches: int = BRANCHES) -> str:
     """`to_circuit` as OpenQASM 3. `qiskit.qasm3.loads` reads it back."""
-    from qiskit import qasm3
-
-    return qasm3.dumps(to_circuit(network, image, most_branches=most_branches))
+    return needed("qiskit.qasm3").dumps(to_circuit(network, image, most_branches=most_branches))
 
 
 def read_counts(counts: dict[str, int]) -> dict[tuple[int, ...], int]:
     """Outcomes (+1 or -1) of all layers one after the other, and how often: from Qiskit's counts of bit strings.
+
+    **Raises:** `ValueError` for a key that is no bit string.
 
     >>> from morphax.export.circuit import read_counts
     >>> read_counts({"10 01": 7})  # layer2 = 10, layer1 = 01, last bits first
@@ -92,6 +98,8 @@ def read_counts(counts: dict[str, int]) -> dict[tuple[int, ...], int]:
     """
     found = {}
     for key, number in counts.items():
+        if set(key) - set("01 "):
+            raise ValueError(f"counts has the key {key!r}; keys are bits 0 and 1, a space between registers")
         bits = "".join(register[::-1] for register in reversed(key.split(" ")))
         found[tuple(1 - 2 * int(bit) for bit in bits)] = number
     return found

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_finite, check_shape
 from morphax.learning.train import LearningRule, Metrics
 from morphax.substrates.base import Substrate, evolve
 
@@ -47,8 +47,12 @@ class MajorityVote(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Metrics:
-        """The accuracy of the majority."""
+        """The accuracy of the majority.
+
+        **Raises:** as `vote`, and `ValueError` for targets of another shape than the votes.
+        """
         votes = vote(substrate, inputs, self.shots, key=key, at_once=self.at_once)
+        check_shape("targets", targets, votes.shape)
         right = jnp.argmax(votes, axis=-1) == jnp.argmax(targets, axis=-1)
         return {"accuracy": jnp.mean(right.astype(targets.dtype))}
 
@@ -65,9 +69,12 @@ def vote(
 
     What does not depend on chance - the first layer of a perceptron - is computed once for all shots.
 
-    **Raises:** `ValueError` for fewer than 1 shot.
+    **Raises:** `ValueError` for fewer than 1 shot or example, or at once, and for inputs that are not finite.
     """
     check_count("shots", shots, 1)
+    check_count("at_once", at_once, 1)
+    check_count("number of examples in inputs", len(inputs), 1)
+    check_finite("inputs", inputs)
 
     def one(example: tuple[Array, PRNGKeyArray]) -> Array:
         drives, example_key = example

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jax.typing import ArrayLike
 
-from morphax._checks import check_count, check_range
+from morphax._checks import check_count, check_finite, check_range, check_shape
 
 Y = np.array([[0, -1j], [1j, 0]])
 Z = np.diag([1.0, -1.0])
+MOST_OUTCOMES = 20  # measurements in all layers together: a million joint outcomes
 Angles = Callable[[Sequence[np.ndarray]], ArrayLike]
 
 
@@ -31,12 +32,14 @@ def outcome_distribution(qubits: int, layers: int, angles: Angles, strength: flo
 
     **Arguments:**
 
-    - `qubits`: N, >= 1; the vector holds neurons and ancillas, $4^N$ amplitudes.
-    - `layers`: >= 1.
+    - `qubits`: N, 1 to 6; the vector holds neurons and ancillas, $4^N$ amplitudes.
+    - `layers`: K, >= 1, with N K at most 20: there are $2^{NK}$ outcomes.
     - `angles`: rotation angles of the next layer, shape (N,), from the outcomes (+1 or -1) of all layers before.
-    - `strength`: $g$ in $[0, \pi/2]$.
+    - `strength`: $g$ in $[0, \pi/2]$ rad.
 
     **Returns:** probabilities, shape (2,) * (layers * N), layer by layer; index 0 is the outcome +1.
+
+    **Raises:** `ValueError` for numbers out of range, and for angles that are not N finite numbers.
 
     Source: Barney, Lakhdar-Hamina & Galitski (2025), Figs. 3 and 6, Eqs. 4 and 7.
 
@@ -45,7 +48,7 @@ def outcome_distribution(qubits: int, layers: int, angles: Angles, strength: flo
         [0.7702, 0.2298]
     """
     check_count("qubits", qubits, 1, 6)
-    check_count("layers", layers, 1)
+    check_count("layers", layers, 1, MOST_OUTCOMES // qubits)
     check_range("strength", strength, low=0.0, high=np.pi / 2)
     probabilities = np.zeros((2**qubits,) * layers)
     start = np.zeros((2,) * qubits, complex)
@@ -63,7 +66,10 @@ def _follow(
         probabilities[indices] = np.sum(np.abs(state) ** 2)
         return
     outcomes = [1.0 - 2.0 * np.array(np.unravel_index(i, (2,) * qubits)) for i in indices]
-    for qubit, angle in enumerate(np.asarray(angles(outcomes))):
+    turned = np.asarray(angles(outcomes))
+    check_shape("angles", turned, (qubits,))
+    check_finite("angles", turned)
+    for qubit, angle in enumerate(turned):
         state = _apply(rotation_y(angle), state, (qubit,))
     ancillas = np.full((2,) * qubits, 2 ** (-qubits / 2))
     whole = np.multiply.outer(state, ancillas)

@@ -21,11 +21,11 @@ BACKWARDS: tuple[Backward, ...] = ("htanh", "activation")
 
 
 class BinarisedPerceptron(Substrate):
-    r"""A multilayer perceptron whose hidden activations are $\pm 1$, without biases; how they come about is to be said.
+    r"""A multilayer perceptron whose hidden activations are $\pm 1$, without biases.
 
     $$d^k = \pm 1 \; \text{given} \; h^k = W^{k-1} d^{k-1}, \qquad f = W^L d^L$$
 
-    A subclass defines `activations`. One input is one image: shape (inputs,).
+    A subclass defines `activations`, how they come about. One input is one image: shape (inputs,).
 
     **State:** the outputs $f$, shape (outputs,); qubits start anew for every input.
     """
@@ -39,9 +39,8 @@ class BinarisedPerceptron(Substrate):
             name = f"weights[{index}]"
             check_shape(name, matrix, (None, None if index == 0 else np.shape(weights[index - 1])[0]))
             check_finite(name, matrix)
-        if len({np.shape(matrix)[0] for matrix in weights[:-1]}) > 1:
-            sizes = [np.shape(matrix)[0] for matrix in weights[:-1]]
-            raise ValueError(f"weights has hidden layers of {sizes} neurons; all use the same qubits and must be equal")
+            if 0 in np.shape(matrix):
+                raise ValueError(f"{name} has shape {np.shape(matrix)}; every layer must have at least 1 neuron")
         self.weights = tuple(jnp.asarray(matrix, jnp.result_type(float)) for matrix in weights)
 
     @classmethod
@@ -49,10 +48,12 @@ class BinarisedPerceptron(Substrate):
         r"""Weights uniform in $\pm 1 / \sqrt{n}$ for $n$ neurons below; `layers` counts inputs, hidden, outputs."""
         for size in layers:
             check_count("layers", size, 1)
-        keys = jax.random.split(key, max(len(layers) - 1, 1))
+        if len(layers) < 3:
+            raise ValueError(f"layers is {tuple(layers)}; it must count inputs, at least 1 hidden layer, and outputs")
+        keys = jax.random.split(key, len(layers) - 1)
         weights = [
             jax.random.uniform(k, (above, below), minval=-1.0, maxval=1.0) * below**-0.5
-            for k, (below, above) in zip(keys, pairwise(layers), strict=False)
+            for k, (below, above) in zip(keys, pairwise(layers), strict=True)
         ]
         return cls(weights, **rest)
 
@@ -106,19 +107,23 @@ class QuantizedPerceptron(BinarisedPerceptron):
     With projective measurements $P(d = +1) = (1 + \sin(\pi \phi_a(h) / 2)) / 2$, which is that of $\mathrm{sgn}(h + n)$
     with classical noise $n$ of density $\frac{\pi}{4 a} \cos \frac{\pi n}{2 a}$ on $[-a, a]$.
 
-    Under weak measurement the paper's text says that every activation differs from the classical one with probability
-    $(1 - \sin g) / 2$. Eq. 5, which is what is simulated, gives that in the first layer only: later angles contain the
-    previous *outcome*, and the qubit need not be where that outcome says, so outcomes of a neuron in successive layers
-    are correlated, and they differ with probability $\frac12 \cos^2 g$.
+    Under weak measurement with $a = 0$ the paper's text says that every activation differs from the classical one with
+    probability $(1 - \sin g) / 2$. Eq. 5, which is what is simulated, gives that in the first layer only: later angles
+    contain the previous *outcome*, and the qubit need not be where that outcome says, so outcomes of a neuron in
+    successive layers are correlated, and they differ with probability $\frac12 \cos^2 g$. All angles are then 0 or
+    $\pm\pi$ and $\langle x \rangle = 0$ always: the qubit is a hidden classical bit, read with errors. Coherence is
+    carried from layer to layer only where $a > 0$ and $g < \pi/2$.
 
     **Arguments:**
 
     - `weights`: matrices from layer to layer, shapes (neurons, inputs), (neurons, neurons) ..., (outputs, neurons).
     - `width`: $a \ge 0$, of the linear part of the activation; 0 is the sign.
-    - `strength`: $g$ in $[0, \pi/2]$, the angle that entangles neuron and ancilla; None is $\pi/2$, projective, and
+    - `strength`: $g$ in $[0, \pi/2]$ rad, the angle that entangles neuron and ancilla; None is $\pi/2$, projective, and
       saves the arithmetic of what a measurement leaves.
     - `backward`: the straight-through estimator of the activations' derivative: "htanh", 1 where $|h| \le 1$ (Eq. 3,
       what the paper says), or "activation", $1/a$ where $|h| \le a$ (the derivative of $\phi_a$, for $a > 0$).
+
+    Nothing is differentiated with respect to width and strength: their gradient is 0.
 
     Activations without a key, or with $a = 0$ and $g = \pi/2$, are $\mathrm{sgn}(h)$ with $\mathrm{sgn}(0) = +1$:
     deterministic inference.
@@ -151,6 +156,9 @@ class QuantizedPerceptron(BinarisedPerceptron):
         backward: Backward = "htanh",
     ):
         super().__init__(weights)
+        if len({matrix.shape[0] for matrix in self.weights[:-1]}) > 1:
+            sizes = [matrix.shape[0] for matrix in self.weights[:-1]]
+            raise ValueError(f"weights has hidden layers of {sizes} neurons; all use the same qubits and must be equal")
         check_shape("width", width, ())
         check_range("width", width, low=0.0)
         check_choice("backward", backward, BACKWARDS)
@@ -185,8 +193,16 @@ class QuantizedPerceptron(BinarisedPerceptron):
         return jnp.where(soft, jnp.sin(angle), sign(preactivation)), jnp.where(soft, jnp.cos(angle), 0.0)
 
     def probability(self, drive: Float[Array, " inputs"], outcomes: Float[Array, "layers neurons"]) -> Float[Array, ""]:
-        """Probability of all measurement outcomes (+1 or -1) of one shot."""
+        """Probability of all measurement outcomes (+1 or -1) of one shot.
+
+        **Raises:** `ValueError` for outcomes that are neither, for wrong shapes, and for a drive that is not finite.
+        """
+        check_shape("drive", drive, self.weights[0].shape[1:])
+        check_finite("drive", drive)
         check_shape("outcomes", outcomes, (len(self.weights) - 1, self.weights[0].shape[0]))
+        if is_concrete(outcomes) and not np.isin(outcomes, (-1, 1)).all():
+            wrong = np.asarray(outcomes)[~np.isin(outcomes, (-1, 1))][0]
+            raise ValueError(f"outcomes contains {wrong}; every one must be +1 or -1")
         below, memory, total = drive, None, jnp.asarray(1.0, self.weights[0].dtype)
         for matrix, measured in zip(self.weights[:-1], jnp.asarray(outcomes, total.dtype), strict=True):
             z, x = self._rotated(matrix @ below, memory)
@@ -216,8 +232,10 @@ class QuantizedPerceptron(BinarisedPerceptron):
         if self.strength is None:
             return None
         pull = outcomes * jnp.sin(self.strength)
+        # Clipped for outcomes that are impossible, where rounding leaves 0 / 0.
         norm = jnp.maximum(1 + pull * z, jnp.finfo(z.dtype).tiny)
-        return outcomes, (z + pull) / norm, x * jnp.cos(self.strength) / norm
+        z, x = ((z + pull) / norm).clip(-1, 1), (x * jnp.cos(self.strength) / norm).clip(-1, 1)
+        return outcomes, z, x
 
 
 def sign(values: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape
+from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
 from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE
 from morphax.substrates.base import Substrate
@@ -332,7 +332,9 @@ class NoisyPerceptron(BinarisedPerceptron):
         self.noise = _matrix("noise", noise, ())
         check_range("noise", self.noise, low=0.0)
         self.dropout = _matrix("dropout", dropout, ())
-        check_range("dropout", self.dropout, low=0.0, high=float(jnp.nextafter(1.0, 0.0)))
+        check_range("dropout", self.dropout, low=0.0)
+        if is_concrete(self.dropout) and self.dropout >= 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be >= 0 and < 1")
 
     def activations(
         self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None

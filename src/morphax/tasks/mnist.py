@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import os
 import zlib
 from pathlib import Path
@@ -75,7 +76,7 @@ def mnist(train_images: int = 5_000, test_images: int = 10_000, *, key: PRNGKeyA
 
 def data_directory() -> Path:
     """Where data sets lie: the environment variable `MORPHAX_DATA_DIR`, or the user's cache folder."""
-    return Path(os.environ.get("MORPHAX_DATA_DIR") or pooch.os_cache("morphax"))
+    return Path(os.environ.get("MORPHAX_DATA_DIR") or pooch.os_cache("morphax")).expanduser()
 
 
 def read_idx(content: bytes, name: str = "content") -> np.ndarray:
@@ -93,11 +94,11 @@ def read_idx(content: bytes, name: str = "content") -> np.ndarray:
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise ValueError(f"{name} is truncated: {len(content)} bytes do not hold {dimensions} dimensions")
-    shape = np.frombuffer(content, ">u4", dimensions, 4).astype(int)
-    expected = start + int(np.prod(shape)) * kind.itemsize
+    shape = tuple(np.frombuffer(content, ">u4", dimensions, 4).tolist())
+    expected = start + math.prod(shape) * kind.itemsize
     if len(content) != expected:
         raise ValueError(
-            f"{name} is {'truncated' if len(content) < expected else 'too long'}: shape {tuple(shape.tolist())} needs "
+            f"{name} is {'truncated' if len(content) < expected else 'too long'}: shape {shape} needs "
             f"{expected} bytes, there are {len(content)}"
         )
     return np.frombuffer(content, kind, offset=start).reshape(shape)
@@ -107,7 +108,7 @@ def _load(name: str) -> np.ndarray:
     """One of the four files, found or downloaded, with the right bytes."""
     folder = data_directory() / "mnist"
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
+        if path.is_file():
             return read_idx(_verified(path, name), str(path))
     failures = []
     for mirror in MIRRORS:
@@ -133,7 +134,10 @@ def _verified(path: Path, name: str) -> bytes:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} cannot be unpacked ({error}); remove it to download it anew") from error
+            raise ValueError(
+                f"{path} cannot be unpacked ({error}); the SHA-256 of its content should be {CHECKSUMS[name]}; "
+                "remove it to download it anew"
+            ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != CHECKSUMS[name]:
         raise ValueError(
