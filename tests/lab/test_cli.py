@@ -110,6 +110,16 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
         ([*WAVEFORMS, "--set", "coupling=strong"], "coupling is 'strong'; it must be a valid number"),
         (["run", "josephson/waveforms", "--seeds", "0"], "seeds is 0; it must be greater than or equal to 1"),
         ([*WAVEFORMS, "--out", "/proc/none/here"], "out is '/proc/none/here', which cannot be made"),
+        (
+            ["run", "quantized/landscape", "--set", "widths=-1,0.5"],
+            "widths.0 is -1; it must be greater than",
+        ),
+        (["run", "quantized/weak", "--set", "sweep=3,25"], "sweep.1 is 25; it must be less than or equal to 19"),
+        (["run", "quantized/shots", "--set", "numbers=1,-2"], "numbers.1 is -2; it must be greater than or equal to 1"),
+        (
+            ["run", "quantized/shots", "--set", "batch_size=6000"],
+            "batch_size is 6000; it must be <= train_images",
+        ),
         (["report", "nowhere"], "dir is 'nowhere', which is no run folder"),
         (["run", "josephson/forecast", "--set", "csv=missing.csv"], "missing.csv cannot be read"),
         (["run", "josephson/forecast", "--set", "horizon=500"], "too"),
