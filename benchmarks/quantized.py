@@ -4,13 +4,14 @@
 
 784-512-512-512-10, batches of 64, gradient descent with momentum, single precision, same arithmetic, random images.
 Regimes: classical, rotation (a = 0.316), both (a = 0.464, g = 9 pi / 19). First one network, with one thread and with
-all; then four networks (four widths) in one call of `train`, against PyTorch training them one after the other. Last,
-15 shots: morphax in one call, morphax in 15 separate passes, PyTorch in 15 passes.
+all; then four networks in one call of `train`, four widths a, then four points (a, g) (on a CPU each core takes one
+after the other), against PyTorch training them one after the other. Last, 15 shots: morphax in one call, morphax in 15
+separate passes, PyTorch in 15 passes.
 
 A forward and backward pass of an epoch is 24 billion floating-point operations in matrix products (without the gradient
 with respect to the images); their rate is shown beside that of the machine's own product of two 1024 x 1024 matrices.
 
-`--threads 1` keeps everything on one core.
+`--threads N` keeps everything on N cores.
 """
 
 import argparse
@@ -42,6 +43,13 @@ REGIMES: dict[str, dict[str, Any]] = {
     "rotation": {"width": 0.316},
     "both": {"width": 0.464, "strength": 9 * np.pi / 19},
 }
+SWEEPS = {
+    "widths a": {"width": (0.1, 0.316, 0.464, 1.0)},
+    "points (a, g)": {
+        "width": (0.316, 0.464, 0.464, 1.0),
+        "strength": (5 * np.pi / 19, 9 * np.pi / 19, 5 * np.pi / 19, 9 * np.pi / 19),
+    },
+}
 OPTIMISER = optax.sgd(0.01, momentum=0.9)
 
 
@@ -51,9 +59,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     repeats = 3 if options.quick else 7
-    if options.threads == 1:
+    cores = sorted(os.sched_getaffinity(0))
+    if options.threads < len(cores):
         # Before JAX starts its threads.
-        os.sched_setaffinity(0, {0})
+        os.sched_setaffinity(0, cores[: options.threads])
     torch.set_num_threads(options.threads)
     key = jax.random.key(0)
     versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jax, optax, torch, np))
@@ -75,13 +84,17 @@ def main() -> None:
         share = PRODUCTS / found["morphax"] / 1e9 / rate
         print(f"\nOne epoch, {name} (morphax: {share:.0%} of that rate)")
         show(found)
-    widths = jnp.array([0.1, 0.316, 0.464, 1.0])
-    stack = eqx.filter_vmap(lambda a: QuantizedPerceptron.random(SIZES, key=key, width=a))(widths)
-    peers = [Peer(QuantizedPerceptron.random(SIZES, key=key), images, labels, width=float(a)) for a in widths]
-    together = partial(step, stack, steps=3 * BATCHES, ensemble=True)
-    found = timed({"morphax": together, "PyTorch": lambda: [p.epoch() for p in peers for _ in range(3)]}, repeats)
-    print("\nThree epochs of four networks with rotation, one call")
-    show(found)
+    for points, numbers in SWEEPS.items():
+        stack = eqx.filter_vmap(lambda point: QuantizedPerceptron.random(SIZES, key=key, **point))(
+            {name: jnp.array(values) for name, values in numbers.items()}
+        )
+        each = [dict(zip(numbers, values, strict=True)) for values in zip(*numbers.values(), strict=True)]
+        peers = [Peer(QuantizedPerceptron.random(SIZES, key=key), images, labels, **point) for point in each]
+        ours = partial(step, stack, steps=3 * BATCHES, ensemble=True)
+        theirs = partial(train_peers, peers)
+        found = timed({"morphax": ours, "PyTorch": theirs}, repeats)
+        print(f"\nThree epochs of four networks, {points}, one call")
+        show(found)
     tests = jnp.asarray(images[:, None])
     for name in ("rotation", "both"):
         network = QuantizedPerceptron.random(SIZES, key=key, **REGIMES[name])
@@ -158,6 +171,13 @@ class Peer:
                     answers = self.outputs(self.images[start : start + 1000]).argmax(1)
                     counts[torch.arange(start, start + 1000), answers] += 1
         return counts
+
+
+def train_peers(peers: list[Peer]) -> None:
+    """Three epochs of each, one network after the other."""
+    for peer in peers:
+        for _ in range(3):
+            peer.epoch()
 
 
 def matrix_rate(repeats: int) -> float:

@@ -16,8 +16,9 @@ from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import map_members
-from morphax.learning.voting import MajorityVote
+from morphax.learning.voting import vote
 from morphax.substrates.quantized import BinarisedPerceptron
+from morphax.tasks import Task
 
 
 class Shots(Experiment):
@@ -69,10 +70,9 @@ class Shots(Experiment):
         def compute() -> xr.Dataset:
             curves, done = trained(config, config.networks(make_key, config.width), train_key, progress, "training")
             task = config.task()
-            test = (task.test_inputs, task.test_targets)
             errors = []
             for index, number in enumerate(config.numbers):
-                judge = eqx.Partial(_error, MajorityVote(None, number), test, config.repeats)  # pyright: ignore[reportArgumentType]
+                judge = eqx.Partial(_errors, task, number, config.repeats)
                 keys = jax.random.split(jax.random.fold_in(shot_key, index), config.seeds)
                 errors.append(np.asarray(map_members(judge, done.last, keys)))
             return curves.assign(error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"}))
@@ -92,8 +92,8 @@ class Shots(Experiment):
 
 
 @eqx.filter_jit
-def _error(
-    vote: MajorityVote, test: tuple[Array, Array], repeats: int, network: BinarisedPerceptron, key: PRNGKeyArray
-) -> Array:
-    keys = jax.random.split(key, repeats)
-    return 1 - jnp.stack([vote.metrics(network, *test, key=k)["accuracy"] for k in keys])
+def _errors(task: Task, shots: int, repeats: int, network: BinarisedPerceptron, key: PRNGKeyArray) -> Array:
+    """Share of wrong answers of the majority, drawn `repeats` times."""
+    digits = jnp.argmax(task.test_targets, axis=-1)
+    votes = [vote(network, task.test_inputs, shots, key=k) for k in jax.random.split(key, repeats)]
+    return jnp.stack([jnp.mean(jnp.argmax(counts, axis=-1) != digits) for counts in votes])
