@@ -40,7 +40,7 @@ class Subsets(Experiment):
 
     class Config(PerceptronConfig):
         seeds: int = parameter(4, "drawn subsets", ge=2)
-        epochs: int = parameter(150, "passes through the training images", ge=1)
+        epochs: int = parameter(100, "passes through the training images", ge=1)
 
     name = "quantized/subsets"
     quick = SMALL | {"epochs": 2}
