@@ -22,12 +22,12 @@ class MajorityVote(eqx.Module):
     - `rule`: gives the gradient.
     - `shots`: >= 1. Classes that are equally frequent are decided for the lowest one, so that 2 shots are no better
       than 1.
-    - `at_once`: examples whose shots are computed at once.
+    - `at_once`: examples whose shots are computed at once; many more do not fit into a cache.
     """
 
     rule: LearningRule
     shots: int = eqx.field(static=True, default=15)
-    at_once: int = eqx.field(static=True, default=250)
+    at_once: int = eqx.field(static=True, default=50)
 
     def __check_init__(self) -> None:
         check_count("shots", self.shots, 1)
@@ -63,7 +63,7 @@ def vote(
     shots: int,
     *,
     key: PRNGKeyArray,
-    at_once: int = 250,
+    at_once: int = 50,
 ) -> Float[Array, "examples classes"]:
     """How often each class is the answer (the largest output after the last input) in `shots` shots of each example.
 
