@@ -27,6 +27,9 @@ from morphax.substrates.quantized import Backward, BinarisedPerceptron, Quantize
 from morphax.tasks import Task, mnist
 
 CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
+# The paper's best points: rotation (a), weak measurement (g), both (a, g); and the validation errors it printed there.
+BEST_WIDTH, BEST_STRENGTH, BEST_BOTH = 10**-0.5, 5 * np.pi / 19, (10 ** (-1 / 3), 9 * np.pi / 19)
+ROTATION_ERROR, WEAK_ERROR, BOTH_ERROR = 0.0472, 0.0529, 0.0463
 NonNegative = Annotated[float, Field(ge=0)]
 Steps = Annotated[int, Field(ge=0, le=19)]
 """A strength g in units of pi / 38: the paper's points are multiples of pi / 19."""

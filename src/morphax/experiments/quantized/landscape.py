@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._training import (
     ACTIVATION,
+    BEST_BOTH,
+    BOTH_ERROR,
     CLASSICAL,
     HTANH,
     SMALL,
@@ -25,7 +27,7 @@ from morphax.experiments.quantized._training import (
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress
 
-WIDTH, STRENGTH = 10 ** (-1 / 3), 9 * np.pi / 19
+WIDTH, STRENGTH = BEST_BOTH
 
 
 def valley(dataset: xr.Dataset) -> float:
@@ -58,7 +60,7 @@ class Landscape(Experiment):
     claims = (
         Claim(
             "a = 10^-1/3, g = 9 pi / 19: validation error, backward htanh",
-            0.0463,
+            BOTH_ERROR,
             final(HTANH, a=WIDTH, g=STRENGTH),
             "within",
             0.003,
@@ -66,7 +68,7 @@ class Landscape(Experiment):
         ),
         Claim(
             "a = 10^-1/3, g = 9 pi / 19: validation error, own slope",
-            0.0463,
+            BOTH_ERROR,
             final(ACTIVATION, a=WIDTH, g=STRENGTH),
             "within",
             0.003,
@@ -116,7 +118,7 @@ class Landscape(Experiment):
         kind = dataset.sel(kind=HTANH)
         where = f"a = {float(kind.a):.3g}, g = {float(kind.g) / np.pi:.3g} pi"
         draw_errors(curves, dataset.validation, f"{where}, two backward rules")
-        curves.axhline(0.0463, color="black", linewidth=0.8, label="paper's best")
+        curves.axhline(BOTH_ERROR, color="black", linewidth=0.8, label="paper's best")
         curves.legend(loc="upper right", fontsize="small")
         values = np.asarray(dataset.valley.transpose("steps", "width"))
         shown = axes.imshow(values, cmap="viridis_r", vmax=2 * values.min(), origin="lower", aspect="auto")

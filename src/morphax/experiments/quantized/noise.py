@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from morphax.experiments.quantized._training import (
+    BEST_WIDTH,
     CLASSICAL,
     SMALL,
     NonNegative,
@@ -28,7 +29,6 @@ from morphax.lab.progress import Progress
 from morphax.substrates.software import NoisyPerceptron
 
 ROTATION = "rotation"
-WIDTH = 10**-0.5
 
 
 def best(dataset: xr.Dataset, prefix: str) -> str:
@@ -44,7 +44,7 @@ def beaten(prefix: str) -> Claim:
     return Claim(
         f"rotation has less error than the best {prefix}: lower end of the 95 % interval",
         0.0,
-        lambda d: advantage(ROTATION, best(d, prefix), "error", a=WIDTH)(d),
+        lambda d: advantage(ROTATION, best(d, prefix), "error", a=BEST_WIDTH)(d),
         "reported",
         0.0,
         "ours",
@@ -60,7 +60,7 @@ class Noise(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(WIDTH, "a of the rotated network", gt=0)
+        width: float = parameter(BEST_WIDTH, "a of the rotated network", gt=0)
         epochs: int = parameter(300, "passes through the training images", ge=1)
         noises: tuple[NonNegative, ...] = parameter((1.0, 2.5), "Gaussian noise, of that of the rotation", min_length=1)
         dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = parameter(
@@ -71,12 +71,17 @@ class Noise(Experiment):
     quick = SMALL | {"noises": (1.0,), "dropouts": (0.1,)}
     claims = (
         Claim(
-            "rotation, a = 10^-1/2: validation error", None, final(ROTATION, "error", a=WIDTH), "reported", 0.0, "ours"
+            "rotation, a = 10^-1/2: validation error",
+            None,
+            final(ROTATION, "error", a=BEST_WIDTH),
+            "reported",
+            0.0,
+            "ours",
         ),
         Claim("classical: validation error", None, final(CLASSICAL, "error"), "reported", 0.0, "ours"),
         Claim(
             "Gaussian noise of the same size is as good as rotation: validation error",
-            final(ROTATION, "error", a=WIDTH),
+            final(ROTATION, "error", a=BEST_WIDTH),
             final("noise 1", "error"),
             "within",
             0.002,
@@ -84,7 +89,7 @@ class Noise(Experiment):
         ),
         Claim(
             "the best Gaussian noise: validation error",
-            final(ROTATION, "error", a=WIDTH),
+            final(ROTATION, "error", a=BEST_WIDTH),
             lambda d: final(best(d, "noise"), "error")(d),
             "reported",
             0.0,
@@ -92,7 +97,7 @@ class Noise(Experiment):
         ),
         Claim(
             "the best dropout: validation error",
-            final(ROTATION, "error", a=WIDTH),
+            final(ROTATION, "error", a=BEST_WIDTH),
             lambda d: final(best(d, "dropout"), "error")(d),
             "reported",
             0.0,

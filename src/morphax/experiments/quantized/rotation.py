@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._training import (
     ACTIVATION,
+    BEST_WIDTH,
     CLASSICAL,
     HTANH,
+    ROTATION_ERROR,
     SMALL,
     NonNegative,
     PerceptronConfig,
@@ -23,8 +25,6 @@ from morphax.experiments.quantized._training import (
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED
 from morphax.lab.progress import Progress
-
-BEST = 10**-0.5
 
 
 def swept(dataset: xr.Dataset, rule: str) -> xr.DataArray:
@@ -40,7 +40,7 @@ class Rotation(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(BEST, "a at the point of the claim", gt=0)
+        width: float = parameter(BEST_WIDTH, "a at the point of the claim", gt=0)
         widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in range(-9, 4))), "a of the sweep", min_length=2
         )
@@ -51,16 +51,16 @@ class Rotation(Experiment):
     claims = (
         Claim(
             "a = 10^-1/2: validation error, backward htanh",
-            0.0472,
-            final(HTANH, a=BEST),
+            ROTATION_ERROR,
+            final(HTANH, a=BEST_WIDTH),
             "within",
             0.003,
             "Fig. 5",
         ),
         Claim(
             "a = 10^-1/2: validation error, backward with the activation's own slope",
-            0.0472,
-            final(ACTIVATION, a=BEST),
+            ROTATION_ERROR,
+            final(ACTIVATION, a=BEST_WIDTH),
             "within",
             0.003,
             "Fig. 5",
@@ -68,7 +68,7 @@ class Rotation(Experiment):
         Claim(
             "less error than the classical network, htanh: lower end of the 95 % interval",
             0.0,
-            advantage(HTANH, a=BEST),
+            advantage(HTANH, a=BEST_WIDTH),
             "at least",
             0.0,
             "Fig. 5",
@@ -76,7 +76,7 @@ class Rotation(Experiment):
         Claim(
             "less error than the classical network, own slope: lower end of the 95 % interval",
             0.0,
-            advantage(ACTIVATION, a=BEST),
+            advantage(ACTIVATION, a=BEST_WIDTH),
             "at least",
             0.0,
             "Fig. 5",
@@ -131,7 +131,7 @@ class Rotation(Experiment):
         curves, sweep = figure.subplots(1, 2)
         labels = {kind: f"a = {float(dataset.a.sel(kind=kind)):.3g}, {kind}" for kind in (HTANH, ACTIVATION)}
         draw_errors(curves, dataset.validation, "Fig. 5a", labels)
-        curves.axhline(0.0472, color="black", linewidth=0.8, label="paper's best")
+        curves.axhline(ROTATION_ERROR, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
         for rule, colour in ((HTANH, BLUE), (ACTIVATION, ORANGE)):
             errors = swept(dataset, rule)

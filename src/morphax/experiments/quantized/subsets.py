@@ -7,9 +7,15 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._training import (
+    BEST_BOTH,
+    BEST_STRENGTH,
+    BEST_WIDTH,
+    BOTH_ERROR,
     CLASSICAL,
     COLOURS,
+    ROTATION_ERROR,
     SMALL,
+    WEAK_ERROR,
     PerceptronConfig,
     advantage,
     final,
@@ -21,13 +27,18 @@ from morphax.substrates.quantized import Backward
 from morphax.tasks import Task, mnist
 
 HTANH, OWN, WEAK, BOTH = "rotation, htanh", "rotation, own slope", "weak", "both, own slope"
-PAPER = {HTANH: (0.0472, "Fig. 5"), OWN: (0.0472, "Fig. 5"), WEAK: (0.0529, "Fig. 7"), BOTH: (0.0463, "Fig. 8")}
+PAPER = {
+    HTANH: (ROTATION_ERROR, "Fig. 5"),
+    OWN: (ROTATION_ERROR, "Fig. 5"),
+    WEAK: (WEAK_ERROR, "Fig. 7"),
+    BOTH: (BOTH_ERROR, "Fig. 8"),
+}
 POINTS: dict[str, tuple[float, float | None, Backward]] = {
     CLASSICAL: (0.0, None, "htanh"),
-    HTANH: (10**-0.5, None, "htanh"),
-    OWN: (10**-0.5, None, "activation"),
-    WEAK: (0.0, 5 * np.pi / 19, "htanh"),
-    BOTH: (10 ** (-1 / 3), 9 * np.pi / 19, "activation"),
+    HTANH: (BEST_WIDTH, None, "htanh"),
+    OWN: (BEST_WIDTH, None, "activation"),
+    WEAK: (0.0, BEST_STRENGTH, "htanh"),
+    BOTH: (*BEST_BOTH, "activation"),
 }
 
 

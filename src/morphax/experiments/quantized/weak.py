@@ -9,8 +9,10 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._training import (
+    BEST_STRENGTH,
     CLASSICAL,
     SMALL,
+    WEAK_ERROR,
     PerceptronConfig,
     Steps,
     advantage,
@@ -25,7 +27,6 @@ from morphax.lab.figures import BLUE
 from morphax.lab.progress import Progress
 
 WEAK = "weak"
-BEST = 5 * np.pi / 19
 
 
 def swept(steps: int) -> Callable[[xr.Dataset], float]:
@@ -48,11 +49,11 @@ class Weak(Experiment):
     name = "quantized/weak"
     quick = SMALL | {"sweep": (3, 19), "sweep_epochs": 2}
     claims = (
-        Claim("g = 5 pi / 19: validation error", 0.0529, final(WEAK, g=BEST), "within", 0.003, "Fig. 7"),
+        Claim("g = 5 pi / 19: validation error", WEAK_ERROR, final(WEAK, g=BEST_STRENGTH), "within", 0.003, "Fig. 7"),
         Claim(
             "less error than the classical network: lower end of the 95 % interval",
             0.0,
-            advantage(WEAK, g=BEST),
+            advantage(WEAK, g=BEST_STRENGTH),
             "at least",
             0.0,
             "Fig. 7",
@@ -97,7 +98,7 @@ class Weak(Experiment):
         figure = Figure(figsize=(10, 3.8))
         curves, sweep = figure.subplots(1, 2)
         draw_errors(curves, dataset.validation, f"Fig. 7a, g = {float(dataset.g.sel(kind=WEAK)) / np.pi:.3g} pi")
-        curves.axhline(0.0529, color="black", linewidth=0.8, label="paper's best")
+        curves.axhline(WEAK_ERROR, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
         sweep.semilogy(dataset.steps / 38, dataset.sweep_validation.isel(epoch_s=-1), "o-", color=BLUE)
         sweep.axvline(1 / 8, color="black", linewidth=0.8)
