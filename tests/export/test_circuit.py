@@ -9,7 +9,7 @@ import pytest
 
 from morphax import QuantizedPerceptron
 from morphax.export.circuit import read_counts, to_circuit, to_openqasm
-from morphax.substrates.software import NoisyPerceptron
+from morphax.substrates.quantized import NoisyPerceptron
 
 pytest.importorskip("qiskit")
 pytestmark = pytest.mark.usefixtures("double")

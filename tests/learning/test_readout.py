@@ -15,7 +15,7 @@ from morphax.learning.metrics import (
     rmse,
     root_sum_square_over_n,
 )
-from morphax.substrates.software import EchoStateNetwork
+from morphax.substrates.reservoirs import EchoStateNetwork
 from morphax.tasks import linear_memory, waveforms
 
 pytestmark = pytest.mark.usefixtures("double")

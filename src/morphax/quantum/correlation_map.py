@@ -73,6 +73,11 @@ def coefficients(rho: ArrayLike) -> Float[Array, "..."]:
     return _contract([rows + columns, *sites], mu, tensor, *[PAULI] * qubits).real
 
 
+def squared_distance(first: Float[Array, "..."], second: Float[Array, "..."]) -> Float[Array, ""]:
+    r"""$|\rho - \sigma|_2^2 = 2^{-Q} \sum (\chi - \chi')^2$ of two matrices by their coefficients, shape (4,) * Q."""
+    return jnp.sum((first - second) ** 2) / 2 ** jnp.ndim(first)
+
+
 def distribution(amplitudes: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""$p_\tau = q_\tau^2 / \sum q^2$ of a classical wave function (Eqs. 12, 13)."""
     squares = amplitudes**2

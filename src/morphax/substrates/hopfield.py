@@ -82,6 +82,11 @@ class HopfieldNetwork(EnergySubstrate):
         return cls(weights, [jnp.zeros(above) for _, above in sizes])
 
     @property
+    def channels(self) -> int:
+        """The neurons of the first layer."""
+        return self.weights[0].shape[1]
+
+    @property
     def default_relaxer(self) -> Relaxer:
         """Sweeps."""
         return Descent()

@@ -14,7 +14,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_finite, check_range, check_shape, is_concrete
 from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
 from morphax.pytrees import DEVICE, WEIGHT
-from morphax.substrates.energy import EnergySubstrate, Nudge, slope, wrap
+from morphax.substrates.energy import (
+    Cost,
+    EnergySubstrate,
+    Nudge,
+    phase_overlap,
+    phase_squared_error,
+    slope,
+    wrap,
+)
 from morphax.substrates.topology import Group, Topology
 
 NEWTON_STEPS = 2  # of a nudged output in a sweep
@@ -157,6 +165,21 @@ class PhaseOscillators(EnergySubstrate):
     def matrix(self) -> Float[Array, "units units"]:
         """All couplings as a symmetric matrix."""
         return self._taken(self.topology.edge_at)
+
+    @property
+    def channels(self) -> int:
+        """The clamped units."""
+        return len(self.topology.inputs)
+
+    @property
+    def default_cost(self) -> Cost:
+        """Minus the logarithm of the overlap (Wang et al., Eq. 4): outputs are phases."""
+        return phase_overlap
+
+    @property
+    def quadratic_cost(self) -> Cost:
+        """Half the squared angle."""
+        return phase_squared_error
 
     @property
     def default_relaxer(self) -> Relaxer:

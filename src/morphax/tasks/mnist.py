@@ -40,7 +40,7 @@ def mnist(train_images: int = 5_000, test_images: int = 10_000, *, key: PRNGKeyA
     - `test_images`: 1 to 10,000 of the test set.
     - `key`: draws both; None takes the first ones.
 
-    **Returns:** a `Task` of examples: inputs (images, 1, 784), targets (images, 10), one-hot.
+    **Returns:** a `Task` of examples: inputs (images, 784), targets (images, 10), one-hot.
 
     **Raises:** `ValueError` for numbers out of range and for a file whose bytes are not those of MNIST, naming the
     checksum; `FileNotFoundError` when files are missing and cannot be downloaded, saying where to put them.
@@ -54,7 +54,7 @@ def mnist(train_images: int = 5_000, test_images: int = 10_000, *, key: PRNGKeyA
         ...     pytest.skip("no data directory")
         >>> task = mnist(100, 50, key=jax.random.key(0))
         >>> task.train_inputs.shape, task.test_targets.shape
-        ((100, 1, 784), (50, 10))
+        ((100, 784), (50, 10))
     """
     check_count("train_images", train_images, 1, 60_000)
     check_count("test_images", test_images, 1, 10_000)
@@ -64,12 +64,12 @@ def mnist(train_images: int = 5_000, test_images: int = 10_000, *, key: PRNGKeyA
         images, labels = (_load(f"{prefix}-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
         chosen = np.arange(number) if part_key is None else np.asarray(jax.random.permutation(part_key, len(images)))
         chosen = chosen[:number]
-        pixels = (images[chosen].reshape(number, 1, -1) / 255 - MEAN) / DEVIATION
+        pixels = (images[chosen].reshape(number, -1) / 255 - MEAN) / DEVIATION
         parts += [jnp.asarray(pixels, jnp.result_type(float)), one_hot(labels[chosen], 10)]
     return Task(
         *parts,
         kind="classification",
-        arrangement="examples",
+        arrangement="inputs",
         reference="Barney, Lakhdar-Hamina & Galitski (2025), Tab. I",
     )
 

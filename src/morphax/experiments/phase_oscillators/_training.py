@@ -8,7 +8,7 @@ import optax
 
 from morphax.dynamics.relaxation import Descent, RungeKutta
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.learning.equilibrium import EquilibriumPropagation, Measure, no_measure
+from morphax.learning.equilibrium import EquilibriumPropagation, Measure
 from morphax.learning.train import adjustable
 
 
@@ -32,7 +32,11 @@ class EquilibriumConfig(BaseConfig):
         return Descent(self.tolerance, self.sweeps, prefix)
 
     def rule(
-        self, measure: Measure = no_measure, *, kind: type[EquilibriumPropagation] = EquilibriumPropagation, **rest: Any
+        self,
+        measure: Measure | None = None,
+        *,
+        kind: type[EquilibriumPropagation] = EquilibriumPropagation,
+        **rest: Any,
     ) -> EquilibriumPropagation:
         """Equilibrium propagation, or a kind of it, with these numbers."""
         return kind(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)
