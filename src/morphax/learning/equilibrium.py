@@ -248,6 +248,11 @@ class ImplicitDifferentiation(EquilibriumRule):
     approaches for $\beta \to 0$.
     """
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
     def gradient(
         self,
         substrate: EnergySubstrate,
@@ -294,6 +299,11 @@ class RelaxationBackpropagation(EquilibriumRule):
     """
 
     relaxer: Relaxer | None = RungeKutta()
+
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
 
     def check_data(self, substrate: EnergySubstrate, inputs: Array, targets: Array) -> None:
         """Besides, refuse a relaxer that cannot be differentiated."""
