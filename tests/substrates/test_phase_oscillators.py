@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from morphax import PhaseOscillators, count
-from morphax.dynamics.relaxation import AdaptiveRungeKutta, Descent, RungeKutta
+from morphax.dynamics.relaxation import AdaptiveRungeKutta, BlockSweeps, RungeKutta
 from morphax.substrates.energy import (
     EnergySubstrate,
     Nudge,
@@ -20,7 +20,7 @@ from morphax.substrates.topology import Topology
 pytestmark = pytest.mark.usefixtures("double")
 KEY = jax.random.key(0)
 LATTICE = Topology.lattice((4, 5), inputs=[0, 7], outputs=[19, 3])
-TIGHT = Descent(1e-10, 20_000)
+TIGHT = BlockSweeps(1e-10, 20_000)
 
 
 def networks() -> dict[str, PhaseOscillators]:
@@ -128,9 +128,9 @@ def test_a_prefix_of_dynamics_finds_the_basin_of_the_dynamics():
     dynamics, alone, after = (
         jax.vmap(lambda u, s, r=relaxer: network.relax(u, state=s, relaxer=r).state)(drive, start)
         for relaxer in (
-            Descent(1e-9, 20_000, prefix=RungeKutta(300.0, 0.1)),
+            BlockSweeps(1e-9, 20_000, prefix=RungeKutta(300.0, 0.1)),
             TIGHT,
-            Descent(1e-10, 20_000, prefix=RungeKutta(30.0, 0.1)),
+            BlockSweeps(1e-10, 20_000, prefix=RungeKutta(30.0, 0.1)),
         )
     )
     same = [jnp.mean(jax.vmap(network.distance)(dynamics, other) < 1e-3) for other in (alone, after)]

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_finite, is_concrete
-from morphax.dynamics.relaxation import Descent, Relaxation, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import BlockSweeps, Relaxation, Relaxer, RungeKutta
 from morphax.learning.train import Metrics
 from morphax.substrates.base import State
 from morphax.substrates.energy import Cost, EnergySubstrate, Nudge, phase_overlap
@@ -51,7 +51,7 @@ class EquilibriumRule(eqx.Module):
     Metrics: "loss", the mean cost at the free equilibrium; "unconverged", the share of relaxations that did not
     converge; "residual", the largest force left in those that did; "steps", their mean number; and those of `measure`.
 
-    A large batch sweeps until three quarters are at rest (`Descent`), the slowest quarter likewise, and so on.
+    A large batch sweeps until three quarters are at rest (`BlockSweeps`), the slowest quarter likewise, and so on.
     Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
     say how many. When none converged the gradient is 0.
     """
@@ -124,7 +124,7 @@ class EquilibriumRule(eqx.Module):
             return jax.vmap(one, axis_name="examples")(*examples)
 
         examples = (inputs, starts, keys, targets)
-        return _in_stages(relax, relaxer, examples) if isinstance(relaxer, Descent) else relax(relaxer, examples)
+        return _in_stages(relax, relaxer, examples) if isinstance(relaxer, BlockSweeps) else relax(relaxer, examples)
 
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
         outputs = jax.vmap(substrate.observe)(free.state)
@@ -292,7 +292,7 @@ class RelaxationBackpropagation(EquilibriumRule):
         return metrics, gradient
 
 
-def _in_stages(relax: Callable[..., Relaxation], relaxer: Descent, examples: tuple[Any, ...]) -> Relaxation:
+def _in_stages(relax: Callable[..., Relaxation], relaxer: BlockSweeps, examples: tuple[Any, ...]) -> Relaxation:
     """Examples of one batch wait for each other, and most need few sweeps: the slowest go on among themselves."""
     slow = len(examples[0]) // 4
     if slow < FEWEST:

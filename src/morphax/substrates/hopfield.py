@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_finite, check_range, check_shape
-from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
+from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
 from morphax.pytrees import WEIGHT
 from morphax.substrates.energy import EnergySubstrate, Nudge, slope
 
@@ -84,7 +84,7 @@ class HopfieldNetwork(EnergySubstrate):
     @property
     def default_relaxer(self) -> Relaxer:
         """Sweeps."""
-        return Descent()
+        return BlockSweeps()
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Layers:
         """Potentials uniform in [0, 1]; without a key all 0."""

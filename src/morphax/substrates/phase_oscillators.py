@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_finite, check_range, check_shape, is_concrete
-from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
+from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.energy import EnergySubstrate, Nudge, slope, wrap
 from morphax.substrates.topology import Group, Topology
@@ -41,9 +41,9 @@ class PhaseOscillators(EnergySubstrate):
     **State:** phases of the free units, shape (free,). **Drive:** phases of the inputs, shape (inputs,).
     **Observation:** phases of the outputs in $[-\pi, \pi[$. Costs of a nudge must be periodic.
 
-    `relax` descends by sweeps (`Descent`): the best phase of an oscillator, all others given, is the angle of the field
-    that it feels. Units that are not coupled to each other move at once; others in chunks, held back by the sum of a
-    unit's couplings in its chunk, which keeps every sweep of a free network from raising the energy.
+    `relax` descends by `BlockSweeps`: the best phase of an oscillator, all others given, is the angle of the field that
+    it feels. Units that are not coupled to each other move at once; others in chunks, held back by the sum of a unit's
+    couplings in its chunk, which keeps every sweep of a free network from raising the energy.
 
     **Raises:** `ValueError` for wrong shapes, NaN or infinity.
 
@@ -161,7 +161,7 @@ class PhaseOscillators(EnergySubstrate):
     @property
     def default_relaxer(self) -> Relaxer:
         """Sweeps."""
-        return Descent()
+        return BlockSweeps()
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " free"]:
         r"""Phases uniform in $[-\pi, \pi[$; without a key all 0."""
