@@ -44,6 +44,17 @@ def test_the_equilibrium_is_the_minimum_of_the_energy():
     assert jnp.all(jax.vmap(net.energy, (0, None))(states, drive) >= best)
 
 
+def test_without_a_key_neurons_that_excite_each_other_do_not_stay_silent():
+    # Of three layers in a row, in each of which all is alike; silent is where no force acts, and a saddle.
+    net = HopfieldNetwork([jnp.ones((4, 2)), jnp.ones((4, 4)), jnp.ones((1, 4))], [jnp.zeros(n) for n in (4, 4, 1)])
+    drive, silent = jnp.zeros(2), tuple(jnp.zeros(n) for n in (4, 4, 1))
+    assert net.distance(net.force(silent, drive), silent) == 0
+    ended = net.relax(drive)
+    assert ended.converged
+    assert net.observe(ended.state) == 1
+    assert net.energy(ended.state, drive) < net.energy(silent, drive)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="must be as many"):
         HopfieldNetwork([jnp.ones((2, 2))], [])

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_finite, check_range, check_shape, is_concrete
 from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
 from morphax.pytrees import DEVICE, WEIGHT
-from morphax.substrates.energy import EnergySubstrate, Nudge, slope, wrap
+from morphax.substrates.energy import EnergySubstrate, Nudge, golden_sequence, slope, wrap
 from morphax.substrates.topology import Group, Topology
 
 NEWTON_STEPS = 2  # of a nudged output in a sweep
@@ -164,9 +164,14 @@ class PhaseOscillators(EnergySubstrate):
         return BlockSweeps()
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " free"]:
-        r"""Phases uniform in $[-\pi, \pi[$; without a key all 0."""
-        shape = (len(self.topology.free),)
-        return jnp.zeros(shape) if key is None else jax.random.uniform(key, shape, minval=-jnp.pi, maxval=jnp.pi)
+        r"""Phases uniform in $[-\pi, \pi[$; without a key spread over it by the golden ratio.
+
+        With inputs of 0 or $\pi$ and no bias no torque acts where all phases are 0 or $\pi$: mostly a saddle.
+        """
+        free = len(self.topology.free)
+        if key is None:
+            return jnp.pi * (2 * golden_sequence(free) - 1)
+        return jax.random.uniform(key, (free,), minval=-jnp.pi, maxval=jnp.pi)
 
     def observe(self, state: Float[Array, " free"], *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
         r"""Phases of the outputs in $[-\pi, \pi[$."""
