@@ -67,29 +67,23 @@ class Design(Experiment):
         "numbers": (1000, 10_000, 1_000_000),
     }
     claims = (
-        Claim(
+        Claim.at_least(
             "designed, 4 states, 10^4 shots, against the working point with 16 states and as many shots",
             lambda d: at(d, "working, 16", 10_000),
             lambda d: at(d, "designed, 4", 10_000),
-            "at least",
-            0.0,
-            "16 measured states of the working point, same run",
+            source="16 measured states of the working point, same run",
         ),
-        Claim(
+        Claim.at_least(
             "designed, 4 states, 10^4 shots, against the paper's accuracy of exact populations",
             0.995,
             lambda d: at(d, "designed, 4", 10_000),
-            "at least",
-            0.0,
-            "Sec. IV A",
+            source="Sec. IV A",
         ),
-        Claim(
+        Claim.at_least(
             "designed, 16 states, 10^4 shots, against the working point with 10^6",
             lambda d: at(d, "working, 16", 1_000_000),
             lambda d: at(d, "designed, 16", 10_000),
-            "at least",
-            0.0,
-            "a hundred times the shots at the working point, same run",
+            source="a hundred times the shots at the working point, same run",
         ),
     )
 

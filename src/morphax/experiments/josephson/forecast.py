@@ -78,13 +78,11 @@ class Forecast(Experiment):
     name = "josephson/forecast"
     quick = {"seeds": 3}
     claims = tuple(
-        Claim(
+        Claim.at_most(
             f"test error of the mixer against {MODELS[other][0]}, same run (NRMSE)",
             lambda d, other=other: d.nrmse.sel(model=other).mean(),
             lambda d: d.nrmse.sel(model="mixer").mean(),
-            "at most",
-            0.0,
-            f"{MODELS[other][0]}, same split and same readout training",
+            source=f"{MODELS[other][0]}, same split and same readout training",
         )
         for other in ("persistence", "autoregression", "echo-state")
     )

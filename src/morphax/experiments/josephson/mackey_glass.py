@@ -45,41 +45,33 @@ class MackeyGlass(Experiment):
     quick = {"seeds": 2, "train_points": 500, "test_points": 500}
 
     claims = (
-        Claim(
+        Claim.at_least(
             "error grows with the delay: mean log10 error at 100 less that at 1",
             0.0,
             lambda d: base(d).isel(delay=-1).mean() - base(d).isel(delay=0).mean(),
-            "at least",
-            0.0,
-            "Sec. IV B, Fig. 5b",
+            source="Sec. IV B, Fig. 5b",
         ),
-        Claim(
+        Claim.at_most(
             "error saturates: rise over the last half of the delays, per rise over the first",
             0.5,
             lambda d: saturation(base(d)),
-            "at most",
-            0.0,
-            "Sec. IV B",
+            source="Sec. IV B",
         ),
         *(
-            Claim(
+            Claim.at_least(
                 f"more dissipation, more error ({port} port{'s' * (port == 'separate')}, noise {noise:g}): rise - 2 SE",
                 0.0,
                 lambda d, port=port, noise=noise: trend(d, "dissipation", port, noise),
-                "at least",
-                0.0,
-                "Sec. IV B, Fig. 5b",
+                source="Sec. IV B, Fig. 5b",
             )
             for port, noise in itertools.product(PORTS, (0.0, 1e-6))
         ),
         *(
-            Claim(
+            Claim.at_least(
                 f"less coupling, more error ({port} port{'s' * (port == 'separate')}, noise {noise:g}): rise - 2 SE",
                 0.0,
                 lambda d, port=port, noise=noise: trend(d, "coupling", port, noise),
-                "at least",
-                0.0,
-                "Sec. IV B, Fig. 5c",
+                source="Sec. IV B, Fig. 5c",
             )
             for port, noise in itertools.product(PORTS, (0.0, 1e-6))
         ),

@@ -41,39 +41,30 @@ class Neurons(Experiment):
     name = "josephson/neurons"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
     claims = (
-        Claim(
+        Claim.at_least(
             "quantum: 16 measured neurons classify",
             0.995,
             lambda d: d.accuracy.sel(reservoir="quantum", neurons=16).mean(),
-            "at least",
-            0.0,
-            "Sec. IV A",
+            source="Sec. IV A",
         ),
-        Claim(
+        Claim.at_least(
             "quantum: 9 measured neurons classify",
             0.995,
             lambda d: d.accuracy.sel(reservoir="quantum", neurons=9).mean(),
-            "at least",
-            0.0,
-            "Sec. IV A",
+            source="Sec. IV A",
         ),
-        Claim("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), "at least", 0.0, "Sec. IV A, Fig. 4"),
-        Claim("dynamic, better of two: neurons for 99 %", 24, lambda d: dynamic(d), "at least", 0.0, "Ref. 26, Fig. 4"),
-        Claim(
+        Claim.at_least("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), source="Sec. IV A, Fig. 4"),
+        Claim.at_least("dynamic, better of two: neurons for 99 %", 24, lambda d: dynamic(d), source="Ref. 26, Fig. 4"),
+        Claim.at_least(
             "neurons that the better dynamic one needs more than the quantum one",
             0.0,
             lambda d: dynamic(d) - neurons_for(d, "quantum"),
-            "at least",
-            0.0,
-            "Sec. IV A, Fig. 4",
+            source="Sec. IV A, Fig. 4",
         ),
-        Claim(
+        Claim.reported(
             "echo-state network: neurons for 99 %",
-            None,
             lambda d: neurons_for(d, "echo-state"),
-            "reported",
-            0.0,
-            "what a user would pick instead",
+            source="what a user would pick instead",
         ),
     )
 

@@ -44,29 +44,23 @@ class Scaling(Experiment):
     name = "josephson/scaling"
     quick = {"seeds": 2, "train_points": 600, "test_points": 400, "modes": (1, 2, 4, 10), "sizes": (4, 16, 64)}
     claims = (
-        Claim(
+        Claim.at_most(
             "64 measured states: NRMSE of ten modes against two modes",
             lambda d: at(d, 2, 64),
             lambda d: at(d, 10, 64),
-            "at most",
-            0.0,
-            "two modes, all 64 states, same run",
+            source="two modes, all 64 states, same run",
         ),
-        Claim(
+        Claim.at_most(
             "ten modes: NRMSE with 64 measured states against 4",
             lambda d: at(d, 10, 4),
             lambda d: at(d, 10, 64),
-            "at most",
-            0.0,
-            "four measured states, same run",
+            source="four measured states, same run",
         ),
-        Claim(
+        Claim.at_most(
             "ten modes: NRMSE with 256 measured states against 64",
             lambda d: at(d, 10, 64),
             lambda d: at(d, 10, 256),
-            "at most",
-            0.0,
-            "do still more states help? same run",
+            source="do still more states help? same run",
         ),
     )
 

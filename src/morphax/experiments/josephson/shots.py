@@ -34,21 +34,18 @@ class Shots(Experiment):
     name = "josephson/shots"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "numbers": (100, 10_000, 1_000_000)}
     claims = (
-        Claim(
+        Claim.within(
             "99.5 % needs as many shots per reading (log10), best coupling",
             6.0,
             lambda d: np.log10(shots_for(d, 0.995)),
-            "within",
-            1.0,
-            "estimate of the design notes; the paper is silent",
+            source="estimate of the design notes; the paper is silent",
+            tolerance=1.0,
         ),
-        Claim(
+        Claim.reported(
             "accuracy at 1000 shots, best coupling",
-            0.995,
             lambda d: d.accuracy.sel(shots=1000).mean("seed").max(),
-            "reported",
-            0.0,
-            "the paper's accuracy holds for exact populations",
+            source="the paper's accuracy holds for exact populations",
+            paper=0.995,
         ),
     )
 

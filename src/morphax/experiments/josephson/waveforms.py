@@ -41,16 +41,20 @@ class Waveforms(Experiment):
     name = "josephson/waveforms"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400}
     claims = (
-        Claim(
-            "16 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 16").mean(), "at least", 0.0, B
+        Claim.at_least(
+            "16 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 16").mean(), source=B
         ),
-        Claim("16 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 16").min(), "at least", 0.0, B),
-        Claim("16 states: mean RMSE (Eq. 4)", 0.003, lambda d: _rmse(d, "separate, 16"), "at most", 0.0, B),
-        Claim("9 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 9").mean(), "at least", 0.0, C),
-        Claim("9 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 9").min(), "at least", 0.0, C),
-        Claim("9 states: mean RMSE (Eq. 4)", 0.017, lambda d: _rmse(d, "separate, 9"), "at most", 0.0, C),
-        Claim("16 states, joint port", 0.995, lambda d: d.accuracy.sel(row="joint, 16").mean(), "reported", 0.0, JOINT),
-        Claim("9 states, joint port", 0.995, lambda d: d.accuracy.sel(row="joint, 9").mean(), "reported", 0.0, JOINT),
+        Claim.at_least("16 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 16").min(), source=B),
+        Claim.at_most("16 states: mean RMSE (Eq. 4)", 0.003, lambda d: _rmse(d, "separate, 16"), source=B),
+        Claim.at_least("9 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 9").mean(), source=C),
+        Claim.at_least("9 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 9").min(), source=C),
+        Claim.at_most("9 states: mean RMSE (Eq. 4)", 0.017, lambda d: _rmse(d, "separate, 9"), source=C),
+        Claim.reported(
+            "16 states, joint port", lambda d: d.accuracy.sel(row="joint, 16").mean(), source=JOINT, paper=0.995
+        ),
+        Claim.reported(
+            "9 states, joint port", lambda d: d.accuracy.sel(row="joint, 9").mean(), source=JOINT, paper=0.995
+        ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:

@@ -65,29 +65,23 @@ class Better(Experiment):
         "test_per_class": 10,
     }
     claims = (
-        Claim(
+        Claim.at_least(
             "test accuracy after the last iteration, chosen on validation (%)",
             ANN,
-            lambda d: float(d.last.mean("seed")),
-            "at least",
-            0.0,
-            "Tab. II: best ANN",
+            lambda d: d.last.mean("seed"),
+            source="Tab. II: best ANN",
         ),
-        Claim(
+        Claim.reported(
             "the same, as the paper reports: best over training (%)",
-            ANN,
-            lambda d: float(d.final.max("iteration").mean("seed")),
-            "reported",
-            0.0,
-            "Tab. II: best ANN",
+            lambda d: d.final.max("iteration").mean("seed"),
+            source="Tab. II: best ANN",
+            paper=ANN,
         ),
-        Claim(
+        Claim.at_least(
             "deformed images help: validation accuracy of the best candidate against the best without (%)",
-            lambda d: float(d.validation.isel(iteration=-1, deformation=0).mean("seed").max()),
-            lambda d: float(d.validation.isel(iteration=-1).mean("seed").max()),
-            "at least",
-            0.0,
-            "ours",
+            lambda d: d.validation.isel(iteration=-1, deformation=0).mean("seed").max(),
+            lambda d: d.validation.isel(iteration=-1).mean("seed").max(),
+            source="ours",
         ),
     )
 

@@ -61,15 +61,21 @@ def of_row(row: int) -> list[Claim]:
     layered, dense, ann = f"64-{size.hidden}-10", f"all-to-all {size.units}", f"perceptron 64-{size.hidden}-10"
     best, honest = "best test accuracy (%)", "validated test accuracy (%)"
     return [
-        Claim(f"{layered}: parameters", size.parameters, at("parameters", "layered", row), "within", 0.0, "Tab. I"),
-        Claim(
-            f"{dense}: parameters", size.dense_parameters, at("parameters", "all-to-all", row), "within", 0.0, "Tab. I"
+        Claim.within(
+            f"{layered}: parameters", size.parameters, at("parameters", "layered", row), source="Tab. I", tolerance=0.0
         ),
-        Claim(f"{layered}: {best}", size.layered, at("best", "layered", row), "within", 1.5, "Tab. II"),
-        Claim(f"{dense}: {best}", size.dense, at("best", "all-to-all", row), "within", 1.5, "Tab. II"),
-        Claim(f"{ann}: {best}", size.ann, at("best", "ANN", row), "within", 1.5, "Tab. II"),
-        Claim(f"{layered}: {honest}", None, at("validated", "layered", row), "reported", 0.0, "ours"),
-        Claim(f"{dense}: {honest}", None, at("validated", "all-to-all", row), "reported", 0.0, "ours"),
+        Claim.within(
+            f"{dense}: parameters",
+            size.dense_parameters,
+            at("parameters", "all-to-all", row),
+            source="Tab. I",
+            tolerance=0.0,
+        ),
+        Claim.within(f"{layered}: {best}", size.layered, at("best", "layered", row), source="Tab. II", tolerance=1.5),
+        Claim.within(f"{dense}: {best}", size.dense, at("best", "all-to-all", row), source="Tab. II", tolerance=1.5),
+        Claim.within(f"{ann}: {best}", size.ann, at("best", "ANN", row), source="Tab. II", tolerance=1.5),
+        Claim.reported(f"{layered}: {honest}", at("validated", "layered", row), source="ours"),
+        Claim.reported(f"{dense}: {honest}", at("validated", "all-to-all", row), source="ours"),
     ]
 
 
@@ -105,7 +111,9 @@ class Digits(Experiment):
     }
     claims = (
         *(claim for row in range(4) for claim in of_row(row)),
-        Claim("linear classifier: test accuracy (%)", 90.4, at("best", "linear", 0), "within", 1.5, "Tab. II"),
+        Claim.within(
+            "linear classifier: test accuracy (%)", 90.4, at("best", "linear", 0), source="Tab. II", tolerance=1.5
+        ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:

@@ -64,42 +64,30 @@ class Gradient(Experiment):
     }
     claims = (
         *(
-            Claim(
-                f"{network}: cosine at beta = 0.001, one-sided",
-                0.99,
-                at(network, "one-sided", 1e-3),
-                "at least",
-                0.0,
-                "theory",
+            Claim.at_least(
+                f"{network}: cosine at beta = 0.001, one-sided", 0.99, at(network, "one-sided", 1e-3), source="theory"
             )
             for network in ("layered", "all-to-all")
         ),
-        Claim(
+        Claim.within(
             "layered: one-sided is of first order (log10 of the error's fall from 0.01 to 0.001)",
             1.0,
             lambda d: order(d, "one-sided"),
-            "within",
-            0.3,
-            "theory",
+            source="theory",
+            tolerance=0.3,
         ),
-        Claim(
+        Claim.within(
             "layered: symmetric is of second order (log10 of the error's fall from 0.01 to 0.001)",
             2.0,
             lambda d: order(d, "symmetric"),
-            "within",
-            0.6,
-            "theory",
+            source="theory",
+            tolerance=0.6,
         ),
-        Claim(
-            "layered: cosine at beta = 0.1, one-sided", None, at("layered", "one-sided", 0.1), "reported", 0.0, "ours"
-        ),
-        Claim(
+        Claim.reported("layered: cosine at beta = 0.1, one-sided", at("layered", "one-sided", 0.1), source="ours"),
+        Claim.reported(
             "layered: cosine of back-propagation through the relaxation",
-            None,
-            lambda d: float(d.unrolled.sel(network="layered")),
-            "reported",
-            0.0,
-            "ours",
+            lambda d: d.unrolled.sel(network="layered"),
+            source="ours",
         ),
     )
 

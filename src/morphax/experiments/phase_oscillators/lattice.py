@@ -62,37 +62,29 @@ class Lattice(Experiment):
         "test_per_class": 10,
     }
     claims = (
-        Claim(
+        Claim.reported(
             "ten digits: validated test accuracy of the best lattice, chosen on validation (%)",
-            10.0,
             lambda d: _chosen(d, 10, LAYOUTS),
-            "reported",
-            0.0,
-            'Sec. III B: "could not make that architecture train"',
+            source='Sec. III B: "could not make that architecture train"',
+            paper=10.0,
         ),
-        Claim(
+        Claim.at_least(
             "ten digits: the best lattice does better than twice chance (%)",
             20.0,
             lambda d: _chosen(d, 10, LAYOUTS),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
-        Claim(
+        Claim.at_most(
             "ten digits, from side to side: no better than twice chance (%)",
             20.0,
             lambda d: _chosen(d, 10, LAYOUTS[2:]),
-            "at most",
-            0.0,
-            "ours: the paper's explanation, too far from the outputs",
+            source="ours: the paper's explanation, too far from the outputs",
         ),
-        Claim(
+        Claim.at_least(
             "two digits: validated test accuracy of the best lattice, chosen on validation (%)",
             90.0,
             lambda d: _chosen(d, 2, LAYOUTS),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
     )
 

@@ -73,70 +73,54 @@ class Xor(Experiment):
         "searches": 20,
     }
     claims = (
-        Claim(
+        Claim.at_most(
             "5 oscillators: mean distance at the end, of the untrained one",
             0.1,
             lambda d: _ends(d.many),
-            "at most",
-            0.0,
-            'Fig. 3a: "almost always converges to 0"',
+            source='Fig. 3a: "almost always converges to 0"',
         ),
-        Claim(
+        Claim.at_least(
             "5 oscillators: share of runs whose mean distance ends below 0.01",
             0.95,
             lambda d: (d.many.isel(iteration=slice(-20, None)).mean("iteration") < LEARNED).mean(),
-            "at least",
-            0.0,
-            'Fig. 3a: "almost always"',
+            source='Fig. 3a: "almost always"',
         ),
-        Claim(
+        Claim.at_least(
             "a larger network learns faster than 5 oscillators: best size",
             6,
             lambda d: _best_size(d),
-            "at least",
-            0.0,
-            "Fig. 3b: fastest at 8",
+            source="Fig. 3b: fastest at 8",
         ),
-        Claim("fastest size", 8, lambda d: _best_size(d), "reported", 0.0, "Fig. 3b"),
-        Claim(
+        Claim.reported("fastest size", lambda d: _best_size(d), source="Fig. 3b", paper=8),
+        Claim.at_most(
             "the largest network is slower than the best (speed in decades per 100 iterations)",
             lambda d: 100 * speed(d.by_size).max(),
             lambda d: 100 * speed(d.by_size).isel(size=-1),
-            "at most",
-            0.0,
-            "Fig. 3b",
+            source="Fig. 3b",
         ),
-        Claim(
+        Claim.at_least(
             "multistable while the output is unique: hidden spread against output spread at the end (rad)",
             lambda d: d.output_spread.isel(visit=-1).max(),
             lambda d: d.hidden_spread.isel(visit=-1).max(),
-            "at least",
-            0.0,
-            "Fig. 3c",
+            source="Fig. 3c",
         ),
-        Claim(
+        Claim.at_most(
             "spread of the output over equilibria at the end (rad)",
             0.1,
             lambda d: d.output_spread.isel(visit=-1).max(),
-            "at most",
-            0.0,
-            "Fig. 3c: a deterministic function of the input",
+            source="Fig. 3c: a deterministic function of the input",
         ),
-        Claim(
+        Claim.at_least(
             "more initial states speed learning up, largest network: speed against one state",
             lambda d: d.speed.isel(size_d=-1).sel(starts=1),
             lambda d: d.speed.isel(size_d=-1).max("starts"),
-            "at least",
-            0.0,
-            "Fig. 3d, e",
+            source="Fig. 3d, e",
         ),
-        Claim(
+        Claim.at_most(
             "speed per relaxation is highest at few initial states (at most 5)",
             5,
             lambda d: (d.speed / d.starts).isel(size_d=-1).idxmax("starts"),
-            "at most",
-            0.0,
-            "Fig. 3e",
+            source="Fig. 3e",
         ),
     )
 

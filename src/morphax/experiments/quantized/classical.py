@@ -22,29 +22,24 @@ class Classical(Experiment):
     name = "quantized/classical"
     quick = SMALL | {"shots": 1}
     claims = (
-        Claim(
+        Claim.within(
             "training error after the last epoch",
             0.0,
-            lambda d: float(d.training.isel(epoch=-1).mean()),
-            "within",
-            0.001,
-            'Fig. 2: "vanishes"',
+            lambda d: d.training.isel(epoch=-1).mean(),
+            source='Fig. 2: "vanishes"',
+            tolerance=0.001,
         ),
-        Claim(
+        Claim.at_least(
             "validation error after the last epoch",
             0.05,
-            lambda d: float(d.validation.isel(epoch=-1).mean()),
-            "at least",
-            0.0,
-            'Fig. 2: "bottoms out at a nonzero value"; ours: the number',
+            lambda d: d.validation.isel(epoch=-1).mean(),
+            source='Fig. 2: "bottoms out at a nonzero value"; ours: the number',
         ),
-        Claim(
+        Claim.at_most(
             "most of it is there after a tenth of the epochs: validation error then, of the last",
             1.25,
-            lambda d: float((d.validation.isel(epoch=(len(d.epoch) - 1) // 10) / d.validation.isel(epoch=-1)).mean()),
-            "at most",
-            0.0,
-            "Fig. 2; ours: the number",
+            lambda d: (d.validation.isel(epoch=(len(d.epoch) - 1) // 10) / d.validation.isel(epoch=-1)).mean(),
+            source="Fig. 2; ours: the number",
         ),
     )
 

@@ -58,37 +58,31 @@ class Landscape(Experiment):
     name = "quantized/landscape"
     quick = SMALL | {"widths": (0.0, 0.5), "strengths": (8, 19), "map_epochs": 2}
     claims = (
-        Claim(
+        Claim.within(
             "a = 10^-1/3, g = 9 pi / 19: validation error, backward htanh",
             BOTH_ERROR,
             final(HTANH, a=WIDTH, g=STRENGTH),
-            "within",
-            0.003,
-            "Fig. 8",
+            source="Fig. 8",
+            tolerance=0.003,
         ),
-        Claim(
+        Claim.within(
             "a = 10^-1/3, g = 9 pi / 19: validation error, own slope",
             BOTH_ERROR,
             final(ACTIVATION, a=WIDTH, g=STRENGTH),
-            "within",
-            0.003,
-            "Fig. 8",
+            source="Fig. 8",
+            tolerance=0.003,
         ),
-        Claim(
+        Claim.at_least(
             "less error than the classical network, own slope: lower end of the 95 % interval",
             0.0,
             advantage(ACTIVATION, a=WIDTH, g=STRENGTH),
-            "at least",
-            0.0,
-            "Fig. 8",
+            source="Fig. 8",
         ),
-        Claim(
+        Claim.at_least(
             "the best points of the map are quantum: error of the classical corner less the lowest of the others",
             0.007,
             valley,
-            "at least",
-            0.0,
-            "Fig. 8; ours: two binomial errors of a difference",
+            source="Fig. 8; ours: two binomial errors of a difference",
         ),
     )
 

@@ -41,13 +41,11 @@ def best(dataset: xr.Dataset, prefix: str) -> str:
 
 def beaten(prefix: str) -> Claim:
     """Reported: whether the rotation is better than the best of a family, with all certainty that the seeds give."""
-    return Claim(
+    return Claim.reported(
         f"rotation has less error than the best {prefix}: lower end of the 95 % interval",
-        0.0,
         lambda d: advantage(ROTATION, best(d, prefix), "error", a=BEST_WIDTH)(d),
-        "reported",
-        0.0,
-        "ours",
+        source="ours",
+        paper=0.0,
     )
 
 
@@ -70,46 +68,34 @@ class Noise(Experiment):
     name = "quantized/noise"
     quick = SMALL | {"noises": (1.0,), "dropouts": (0.1,)}
     claims = (
-        Claim(
-            "rotation, a = 10^-1/2: validation error",
-            None,
-            final(ROTATION, "error", a=BEST_WIDTH),
-            "reported",
-            0.0,
-            "ours",
+        Claim.reported(
+            "rotation, a = 10^-1/2: validation error", final(ROTATION, "error", a=BEST_WIDTH), source="ours"
         ),
-        Claim("classical: validation error", None, final(CLASSICAL, "error"), "reported", 0.0, "ours"),
-        Claim(
+        Claim.reported("classical: validation error", final(CLASSICAL, "error"), source="ours"),
+        Claim.within(
             "Gaussian noise of the same size is as good as rotation: validation error",
             final(ROTATION, "error", a=BEST_WIDTH),
             final("noise 1", "error"),
-            "within",
-            0.002,
-            "rotation of this run: it equals a noise of another shape",
+            source="rotation of this run: it equals a noise of another shape",
+            tolerance=0.002,
         ),
-        Claim(
+        Claim.reported(
             "the best Gaussian noise: validation error",
-            final(ROTATION, "error", a=BEST_WIDTH),
             lambda d: final(best(d, "noise"), "error")(d),
-            "reported",
-            0.0,
-            "rotation of this run",
+            source="rotation of this run",
+            paper=final(ROTATION, "error", a=BEST_WIDTH),
         ),
-        Claim(
+        Claim.reported(
             "the best dropout: validation error",
-            final(ROTATION, "error", a=BEST_WIDTH),
             lambda d: final(best(d, "dropout"), "error")(d),
-            "reported",
-            0.0,
-            "rotation of this run",
+            source="rotation of this run",
+            paper=final(ROTATION, "error", a=BEST_WIDTH),
         ),
-        Claim(
+        Claim.at_least(
             "Gaussian noise, too, has less error than none: lower end of the 95 % interval",
             0.0,
             advantage("noise 1", name="error"),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
         beaten("noise"),
         beaten("dropout"),

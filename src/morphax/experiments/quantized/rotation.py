@@ -49,54 +49,45 @@ class Rotation(Experiment):
     name = "quantized/rotation"
     quick = SMALL | {"widths": (0.0, 10**-0.5), "sweep_epochs": 2}
     claims = (
-        Claim(
+        Claim.within(
             "a = 10^-1/2: validation error, backward htanh",
             ROTATION_ERROR,
             final(HTANH, a=BEST_WIDTH),
-            "within",
-            0.003,
-            "Fig. 5",
+            source="Fig. 5",
+            tolerance=0.003,
         ),
-        Claim(
+        Claim.within(
             "a = 10^-1/2: validation error, backward with the activation's own slope",
             ROTATION_ERROR,
             final(ACTIVATION, a=BEST_WIDTH),
-            "within",
-            0.003,
-            "Fig. 5",
+            source="Fig. 5",
+            tolerance=0.003,
         ),
-        Claim(
+        Claim.at_least(
             "less error than the classical network, htanh: lower end of the 95 % interval",
             0.0,
             advantage(HTANH, a=BEST_WIDTH),
-            "at least",
-            0.0,
-            "Fig. 5",
+            source="Fig. 5",
         ),
-        Claim(
+        Claim.at_least(
             "less error than the classical network, own slope: lower end of the 95 % interval",
             0.0,
             advantage(ACTIVATION, a=BEST_WIDTH),
-            "at least",
-            0.0,
-            "Fig. 5",
+            source="Fig. 5",
         ),
-        Claim("classical validation error", None, final(CLASSICAL), "reported", 0.0, "Fig. 5"),
-        Claim(
+        Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 5"),
+        Claim.within(
             "sweep, own slope: best width (log10)",
             -0.5,
-            lambda d: float(np.log10(swept(d, ACTIVATION).idxmin("width"))),
-            "within",
-            0.34,
-            "Fig. 5b",
+            lambda d: np.log10(swept(d, ACTIVATION).idxmin("width")),
+            source="Fig. 5b",
+            tolerance=0.34,
         ),
-        Claim(
+        Claim.at_least(
             "sweep: too wide is worse than classical, own slope (error at the largest width)",
-            lambda d: float(swept(d, HTANH).sel(width=0)),
-            lambda d: float(swept(d, ACTIVATION).sortby("width").isel(width=-1)),
-            "at least",
-            0.0,
-            "Fig. 5b",
+            lambda d: swept(d, HTANH).sel(width=0),
+            lambda d: swept(d, ACTIVATION).sortby("width").isel(width=-1),
+            source="Fig. 5b",
         ),
     )
 

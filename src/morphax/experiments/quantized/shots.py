@@ -38,29 +38,25 @@ class Shots(Experiment):
     name = "quantized/shots"
     quick = SMALL | {"numbers": (1, 2, 5), "repeats": 1}
     claims = (
-        Claim(
+        Claim.at_most(
             "few shots outperform deterministic inference: error with 5 shots",
-            lambda d: float(d.deterministic.isel(epoch=-1).mean()),
-            lambda d: float(d.error.sel(shots=5).mean()),
-            "at most",
-            0.0,
-            "Fig. 4; deterministic inference of this run",
+            lambda d: d.deterministic.isel(epoch=-1).mean(),
+            lambda d: d.error.sel(shots=5).mean(),
+            source="Fig. 4; deterministic inference of this run",
         ),
-        Claim(
+        Claim.within(
             "diminishing returns after 10: what 21 more gain",
             0.0,
-            lambda d: float(d.error.sel(shots=10).mean() - d.error.sel(shots=31).mean()),
-            "within",
-            0.002,
-            "Fig. 4",
+            lambda d: d.error.sel(shots=10).mean() - d.error.sel(shots=31).mean(),
+            source="Fig. 4",
+            tolerance=0.002,
         ),
-        Claim(
+        Claim.at_most(
             "two shots gain nothing, ties: what the second gains",
             0.0,
-            lambda d: float(d.error.sel(shots=1).mean() - d.error.sel(shots=2).mean()),
-            "at most",
-            0.001,
-            "ours",
+            lambda d: d.error.sel(shots=1).mean() - d.error.sel(shots=2).mean(),
+            source="ours",
+            tolerance=0.001,
         ),
     )
 

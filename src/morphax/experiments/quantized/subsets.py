@@ -57,32 +57,26 @@ class Subsets(Experiment):
     quick = SMALL | {"epochs": 2}
     claims = (
         *(
-            Claim(
+            Claim.within(
                 f"{kind}: validation error, mean of drawn subsets",
                 printed,
                 final(kind, "drawn"),
-                "within",
-                0.003,
-                source,
+                source=source,
+                tolerance=0.003,
             )
             for kind, (printed, source) in PAPER.items()
         ),
-        Claim(
+        Claim.at_least(
             "rotation, own slope, has less error than the classical network: lower end of the 95 % interval",
             0.0,
             advantage(OWN, name="drawn"),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
         *(
-            Claim(
+            Claim.reported(
                 f"{kind}: what the first 5,000 images cost, error less that of drawn ones",
-                None,
-                lambda d, kind=kind: float((d.first - d.drawn.mean("seed")).sel(kind=kind).isel(epoch=-1)),
-                "reported",
-                0.0,
-                "ours",
+                lambda d, kind=kind: (d.first - d.drawn.mean("seed")).sel(kind=kind).isel(epoch=-1),
+                source="ours",
             )
             for kind in (CLASSICAL, OWN)
         ),

@@ -49,32 +49,29 @@ class Weak(Experiment):
     name = "quantized/weak"
     quick = SMALL | {"sweep": (3, 19), "sweep_epochs": 2}
     claims = (
-        Claim("g = 5 pi / 19: validation error", WEAK_ERROR, final(WEAK, g=BEST_STRENGTH), "within", 0.003, "Fig. 7"),
-        Claim(
+        Claim.within(
+            "g = 5 pi / 19: validation error",
+            WEAK_ERROR,
+            final(WEAK, g=BEST_STRENGTH),
+            source="Fig. 7",
+            tolerance=0.003,
+        ),
+        Claim.at_least(
             "less error than the classical network: lower end of the 95 % interval",
             0.0,
             advantage(WEAK, g=BEST_STRENGTH),
-            "at least",
-            0.0,
-            "Fig. 7",
+            source="Fig. 7",
         ),
-        Claim("classical validation error", None, final(CLASSICAL), "reported", 0.0, "Fig. 7"),
-        Claim(
-            "learning is lost below pi / 8: error at 3 pi / 38",
-            0.5,
-            swept(3),
-            "at least",
-            0.0,
-            "Fig. 7b; ours: the number",
+        Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 7"),
+        Claim.at_least(
+            "learning is lost below pi / 8: error at 3 pi / 38", 0.5, swept(3), source="Fig. 7b; ours: the number"
         ),
-        Claim("and not above it: error at 6 pi / 38", 0.2, swept(6), "at most", 0.0, "Fig. 7b; ours: the number"),
-        Claim(
+        Claim.at_most("and not above it: error at 6 pi / 38", 0.2, swept(6), source="Fig. 7b; ours: the number"),
+        Claim.reported(
             "sweep: best g, in units of pi / 19",
-            5.0,
             lambda d: float(d.sweep_validation.isel(epoch_s=-1).idxmin("steps")) / 2,
-            "reported",
-            0.0,
-            "Fig. 7b",
+            source="Fig. 7b",
+            paper=5.0,
         ),
     )
 

@@ -20,13 +20,11 @@ NAMES = tuple(name for name in ENSEMBLES if name != "rank 4")  # of two qubits t
 
 def share(ensemble: str) -> Claim:
     """The completeness claim for one ensemble, judged by linear programming."""
-    return Claim(
+    return Claim.at_least(
         f"{ensemble}: share of states that a distribution realises",
         1.0,
-        lambda d: float((d.visibility.sel(ensemble=ensemble) == 1).mean()),
-        "at least",
-        0.0,
-        'Sec. IV: "the bit quantum map is complete"',
+        lambda d: (d.visibility.sel(ensemble=ensemble) == 1).mean(),
+        source='Sec. IV: "the bit quantum map is complete"',
     )
 
 
@@ -47,54 +45,42 @@ class Completeness(Experiment):
     name = "spiking/completeness"
     quick = {"states": 40, "iterations": 1500, "ensembles": ("chain", "pure", "maximally entangled")}
     claims = (
-        Claim(
+        Claim.at_least(
             "chain from a random density matrix: share of losses below 1e-10",
             1.0,
-            lambda d: float(d.converged.sel(ensemble="chain").mean()),
-            "at least",
-            0.0,
-            "Fig. 3a",
+            lambda d: d.converged.sel(ensemble="chain").mean(),
+            source="Fig. 3a",
         ),
-        Claim(
+        Claim.reported(
             "chain: median of iterations",
-            None,
-            lambda d: float(d.iterations.sel(ensemble="chain").median()),
-            "reported",
-            0.0,
-            'Fig. 3b: "rather few"',
+            lambda d: d.iterations.sel(ensemble="chain").median(),
+            source='Fig. 3b: "rather few"',
         ),
         *(share(name) for name in NAMES),
-        Claim(
+        Claim.at_least(
             "T psi_+, made from |00> by the paper's gates: largest visibility",
             1.0,
-            lambda d: float(d.turned_visibility),
-            "at least",
-            0.0,
-            'Sec. IV: "for every possible quantum density matrix"; a distribution allows 1 / sqrt 2',
+            lambda d: d.turned_visibility,
+            source='Sec. IV: "for every possible quantum density matrix"; a distribution allows 1 / sqrt 2',
         ),
-        Claim(
+        Claim.at_most(
             "states that are excluded and to which descent converged all the same",
             0.0,
-            lambda d: float(((d.visibility < 1) & d.converged).sum()),
-            "at most",
-            0.0,
-            "linear programmes of this run",
+            lambda d: ((d.visibility < 1) & d.converged).sum(),
+            source="linear programmes of this run",
         ),
-        Claim(
+        Claim.within(
             "excluded by more than 1e-6: loss of descent over the exact minimum, largest",
             1.0,
-            lambda d: float((d.loss / d.minimum).where(d.minimum > 1e-6).max()),
-            "within",
-            0.02,
-            "quadratic programmes of this run",
+            lambda d: (d.loss / d.minimum).where(d.minimum > 1e-6).max(),
+            source="quadratic programmes of this run",
+            tolerance=0.02,
         ),
-        Claim(
+        Claim.reported(
             "excluded states that violate a CHSH inequality",
-            1.0,
-            lambda d: float((d.chsh > 2).where(d.visibility < 1).mean()),
-            "reported",
-            0.0,
-            "the Bell inequality of two settings; others have three",
+            lambda d: (d.chsh > 2).where(d.visibility < 1).mean(),
+            source="the Bell inequality of two settings; others have three",
+            paper=1.0,
         ),
     )
 

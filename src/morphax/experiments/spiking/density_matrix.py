@@ -62,38 +62,29 @@ class DensityMatrix(Experiment):
         "test_intervals": 11,
     }
     claims = (
-        Claim(
-            "random density matrix: fidelity",
-            0.99,
-            held_out("fidelity", RANDOM),
-            "at least",
-            0.0,
-            "Fig. 4; no number is printed",
+        Claim.at_least(
+            "random density matrix: fidelity", 0.99, held_out("fidelity", RANDOM), source="Fig. 4; no number is printed"
         ),
-        Claim(
-            "psi_+: fidelity", 0.9, held_out("fidelity", BELL_STATE), "at least", 0.0, "Fig. 4; no number is printed"
-        ),
-        Claim("psi_+: raw fidelity", None, held_out("raw_fidelity", BELL_STATE), "reported", 0.0, "not projected"),
-        Claim("psi_+: loss", None, held_out("loss", BELL_STATE), "reported", 0.0, "0 is possible"),
-        Claim("|00>: fidelity", 0.98, held_out("fidelity", ZERO), "at least", 0.0, "ours"),
-        Claim(
+        Claim.at_least("psi_+: fidelity", 0.9, held_out("fidelity", BELL_STATE), source="Fig. 4; no number is printed"),
+        Claim.reported("psi_+: raw fidelity", held_out("raw_fidelity", BELL_STATE), source="not projected"),
+        Claim.reported("psi_+: loss", held_out("loss", BELL_STATE), source="0 is possible"),
+        Claim.at_least("|00>: fidelity", 0.98, held_out("fidelity", ZERO), source="ours"),
+        Claim.at_least(
             "T psi_+: loss, which no distribution makes smaller",
-            lambda d: float(d.minimum.sel(target=TURNED_BELL)),
-            lambda d: float(d.loss.sel(target=TURNED_BELL).min()),
-            "at least",
-            0.001,
-            "quadratic programme; 10^5 steps have a statistical error",
+            lambda d: d.minimum.sel(target=TURNED_BELL),
+            lambda d: d.loss.sel(target=TURNED_BELL).min(),
+            source="quadratic programme; 10^5 steps have a statistical error",
+            tolerance=0.001,
         ),
-        Claim(
+        Claim.at_most(
             "T psi_+: CHSH value of the spikes",
             2.0,
-            lambda d: float(d.chsh.sel(target=TURNED_BELL).max()),
-            "at most",
-            1e-6,
-            "Fine's theorem holds for every sample",
+            lambda d: d.chsh.sel(target=TURNED_BELL).max(),
+            source="Fine's theorem holds for every sample",
+            tolerance=1e-6,
         ),
-        Claim("T psi_+: fidelity", None, held_out("fidelity", TURNED_BELL), "reported", 0.0, "ours"),
-        Claim("random pure state: fidelity", None, held_out("fidelity", PURE), "reported", 0.0, "ours"),
+        Claim.reported("T psi_+: fidelity", held_out("fidelity", TURNED_BELL), source="ours"),
+        Claim.reported("random pure state: fidelity", held_out("fidelity", PURE), source="ours"),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:

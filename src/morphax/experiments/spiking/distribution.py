@@ -52,29 +52,17 @@ class Distribution(Experiment):
     name = "spiking/distribution"
     quick = {"seeds": 1, "epochs": 20, "every": 10, "intervals": 4, "test_intervals": 21, "inputs": 64}
     claims = (
-        Claim(
+        Claim.at_most(
             "Kullback-Leibler divergence after training, mean of five instances",
             0.05,
-            lambda d: float(d.divergence.mean("seed")),
-            "at most",
-            0.0,
-            "Fig. 9c: similar to Ref. 14; no number is printed",
+            lambda d: d.divergence.mean("seed"),
+            source="Fig. 9c: similar to Ref. 14; no number is printed",
         ),
-        Claim(
-            "before training",
-            None,
-            lambda d: float(d.training_divergence.isel(epoch=0).mean("seed")),
-            "reported",
-            0.0,
-            "Fig. 9c",
-        ),
-        Claim(
+        Claim.reported("before training", lambda d: d.training_divergence.isel(epoch=0).mean("seed"), source="Fig. 9c"),
+        Claim.reported(
             "smallest that sampling allows: another run of the target's own network",
-            None,
-            lambda d: float(d.own_divergence.mean("seed")),
-            "reported",
-            0.0,
-            "ours",
+            lambda d: d.own_divergence.mean("seed"),
+            source="ours",
         ),
     )
 

@@ -46,72 +46,55 @@ class ExtendedMap(Experiment):
     name = "spiking/extended-map"
     quick = {"states": 6, "four_qubits": False}
     claims = (
-        Claim(
+        Claim.within(
             "GHZ by Eqs. 54-59, all 2^21 configurations: largest error of a coefficient",
             0.0,
-            lambda d: float(d.construction_error),
-            "within",
-            1e-12,
-            "Sec. VI: exact",
+            lambda d: d.construction_error,
+            source="Sec. VI: exact",
+            tolerance=1e-12,
         ),
-        Claim(
+        Claim.within(
             "the same: by how much the quantum constraint is missed",
             0.0,
-            lambda d: float(d.construction_miss),
-            "within",
-            1e-12,
-            "Eq. 53",
+            lambda d: d.construction_miss,
+            source="Eq. 53",
+            tolerance=1e-12,
         ),
-        Claim(
-            "GHZ: visibility, extended map",
-            1.0,
-            lambda d: float(d.upper.sel(named="GHZ")),
-            "within",
-            1e-6,
-            "Sec. VI",
+        Claim.within(
+            "GHZ: visibility, extended map", 1.0, lambda d: d.upper.sel(named="GHZ"), source="Sec. VI", tolerance=1e-6
         ),
-        Claim(
+        Claim.at_least(
             "GHZ with a phase of 1/8 turn: visibility, extended map",
             1.0,
-            lambda d: float(d.upper.sel(named="GHZ, 1/8 turn")),
-            "at least",
-            1e-6,
-            'Sec. VI: "we did not find other three-qubit density matrices that cannot be realized"',
+            lambda d: d.upper.sel(named="GHZ, 1/8 turn"),
+            source='Sec. VI: "we did not find other three-qubit density matrices that cannot be realized"',
+            tolerance=1e-6,
         ),
-        Claim(
+        Claim.at_least(
             "T psi_+ |0>: visibility, extended map",
             1.0,
-            lambda d: float(d.upper.sel(named="T psi_+ |0>")),
-            "at least",
-            1e-6,
-            "likewise",
+            lambda d: d.upper.sel(named="T psi_+ |0>"),
+            source="likewise",
+            tolerance=1e-6,
         ),
         *(
-            Claim(
+            Claim.at_least(
                 f"{name}: share of states that the extended map realises",
                 1.0,
-                lambda d, name=name: float((d.visibility.sel(map="extended", ensemble=name) == 1).mean()),
-                "at least",
-                0.0,
-                "likewise",
+                lambda d, name=name: (d.visibility.sel(map="extended", ensemble=name) == 1).mean(),
+                source="likewise",
             )
             for name in ENSEMBLE_NAMES
         ),
-        Claim(
+        Claim.at_least(
             "four qubits, GHZ with a phase of 1/8 turn: visibility, at most",
             1.0,
-            lambda d: float(d["upper_four"].sel(four="GHZ, 1/8 turn")),
-            "at least",
-            1e-6,
-            "Sec. VI: open",
+            lambda d: d["upper_four"].sel(four="GHZ, 1/8 turn"),
+            source="Sec. VI: open",
+            tolerance=1e-6,
         ),
-        Claim(
-            "four qubits, GHZ: visibility, at least",
-            None,
-            lambda d: float(d["lower_four"].sel(four="GHZ")),
-            "reported",
-            0.0,
-            "Sec. VI: open",
+        Claim.reported(
+            "four qubits, GHZ: visibility, at least", lambda d: d["lower_four"].sel(four="GHZ"), source="Sec. VI: open"
         ),
     )
 

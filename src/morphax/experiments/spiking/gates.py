@@ -55,47 +55,39 @@ class Gates(Experiment):
     name = "spiking/gates"
     quick = {"states": 6, "iterations": 1500, "slow_iterations": 3000, "length": 6}
     claims = (
-        Claim(
+        Claim.at_least(
             "mixed states: share of gates learned",
             1.0,
             learned(MIXED),
-            "at least",
-            0.0,
-            'Sec. IV: "always found a satisfactory M"',
+            source='Sec. IV: "always found a satisfactory M"',
         ),
-        Claim("pure states: share of gates learned", 1.0, learned(PURE), "at least", 0.0, "Sec. IV"),
-        Claim(
+        Claim.at_least("pure states: share of gates learned", 1.0, learned(PURE), source="Sec. IV"),
+        Claim.at_least(
             "pure states, gates whose result a distribution realises: share learned",
             1.0,
             learned(PURE, True),
-            "at least",
-            0.0,
-            "linear programmes of this run",
+            source="linear programmes of this run",
         ),
-        Claim(
+        Claim.at_most(
             "pure states, gates whose result is excluded: share learned",
             0.0,
             learned(PURE, False),
-            "at most",
-            0.0,
-            "linear programmes of this run",
+            source="linear programmes of this run",
         ),
-        Claim("psi_+ after CNOT: loss", 0.0, lambda d: float(d.bell_loss), "within", 1e-9, "Figs. 1, 2"),
-        Claim(
+        Claim.within("psi_+ after CNOT: loss", 0.0, lambda d: d.bell_loss, source="Figs. 1, 2", tolerance=1e-9),
+        Claim.within(
             "sequence from a mixed state: squared distance from the true state at its end",
             0.0,
-            lambda d: float(d.error.sel(start=MIXED).isel(gate=-1)),
-            "within",
-            1e-7,
-            "Sec. IV; every gate errs by 1e-5 at most",
+            lambda d: d.error.sel(start=MIXED).isel(gate=-1),
+            source="Sec. IV; every gate errs by 1e-5 at most",
+            tolerance=1e-7,
         ),
-        Claim(
+        Claim.within(
             "sequence from |00>: largest loss of a gate",
             0.0,
-            lambda d: float(d.sequence_loss.sel(start="|00>").max()),
-            "within",
-            1e-7,
-            "Sec. IV",
+            lambda d: d.sequence_loss.sel(start="|00>").max(),
+            source="Sec. IV",
+            tolerance=1e-7,
         ),
     )
 

@@ -27,30 +27,24 @@ class IsingChain(Experiment):
     name = "spiking/ising-chain"
     quick = {"sites": 6, "neighbours": (1, 2, 3), "fields": (0.0, 1.0, 2.0)}
     claims = (
-        Claim(
+        Claim.at_most(
             "bounds above the exact energy, by more than 1e-6",
             0.0,
-            lambda d: float((d.bound > d.exact + 1e-6).sum()),
-            "at most",
-            0.0,
-            "exact diagonalisation of this run",
+            lambda d: (d.bound > d.exact + 1e-6).sum(),
+            source="exact diagonalisation of this run",
         ),
-        Claim(
+        Claim.within(
             "h = J, ring, k = 2: energy of a site",
             -(2**0.5),
-            lambda d: float((d.bound / d.sites).sel(boundary="ring", field=1.0, k=2)),
-            "within",
-            1e-5,
-            "ours: - sqrt 2",
+            lambda d: (d.bound / d.sites).sel(boundary="ring", field=1.0, k=2),
+            source="ours: - sqrt 2",
+            tolerance=1e-5,
         ),
         *(
-            Claim(
+            Claim.reported(
                 f"h = J, open chain, k = {k}: relative error of the bound",
-                None,
-                lambda d, k=k: float((d.bound / d.exact - 1).sel(boundary="open", field=1.0, k=k)),
-                "reported",
-                0.0,
-                'Sec. VII: "already a reasonable approximation"',
+                lambda d, k=k: (d.bound / d.exact - 1).sel(boundary="open", field=1.0, k=k),
+                source='Sec. VII: "already a reasonable approximation"',
             )
             for k in (1, 2, 3, 4, 5)
         ),

@@ -54,41 +54,33 @@ class Density(Experiment):
     name = "spintronic/density"
     quick = {"seeds": 1, "epochs": 4, "curve_epochs": 4, "layers": (16, 16), "densities": (0.0, 0.2, 1.0)}
     claims = (
-        Claim("both at 50 % (%)", 90.28, median("both", 0.5), "within", 3.0, "Sec. V"),
-        Claim("both at 30 % (%)", 85.42, median("both", 0.3), "within", 3.0, "Sec. V"),
-        Claim("both at 20 % (%)", 77.78, median("both", 0.2), "within", 3.0, "Sec. V"),
-        Claim("interlayer at 20 %, intralayer full (%)", 87.22, median("interlayer", 0.2), "within", 3.0, "Sec. V"),
-        Claim(
+        Claim.within("both at 50 % (%)", 90.28, median("both", 0.5), source="Sec. V", tolerance=3.0),
+        Claim.within("both at 30 % (%)", 85.42, median("both", 0.3), source="Sec. V", tolerance=3.0),
+        Claim.within("both at 20 % (%)", 77.78, median("both", 0.2), source="Sec. V", tolerance=3.0),
+        Claim.within(
+            "interlayer at 20 %, intralayer full (%)", 87.22, median("interlayer", 0.2), source="Sec. V", tolerance=3.0
+        ),
+        Claim.at_least(
             "intralayer at 10 % as good as full (%)",
             median("intralayer", 1.0),
             median("intralayer", 0.1),
-            "at least",
-            2.0,
-            "Sec. V; full density of this run",
+            source="Sec. V; full density of this run",
+            tolerance=2.0,
         ),
-        Claim(
-            "without interlayer connections nothing is learned (%)",
-            15.0,
-            median("interlayer", 0.0),
-            "at most",
-            0,
-            "Sec. V",
+        Claim.at_most(
+            "without interlayer connections nothing is learned (%)", 15.0, median("interlayer", 0.0), source="Sec. V"
         ),
-        Claim(
+        Claim.at_least(
             "the optimum is at 50 %, not at 100 % (%)",
             median("both", 1.0),
             median("both", 0.5),
-            "at least",
-            0.0,
-            "Sec. V; full density of this run",
+            source="Sec. V; full density of this run",
         ),
-        Claim(
+        Claim.at_most(
             "thinning out reduces overfitting: train minus test at 10 % against 50 % (points)",
             lambda d: gap(d, 0.5),
             lambda d: gap(d, 0.1),
-            "at most",
-            0.0,
-            "Appendix, Fig. 5",
+            source="Appendix, Fig. 5",
         ),
     )
 

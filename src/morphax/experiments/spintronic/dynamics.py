@@ -44,45 +44,36 @@ class Dynamics(Experiment):
     name = "spintronic/dynamics"
     quick = {"seeds": 1, "epochs": 4, "layers": (16, 16, 16), "slow": 5.0}
     claims = (
-        Claim(
+        Claim.at_least(
             "each layer is slower than the one before: layer 1 against layer 0 (pixels)",
             lambda d: slowness(d, _adapted(d), 0),
             lambda d: slowness(d, _adapted(d), 1),
-            "at least",
-            0.0,
-            "Sec. II, Fig. 1: each layer acts as an integrator",
+            source="Sec. II, Fig. 1: each layer acts as an integrator",
         ),
-        Claim(
+        Claim.at_least(
             "each layer is slower than the one before: layer 2 against layer 1 (pixels)",
             lambda d: slowness(d, _adapted(d), 1),
             lambda d: slowness(d, _adapted(d), 2),
-            "at least",
-            0.0,
-            "Sec. II, Fig. 1: each layer acts as an integrator",
+            source="Sec. II, Fig. 1: each layer acts as an integrator",
         ),
-        Claim(
+        Claim.at_least(
             "fast input: the output layer is smoother than when adapted (pixels)",
             lambda d: slowness(d, _adapted(d), 2),
             lambda d: slowness(d, float(d.interval.min()), 2),
-            "at least",
-            0.0,
-            "Sec. IV, Fig. 2c",
+            source="Sec. IV, Fig. 2c",
         ),
-        Claim(
+        Claim.at_most(
             "slow input: the output layer follows faster than when adapted (pixels)",
             lambda d: slowness(d, _adapted(d), 2),
             lambda d: slowness(d, float(d.interval.max()), 2),
-            "at most",
-            0.0,
-            "Sec. IV, Fig. 2e",
+            source="Sec. IV, Fig. 2e",
         ),
-        Claim(
+        Claim.within(
             "powers vary around half: mean power when adapted",
             0.5,
             lambda d: d.mean_power.sel(interval=_adapted(d)).mean(),
-            "within",
-            0.15,
-            "Sec. II",
+            source="Sec. II",
+            tolerance=0.15,
         ),
     )
 

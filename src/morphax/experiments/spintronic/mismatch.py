@@ -61,32 +61,29 @@ class Mismatch(Experiment):
         "layers": (16, 16),
     }
     claims = (
-        Claim(
+        Claim.at_least(
             "in the loop (states read), 20 % mismatch: as good as no mismatch (%)",
             mean(OFF_CHIP, 0.0),
             mean(STATES, 0.2),
-            "at least",
-            3.0,
-            "Sec. V, citing [42]: robust up to about 20 %",
+            source="Sec. V, citing [42]: robust up to about 20 %",
+            tolerance=3.0,
         ),
-        Claim(
+        Claim.at_least(
             "in the loop (outputs read), 20 % mismatch: as good as no mismatch (%)",
             mean(OFF_CHIP, 0.0),
             mean(OUTPUTS, 0.2),
-            "at least",
-            3.0,
-            "Sec. V, citing [42]: robust up to about 20 %",
+            source="Sec. V, citing [42]: robust up to about 20 %",
+            tolerance=3.0,
         ),
-        Claim(
+        Claim.at_least(
             "noise-aware, 20 % mismatch: better than off-chip (%)",
             mean(OFF_CHIP, 0.2),
             mean(NOISE_AWARE, 0.2),
-            "at least",
-            -5.0,
-            "same run; by 5 points",
+            source="same run; by 5 points",
+            tolerance=-5.0,
         ),
-        Claim("off-chip, 5 % mismatch (%)", None, mean(OFF_CHIP, 0.05), "reported", 0.0, "ours"),
-        Claim("off-chip, 20 % mismatch (%)", None, mean(OFF_CHIP, 0.2), "reported", 0.0, "ours"),
+        Claim.reported("off-chip, 5 % mismatch (%)", mean(OFF_CHIP, 0.05), source="ours"),
+        Claim.reported("off-chip, 20 % mismatch (%)", mean(OFF_CHIP, 0.2), source="ours"),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:

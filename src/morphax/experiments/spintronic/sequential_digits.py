@@ -78,55 +78,58 @@ class SequentialDigits(Experiment):
     name = "spintronic/sequential-digits"
     quick = {"seeds": 1, "epochs": 4, "cosine_epochs": 4, "layers": (16, 16)}
     claims = (
-        Claim("spintronic, paper's settings: last epoch (%)", 89.83, mean("last", PAPER), "within", 2.91, "Sec. III"),
-        Claim("spintronic, tuned: last epoch (%)", 89.83, mean("last", TUNED), "at least", 0.0, "Sec. III"),
-        Claim("CTRNN, tuned: last epoch (%)", 89.00, mean("last", CTRNN), "within", 3.48, "Sec. III"),
-        Claim("spintronic, ours: last epoch (%)", 89.83, mean("last", OURS), "at least", 0.0, "Sec. III"),
-        Claim("CTRNN, ours: last epoch (%)", 89.00, mean("last", OUR_CTRNN), "at least", 0.0, "Sec. III"),
-        Claim(
+        Claim.within(
+            "spintronic, paper's settings: last epoch (%)",
+            89.83,
+            mean("last", PAPER),
+            source="Sec. III",
+            tolerance=2.91,
+        ),
+        Claim.at_least("spintronic, tuned: last epoch (%)", 89.83, mean("last", TUNED), source="Sec. III"),
+        Claim.within("CTRNN, tuned: last epoch (%)", 89.00, mean("last", CTRNN), source="Sec. III", tolerance=3.48),
+        Claim.at_least("spintronic, ours: last epoch (%)", 89.83, mean("last", OURS), source="Sec. III"),
+        Claim.at_least("CTRNN, ours: last epoch (%)", 89.00, mean("last", OUR_CTRNN), source="Sec. III"),
+        Claim.at_least(
             "spintronic as good as CTRNN, both tuned (%)",
             mean("last", CTRNN),
             mean("last", TUNED),
-            "at least",
-            1.0,
-            "Sec. III; CTRNN of this run",
+            source="Sec. III; CTRNN of this run",
+            tolerance=1.0,
         ),
-        Claim(
+        Claim.at_least(
             "spintronic as good as CTRNN, both ours (%)",
             mean("last", OUR_CTRNN),
             mean("last", OURS),
-            "at least",
-            1.0,
-            "Sec. III; CTRNN of this run",
+            source="Sec. III; CTRNN of this run",
+            tolerance=1.0,
         ),
         *(
-            Claim(
+            Claim.within(
                 f"{entry}: converged integrator changes nothing (points)",
                 0.0,
                 lambda d, e=entry: mean("converged", e)(d) - mean("last", e)(d),
-                "within",
-                0.5,
-                "the same networks as trained",
+                source="the same networks as trained",
+                tolerance=0.5,
             )
             for entry in ENTRIES
         ),
-        Claim(
+        Claim.reported(
             "spintronic, ours, with a converged integrator (%)",
-            mean("converged", OUR_CTRNN),
             mean("converged", OURS),
-            "reported",
-            0.0,
-            "CTRNN, ours, with a converged integrator",
+            source="CTRNN, ours, with a converged integrator",
+            paper=mean("converged", OUR_CTRNN),
         ),
         *(
-            Claim(f"{entry}: chosen on validation (%)", None, mean("selected", entry), "reported", 0.0, "fewer images")
+            Claim.reported(f"{entry}: chosen on validation (%)", mean("selected", entry), source="fewer images")
             for entry in ENTRIES
         ),
         *(
-            Claim(f"{entry}: best epoch on test (%)", None, mean("best_on_test", entry), "reported", 0.0, "optimistic")
+            Claim.reported(f"{entry}: best epoch on test (%)", mean("best_on_test", entry), source="optimistic")
             for entry in ENTRIES
         ),
-        Claim("energy of an image (pJ)", 40.0, lambda d: d.energy, "within", 2.0, 'Sec. V: "about 40 pJ"'),
+        Claim.within(
+            "energy of an image (pJ)", 40.0, lambda d: d.energy, source='Sec. V: "about 40 pJ"', tolerance=2.0
+        ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:

@@ -83,64 +83,55 @@ class TimeScales(Experiment):
     quick = {"seeds": 1, "epochs": 4, "layers": (16, 16), "intervals": (0.1, 1.0, 2.5)}
     claims = (
         *(
-            Claim(
+            Claim.at_least(
                 f"{curve}: flat over a fivefold range, {interval} ns against 1 ns (%)",
                 lambda d, c=curve: median(d, c, 1.0),
                 lambda d, c=curve, i=interval: median(d, c, i),
-                "at least",
-                5.0,
-                "Sec. IV: maintained from 0.4 to 2.5 ns",
+                source="Sec. IV: maintained from 0.4 to 2.5 ns",
+                tolerance=5.0,
             )
             for curve in (REFERENCE, "CTRNN")
             for interval in (0.5, 2.5)
         ),
-        Claim(
+        Claim.at_most(
             "well below 1 ns accuracy is lost: 0.1 ns against 1 ns (%)",
             lambda d: median(d, REFERENCE, 1.0),
             lambda d: median(d, REFERENCE, 0.1) + 20,
-            "at most",
-            0.0,
-            "Sec. IV, Fig. 2b, by 20 points or more",
+            source="Sec. IV, Fig. 2b, by 20 points or more",
         ),
-        Claim(
+        Claim.at_most(
             "well above 1 ns accuracy is lost: 10 ns against 1 ns (%)",
             lambda d: median(d, REFERENCE, 1.0),
             lambda d: median(d, REFERENCE, 10.0) + 20,
-            "at most",
-            0.0,
-            "Sec. IV, Fig. 2b, by 20 points or more",
+            source="Sec. IV, Fig. 2b, by 20 points or more",
         ),
-        Claim(
+        Claim.at_least(
             "a longer relaxation time moves the centre to slower inputs (decades)",
             0.0,
             lambda d: centre(d, "tau x 3.16") - centre(d, "tau / 3.16"),
-            "at least",
-            -0.05,
-            "Sec. IV, Fig. 3a; at least 0.05",
+            source="Sec. IV, Fig. 3a; at least 0.05",
+            tolerance=-0.05,
         ),
-        Claim(
+        Claim.at_most(
             "a higher learning rate moves the centre to faster inputs (decades)",
             0.0,
             lambda d: centre(d, "rate x 3.16") - centre(d, "rate / 3.16"),
-            "at most",
-            -0.05,
-            "Sec. IV, Fig. 3b; at least 0.05",
+            source="Sec. IV, Fig. 3b; at least 0.05",
+            tolerance=-0.05,
         ),
-        Claim(
+        Claim.within(
             "cumulative drive of the best quarter of conditions, log10",
             0.0,
             lambda d: np.log10(cumulative_drive_that_works(d)),
-            "within",
-            0.5,
-            "Eq. 11: around 1; half a decade",
+            source="Eq. 11: around 1; half a decade",
+            tolerance=0.5,
         ),
-        Claim(
+        Claim.at_most(
             "largest change by a converged integrator, spintronic (points)",
             0.0,
             lambda d: abs(d.converged - d.accuracy).sel(curve=REFERENCE).mean("seed").max(),
-            "at most",
-            2.0,
-            "the same networks as trained",
+            source="the same networks as trained",
+            tolerance=2.0,
         ),
     )
 

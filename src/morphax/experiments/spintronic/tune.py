@@ -39,16 +39,19 @@ class Tune(Experiment):
     name = "spintronic/tune"
     quick = {"trials": 4, "epochs": 3, "seeds": 1, "layers": (12, 12), "relaxation_times": (7.0, 28.0)}
     claims = (
-        Claim("relaxation time", 14.12, lambda d: best(d, "spintronic", "relaxation_time"), "reported", 0, "Sec. III"),
-        Claim("learning rate", 0.149, lambda d: best(d, "spintronic", "learning_rate"), "reported", 0, "Sec. III"),
-        Claim("decay", 8.077, lambda d: best(d, "spintronic", "learning_rate_decay"), "reported", 0, "Sec. III"),
-        Claim(
+        Claim.reported(
+            "relaxation time", lambda d: best(d, "spintronic", "relaxation_time"), source="Sec. III", paper=14.12
+        ),
+        Claim.reported(
+            "learning rate", lambda d: best(d, "spintronic", "learning_rate"), source="Sec. III", paper=0.149
+        ),
+        Claim.reported("decay", lambda d: best(d, "spintronic", "learning_rate_decay"), source="Sec. III", paper=8.077),
+        Claim.at_least(
             "the spintronic network's validation accuracy is as good as the CTRNN's",
             lambda d: best(d, "CTRNN", "value"),
             lambda d: best(d, "spintronic", "value"),
-            "at least",
-            3.0,
-            "Sec. III: 89.83 and 89.00; CTRNN of this run",
+            source="Sec. III: 89.83 and 89.00; CTRNN of this run",
+            tolerance=3.0,
         ),
     )
 
