@@ -52,19 +52,23 @@ class RunFolder:
         """Run what is missing, write everything, and return the judged claims."""
         if self.complete:
             return read_json(self.path / "claims.json")
-        write_json(self.path / "environment.json", environment(self.config.seed))
         checkpoints = self.path / "checkpoints"
-        history = self.path / "history.jsonl"
-        started = time.perf_counter()
-        # XLA already keeps every core busy; BLAS threads beside its own make small decompositions several times slower.
-        with jax.enable_x64(self.config.precision == "double"), threadpool_limits(limits=1, user_api="blas"):
-            self.progress = Progress(checkpoints, history=history, console=console)
-            dataset = self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self.progress)
-        dataset = dataset.assign_attrs(experiment=self.experiment.name, seconds=time.perf_counter() - started)
-        write_dataset(self.path / "result.nc", dataset)
+        if not (self.path / "result.nc").exists():
+            self._run(Progress(checkpoints, history=self.path / "history.jsonl", console=console))
         verdicts = self.publish()
         shutil.rmtree(checkpoints, ignore_errors=True)
         return verdicts
+
+    def _run(self, progress: Progress) -> None:
+        """Write the environment and the result, with the seconds that it took in all."""
+        write_json(self.path / "environment.json", environment(self.config.seed))
+        started = time.perf_counter()
+        # XLA already keeps every core busy; BLAS threads beside its own make small decompositions several times slower.
+        with jax.enable_x64(self.config.precision == "double"), threadpool_limits(limits=1, user_api="blas"):
+            dataset = self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=progress)
+        # What an earlier leg spent on a piece that it did not finish is not known.
+        seconds = progress.seconds + time.perf_counter() - started
+        write_dataset(self.path / "result.nc", dataset.assign_attrs(experiment=self.experiment.name, seconds=seconds))
 
     def publish(self) -> list[dict[str, Any]]:
         """Judge the stored result and write claims, figures, exports and report from it."""

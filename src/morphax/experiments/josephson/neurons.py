@@ -1,6 +1,7 @@
 """Fig. 4: how many neurons must be measured?"""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import read_task
 from morphax.substrates.base import Substrate
@@ -69,24 +70,16 @@ class Neurons(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        makers = reservoirs(config)
-        work = {kind: lambda make=make: self._curve(config, make, key) for kind, make in makers.items()}
+        work = {kind: partial(self._curve, config, make, key) for kind, make in reservoirs(config).items()}
         parts = progress.pieces(work)
-        kinds = xr.Variable("reservoir", list(makers))
-        return xr.concat(parts, kinds, data_vars="all", coords="minimal", compat="equals", join="exact")
+        return along("reservoir", parts, data_vars="all", coords="minimal", compat="equals", join="exact")
 
     def _curve(self, config: Config, make: Callable[[PRNGKeyArray], Substrate], key: PRNGKeyArray) -> xr.Dataset:
         def one(key: PRNGKeyArray) -> jax.Array:
             task_key, device_key, run_key = jax.random.split(key, 3)
             task = waveforms(config.train_points, config.test_points, key=task_key)
             reading = read_task(make(device_key), task, noise=config.noise, key=run_key)
-            outputs = answers_of_first(
-                reading.train,
-                task.train_targets,
-                reading.test,
-                config.sizes,
-                **config.readout,
-            )
+            outputs = answers_of_first(reading.train, task.train_targets, reading.test, config.sizes, **config.readout)
             return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
 
         attributes = {"units": "1", "long_name": "test accuracy"}

@@ -1,5 +1,7 @@
 """Fig. 3: sine or square?"""
 
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy, rmse, root_sum_square_over_n
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.waveforms import waveforms
@@ -58,10 +60,9 @@ class Waveforms(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        parts = progress.pieces({row: lambda row=row: self._row(config, row, key) for row in ROWS})
-        per_row = [*SCORES, "prediction"]
-        rows = xr.Variable("row", list(ROWS), {"long_name": "port, number of measured states"})
-        return xr.concat(parts, rows, data_vars=per_row, coords="minimal", compat="equals", join="exact")
+        parts = progress.pieces({row: partial(self._row, config, row, key) for row in ROWS})
+        per_row, attributes = [*SCORES, "prediction"], {"long_name": "port, number of measured states"}
+        return along("row", parts, attributes, data_vars=per_row, coords="minimal", compat="equals", join="exact")
 
     def _row(self, config: Config, row: str, key: PRNGKeyArray) -> xr.Dataset:
         port, measured = ROWS[row]
