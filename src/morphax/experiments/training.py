@@ -2,12 +2,13 @@
 
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import equinox as eqx
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from morphax.lab.progress import Progress
 from morphax.learning.history import History
-from morphax.learning.train import Data, LearningRule, Score, train
+from morphax.learning.train import Data, LearningRule, Metrics, Score, train
 
 Networks = TypeVar("Networks", bound=PyTree)
 
@@ -68,3 +69,9 @@ def train_ensemble(
         on_chunk=record,
     )
     return Trained(done.last, History(done.history), done.best)
+
+
+@eqx.filter_jit
+def judged(rule: Any, data: Data, network: PyTree, key: PRNGKeyArray) -> Metrics:
+    """What a rule says of one network on some data."""
+    return rule.metrics(network, *data, key=key)

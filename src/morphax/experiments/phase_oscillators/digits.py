@@ -1,7 +1,7 @@
 """Can coupled phase oscillators read digits?"""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -15,18 +15,23 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.neural_network import MLPClassifier
 
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.experiments.training import judged, train_ensemble
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, mean_and_range
+from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.equilibrium import EquilibriumPropagation, phase_classification
-from morphax.learning.train import Data, History, Metrics, train
+from morphax.learning.history import History
+from morphax.learning.train import Data, Metrics
 from morphax.pytrees import count
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.tasks import Task, hold_out, phase_digits
 
 COLOURS = (BLUE, ORANGE, GREEN, RED)
 SNAPSHOTS = (10, 50, 100, 1000)  # iterations of the confusion matrices
+
+
+STRUCTURES = ("layered", "all-to-all")
 
 
 class Size(NamedTuple):
@@ -40,6 +45,12 @@ class Size(NamedTuple):
     dense: float
     ann: float
     linear: float
+
+    def network(self, structure: str, key: PRNGKeyArray) -> PhaseOscillators:
+        """An untrained network of this size."""
+        if structure == "layered":
+            return PhaseOscillators.layered((64, self.hidden, 10), key=key)
+        return PhaseOscillators.all_to_all(64, self.units - 74, 10, key=key)
 
 
 PAPER = (
@@ -118,29 +129,22 @@ class Digits(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         task = phase_digits(config.train_per_class, config.test_per_class)
-        held_key, layered_key, dense_key = jax.random.split(key, 3)
-        work: dict[str, Any] = {}
-        for row in config.rows:
-            size = PAPER[row]
+        held_key, *base_keys = jax.random.split(key, 3)
+        work = {
+            f"{structure} {row}": partial(
+                _oscillators, config, structure, row, task, jax.random.fold_in(base, row), held_key, progress
+            )
+            for row in config.rows
+            for structure, base in zip(STRUCTURES, base_keys, strict=True)
+        }
+        work |= {f"benchmarks {row}": partial(_benchmarks, config, PAPER[row], task) for row in config.rows}
+        parts = progress.pieces(work)
 
-            def layered(k: PRNGKeyArray, size: Size = size) -> PhaseOscillators:
-                return PhaseOscillators.layered((64, size.hidden, 10), key=k)
+        def by_row(kind: str) -> xr.Dataset:
+            return along("row", {row: parts[f"{kind} {row}"] for row in config.rows})
 
-            def dense(k: PRNGKeyArray, size: Size = size) -> PhaseOscillators:
-                return PhaseOscillators.all_to_all(64, size.units - 74, 10, key=k)
-
-            for name, make, base in (("layered", layered, layered_key), ("all-to-all", dense, dense_key)):
-                work[f"{name} {row}"] = lambda m=make, n=f"{name} {row}", k=base, r=row: _oscillators(
-                    config, m, task, jax.random.fold_in(k, r), held_key, progress, n
-                )
-            work[f"benchmarks {row}"] = lambda s=size, k=row: _benchmarks(config, s, task)
-        parts = dict(zip(work, progress.pieces(work), strict=True))
-        rows = xr.Variable("row", list(config.rows))
-        kinds = xr.Variable("structure", ["layered", "all-to-all"])
-        oscillators = xr.concat(
-            [xr.concat([parts[f"{k} {r}"] for r in config.rows], rows) for k in kinds.values], kinds
-        )
-        software = xr.concat([parts[f"benchmarks {r}"] for r in config.rows], rows)
+        oscillators = along("structure", {structure: by_row(structure) for structure in STRUCTURES})
+        software = by_row("benchmarks")
         together = xr.concat([oscillators[["best"]], software[["best"]]], "structure")
         dataset = oscillators.drop_vars("best").merge(together, join="outer")
         for name in ("best", "last", "validated", "accuracy"):
@@ -149,14 +153,12 @@ class Digits(Experiment):
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         curves = Figure(figsize=(10, 3.8))
-        for axes, kind in zip(curves.subplots(1, 2, sharey=True), ("layered", "all-to-all"), strict=True):
+        for axes, kind in zip(curves.subplots(1, 2, sharey=True), STRUCTURES, strict=True):
             for row, colour in zip(dataset.row.values, COLOURS, strict=False):
-                part = 100 - dataset.accuracy.sel(structure=kind, row=row)
+                error = 100 - dataset.accuracy.sel(structure=kind, row=row)
                 label = f"64-{PAPER[row].hidden}-10" if kind == "layered" else f"{PAPER[row].units} units"
-                axes.semilogy(part.iteration, part.mean("seed"), color=colour, label=label)
-                axes.fill_between(
-                    part.iteration, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0
-                )
+                mean_and_range(axes, error.iteration, error, color=colour, label=label)
+            axes.set_yscale("log")
             axes.set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
             axes.minorticks_off()
             axes.set(xlabel="iteration", title=f"Fig. 4b: {kind}")
@@ -166,13 +168,11 @@ class Digits(Experiment):
         rows = len(dataset.row) * 2
         confusion = Figure(figsize=(9, 1.8 * rows))
         grid = np.atleast_2d(confusion.subplots(rows, dataset.sizes["snapshot"], sharex=True, sharey=True))
-        for line, (kind, row) in zip(
-            grid, [(k, r) for k in ("layered", "all-to-all") for r in dataset.row.values], strict=True
-        ):
+        kinds = [(kind, int(row)) for kind in STRUCTURES for row in dataset.row.values]
+        for line, (kind, row) in zip(grid, kinds, strict=True):
             for axes, snapshot in zip(line, dataset.snapshot.values, strict=True):
-                axes.imshow(
-                    dataset.confusion.sel(structure=kind, row=row, snapshot=snapshot), vmin=0, vmax=1, cmap="viridis"
-                )
+                shares = dataset.confusion.sel(structure=kind, row=row, snapshot=snapshot)
+                axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
                 axes.set_title(f"{snapshot} iterations", fontsize="x-small")
                 axes.grid(False)
             name = PAPER[row].hidden if kind == "layered" else PAPER[row].units
@@ -196,46 +196,44 @@ def _confusion(outputs: Array, targets: Array) -> Metrics:
 
 def _oscillators(
     config: "Digits.Config",
-    make: Callable[[PRNGKeyArray], PhaseOscillators],
+    structure: str,
+    row: int,
     task: Task,
     key: PRNGKeyArray,
     held_key: PRNGKeyArray,
     progress: Progress,
-    name: str,
 ) -> xr.Dataset:
     make_key, train_key, judge_key = jax.random.split(key, 3)
-    networks = make_members(make, make_key, config.seeds)
+    networks = make_members(partial(PAPER[row].network, structure), make_key, config.seeds)
     test = (task.test_inputs, task.test_targets)
     held = hold_out(task.train_inputs, task.train_targets, config.validation_fraction, key=held_key)
 
     def trained(rule: EquilibriumPropagation, data: Data, watch: dict[str, Data], label: str) -> History:
-        return train(
+        return train_ensemble(
             networks,
             rule,
             data,
             optimiser("sgd", config.learning_rate, config.iterations),
             config.iterations,
             key=train_key,
-            batch_size=min(config.batch_size, len(data[0])),
+            progress=progress,
+            label=f"{structure} {row}, {label}",
+            batch_size=config.batch_size,
             watch=watch,
-            ensemble=True,
-            chunk=config.every,
-            checkpoint=progress.checkpoint(f"{name} {label}"),
+            every=config.every,
         ).history
 
     rule = config.rule(phase_classification, kind=_Tested)
-    history = trained(rule, (task.train_inputs, task.train_targets), {"test": test}, "all")
-    chosen = trained(
-        config.rule(phase_classification), held.train, {"validation": held.validation, "test": test}, "held out"
-    )
-    untrained = map_members(eqx.Partial(_judged, rule, test), networks, jax.random.split(judge_key, config.seeds))
-    visits = np.arange(config.every - 1, config.iterations, config.every)
-    accuracy = 100 * np.array([history[i]["test"]["accuracy"] for i in visits])
-    validation, tested = (np.array([chosen[i][n]["accuracy"] for i in visits]) for n in ("validation", "test"))
+    history = trained(rule, (task.train_inputs, task.train_targets), {"test": test}, "all images")
+    watch = {"validation": held.validation, "test": test}
+    chosen = trained(config.rule(phase_classification), held.train, watch, "held out")
+    untrained = map_members(eqx.Partial(judged, rule, test), networks, jax.random.split(judge_key, config.seeds))
+    tests, snapshots = history.watched("test"), np.isin(history.steps, SNAPSHOTS)
+    accuracy = 100 * tests["accuracy"]
+    validation, tested = (chosen.watched(name)["accuracy"] for name in watch)
     first = np.argmax(validation, axis=0)
-    matrices = [untrained["confusion"]] + [
-        history[s - 1]["test"]["confusion"] for s in SNAPSHOTS if s <= config.iterations
-    ]
+    confusion = np.stack([untrained["confusion"], *tests["confusion"][snapshots]])[:, 0]
+    unconverged = history.metric("unconverged").mean()
     return xr.Dataset(
         {
             "accuracy": (("iteration", "seed"), accuracy),
@@ -243,24 +241,15 @@ def _oscillators(
             "last": ("seed", accuracy[-1]),
             "validated": ("seed", 100 * tested[first, np.arange(config.seeds)]),
             "parameters": ("seed", np.full(config.seeds, count(networks, "weight") / config.seeds), {"units": "1"}),
-            "unconverged": (
-                (),
-                np.mean([row["unconverged"] for row in history]),
-                {"units": "1", "long_name": "share of relaxations"},
-            ),
-            "confusion": (("snapshot", "true", "answered"), np.array(matrices)[:, 0], {"units": "1"}),
+            "unconverged": ((), unconverged, {"units": "1", "long_name": "share of relaxations"}),
+            "confusion": (("snapshot", "true", "answered"), confusion, {"units": "1"}),
         },
         {
-            "iteration": visits + 1,
+            "iteration": history.steps,
             "seed": np.arange(config.seeds),
-            "snapshot": [0, *(s for s in SNAPSHOTS if s <= config.iterations)],
+            "snapshot": [0, *history.steps[snapshots]],
         },
     )
-
-
-@eqx.filter_jit
-def _judged(rule: EquilibriumPropagation, data: Data, network: PhaseOscillators, key: PRNGKeyArray) -> Metrics:
-    return rule.metrics(network, *data, key=key)
 
 
 def _benchmarks(config: "Digits.Config", size: Size, task: Task) -> xr.Dataset:

@@ -17,11 +17,12 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from morphax._checks import check_range
+from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, mean_and_range
+from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation, classification
-from morphax.learning.train import Metrics, Trained, train
+from morphax.learning.train import Metrics
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
@@ -120,33 +121,28 @@ def trained(
     """
     task, epochs = config.task() if task is None else task, config.epochs if epochs is None else epochs
     batches = config.train_images // config.batch_size
-    done = train(
+    done = train_ensemble(
         networks,
         Judged(Backpropagation(), config.shots if _is_random(networks) else 1),
         (task.train_inputs, task.train_targets),
         _optimiser(config.learning_rate, config.momentum),
         batches * epochs,
         key=key,
+        progress=progress,
+        label=label,
         batch_size=config.batch_size,
         watch={"validation": (task.test_inputs, task.test_targets)},
-        ensemble=True,
-        chunk=batches * config.every,
-        checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: progress.record(
-            label, [{"step": step, **row} for step, row in enumerate(rows) if "validation" in row]
-        ),
+        every=batches * config.every,
     )
-    seen = [row["validation"] for row in done.history if "validation" in row]
-    ends = np.minimum(config.every * (1 + np.arange(len(seen))), epochs)
-    single = 1 - np.array([row["accuracy"] for row in done.history])
+    seen, single = done.history.watched("validation"), 1 - done.history.metric("accuracy")
     errors = {
-        "validation": 1 - np.array([row["accuracy"] for row in seen]),
-        "deterministic": 1 - np.array([row["deterministic"] for row in seen]),
-        "training": np.array([single[batches * (end - 1) : batches * end].mean(0) for end in ends]),
+        "validation": 1 - seen["accuracy"],
+        "deterministic": 1 - seen["deterministic"],
+        "training": np.array([single[end - batches : end].mean(0) for end in done.history.steps]),
     }
     units = {"units": "1", "long_name": "share of wrong answers"}
     dataset = xr.Dataset({name: (("epoch", "member"), values, units) for name, values in errors.items()})
-    return dataset.assign_coords(epoch=ends), done
+    return dataset.assign_coords(epoch=done.history.steps // batches), done
 
 
 def trainings(
@@ -156,13 +152,19 @@ def trainings(
     return {name: lambda name=name: trained(config, kinds[name], key, progress, name)[0] for name in kinds}
 
 
-def beside(parts: Sequence[xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
+def beside(parts: Mapping[str, xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
     """What `trainings` gave: errors over (kind, epoch, seed); a and g of each kind that has them."""
-    together = xr.concat(parts, xr.Variable("kind", list(kinds))).rename(member="seed")
+    together = along("kind", {kind: parts[kind] for kind in kinds}).rename(member="seed")
     quantised = [stack if isinstance(stack, QuantizedPerceptron) else None for stack in kinds.values()]
     a = [np.nan if stack is None else float(stack.width[0]) for stack in quantised]
     g = [np.nan if stack is None else _strength(stack) for stack in quantised]
     return together.assign_coords(seed=np.arange(together.sizes["seed"]), a=("kind", a), g=("kind", g))
+
+
+def swept(errors: xr.Dataset, dim: str, values: Sequence[float], attributes: dict | None = None) -> xr.Dataset:
+    """Errors of a stack with one network for each value, under names of their own."""
+    renamed = errors.rename({name: f"sweep_{name}" for name in errors} | {"member": dim, "epoch": "epoch_s"})
+    return renamed.assign_coords({dim: (dim, list(values), attributes)})
 
 
 def _is_random(stack: Any) -> bool:
@@ -177,9 +179,7 @@ def _strength(stack: Any) -> float:
 def draw_errors(axes: Axes, errors: xr.DataArray, title: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
     """Error over epochs of each kind: mean over seeds, and their range."""
     for kind, colour in zip(errors.kind.values, COLOURS, strict=False):
-        part = errors.sel(kind=kind)
-        axes.plot(part.epoch, part.mean("seed"), color=colour, label=labels.get(kind, kind))
-        axes.fill_between(part.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
+        mean_and_range(axes, errors.epoch, errors.sel(kind=kind), color=colour, label=labels.get(kind, kind))
     low = float(errors.min())
     axes.set(xlabel="epoch", ylabel="validation error", title=title, ylim=(0.9 * low, 1.8 * low))
 

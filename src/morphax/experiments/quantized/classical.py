@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE, RED, mean_and_range
 from morphax.lab.progress import Progress
 
 
@@ -46,21 +46,13 @@ class Classical(Experiment):
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         first, second = jax.random.split(key)
         work = {"classical": lambda: trained(config, config.networks(first), second, progress, "classical")[0]}
-        return progress.pieces(work)[0].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
+        return progress.pieces(work)["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(5.5, 3.8))
         axes = figure.subplots()
         for name, colour in (("validation", BLUE), ("training", RED)):
-            axes.plot(dataset.epoch, dataset[name].mean("seed"), color=colour, label=name)
-            axes.fill_between(
-                dataset.epoch,
-                dataset[name].min("seed"),
-                dataset[name].max("seed"),
-                color=colour,
-                alpha=0.2,
-                linewidth=0,
-            )
+            mean_and_range(axes, dataset.epoch, dataset[name], color=colour, label=name)
         axes.set(xlabel="epoch", ylabel="error", title="Fig. 2: classical", ylim=(0, None))
         axes.legend()
         return {"classical": figure}

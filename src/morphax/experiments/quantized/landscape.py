@@ -1,6 +1,7 @@
 """Both ways to be quantum at once."""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
@@ -25,7 +26,7 @@ from morphax.experiments.quantized._training import (
     trainings,
 )
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 
 WIDTH, STRENGTH = BEST_BOTH
 
@@ -102,9 +103,9 @@ class Landscape(Experiment):
             return xr.Dataset({"valley": error}).assign_coords(width=list(config.widths))
 
         points = trainings(config, kinds, train_key, progress)
-        parts = progress.pieces(points | {f"map {k}": eqx.Partial(row, k) for k in config.strengths})
-        steps = xr.Variable("steps", list(config.strengths), {"long_name": "38 g / pi"})
-        return beside(parts[: len(kinds)], kinds).merge(xr.concat(parts[len(kinds) :], steps))
+        parts = progress.pieces(points | {f"map {k}": partial(row, k) for k in config.strengths})
+        rows = along("steps", {k: parts[f"map {k}"] for k in config.strengths}, {"long_name": "38 g / pi"})
+        return beside(parts, kinds).merge(rows)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(11, 4.5))

@@ -1,5 +1,7 @@
 """Neurons as qubits that are rotated and measured."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
@@ -19,15 +21,16 @@ from morphax.experiments.quantized._training import (
     beside,
     draw_errors,
     final,
+    swept,
     trained,
     trainings,
 )
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 
 
-def swept(dataset: xr.Dataset, rule: str) -> xr.DataArray:
+def last_of_sweep(dataset: xr.Dataset, rule: str) -> xr.DataArray:
     """Errors of the sweep after its last epoch."""
     return dataset.sweep_validation.isel(epoch_s=-1).sel(rule=rule).dropna("width")
 
@@ -79,14 +82,14 @@ class Rotation(Experiment):
         Claim.within(
             "sweep, own slope: best width (log10)",
             -0.5,
-            lambda d: np.log10(swept(d, ACTIVATION).idxmin("width")),
+            lambda d: np.log10(last_of_sweep(d, ACTIVATION).idxmin("width")),
             source="Fig. 5b",
             tolerance=0.34,
         ),
         Claim.at_least(
             "sweep: too wide is worse than classical, own slope (error at the largest width)",
-            lambda d: swept(d, HTANH).sel(width=0),
-            lambda d: swept(d, ACTIVATION).sortby("width").isel(width=-1),
+            lambda d: last_of_sweep(d, HTANH).sel(width=0),
+            lambda d: last_of_sweep(d, ACTIVATION).sortby("width").isel(width=-1),
             source="Fig. 5b",
         ),
     )
@@ -104,18 +107,16 @@ class Rotation(Experiment):
             # Without width an activation has no slope of its own.
             widths = list(config.widths) if rule == HTANH else wide
             networks = config.networks(sweep_key, widths, backward="htanh" if rule == HTANH else "activation")
-            part, _ = trained(config, networks, train_key, progress, f"sweep {rule}", config.sweep_epochs)
-            renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="width", epoch="epoch_s")
-            return renamed.assign_coords(width=widths)
+            errors, _ = trained(config, networks, train_key, progress, f"sweep {rule}", config.sweep_epochs)
+            return swept(errors, "width", widths)
 
         work = trainings(config, kinds, train_key, progress)
-        work |= {f"sweep {rule}": lambda r=rule: learned(r) for rule in (HTANH, ACTIVATION)}
-        *points, first, second = progress.pieces(work)
-        second = second.reindex(width=list(config.widths))
-        sweep = xr.concat([first, second], xr.Variable("rule", [HTANH, ACTIVATION]))
+        parts = progress.pieces(work | {f"sweep {rule}": partial(learned, rule) for rule in (HTANH, ACTIVATION)})
+        own = parts[f"sweep {ACTIVATION}"].reindex(width=list(config.widths))
+        sweep = along("rule", {HTANH: parts[f"sweep {HTANH}"], ACTIVATION: own})
         for variable in sweep.data_vars.values():
             variable.attrs["may_be_missing"] = 1
-        return beside(points, kinds).merge(sweep)
+        return beside(parts, kinds).merge(sweep)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
@@ -125,11 +126,11 @@ class Rotation(Experiment):
         curves.axhline(ROTATION_ERROR, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
         for rule, colour in ((HTANH, BLUE), (ACTIVATION, ORANGE)):
-            errors = swept(dataset, rule)
+            errors = last_of_sweep(dataset, rule)
             errors = errors[errors.width > 0]
             sweep.loglog(errors.width, errors, "o-", color=colour, label=rule)
         if 0 in dataset.width:
-            sweep.axhline(float(swept(dataset, HTANH).sel(width=0)), color=RED, label="a = 0")
+            sweep.axhline(float(last_of_sweep(dataset, HTANH).sel(width=0)), color=RED, label="a = 0")
         sweep.set(xlabel="a", title=f"Fig. 5b, {int(dataset.epoch_s[-1])} epochs, one network each")
         sweep.legend(fontsize="small")
         return {"rotation": figure}

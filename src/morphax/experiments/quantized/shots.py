@@ -73,7 +73,7 @@ class Shots(Experiment):
                 errors.append(np.asarray(map_members(judge, done.last, keys)))
             return curves.assign(error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"}))
 
-        dataset = progress.pieces({"shots": compute})[0].rename(member="seed")
+        dataset = progress.pieces({"shots": compute})["shots"].rename(member="seed")
         return dataset.assign_coords(shots=list(config.numbers), seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:

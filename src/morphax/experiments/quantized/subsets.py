@@ -1,7 +1,8 @@
 """Which 5,000 images?"""
 
+from functools import partial
+
 import jax
-import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ from morphax.experiments.quantized._training import (
     trained,
 )
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.substrates.quantized import Backward
 from morphax.tasks import Task, mnist
 
@@ -92,18 +93,16 @@ class Subsets(Experiment):
                 networks = config.networks(jax.random.fold_in(make_key, index), [width], strengths, backward)
                 return trained(config, networks, train_key, progress, f"{label} {kind}", task=task)[0].validation
 
-            errors = xr.concat([error(kind) for kind in POINTS], xr.Variable("kind", list(POINTS)))
-            return xr.Dataset({"error": errors.isel(member=0)})
+            return along("kind", {kind: xr.Dataset({"error": error(kind)}) for kind in POINTS}).isel(member=0)
 
         def drawn(seed: int) -> xr.Dataset:
             task = mnist(config.train_images, config.test_images, key=jax.random.fold_in(draw_key, seed))
             return learned(f"subset {seed}", task, seed + 1)
 
         work = {"first": lambda: learned("first", config.task(), 0)}
-        work |= {f"subset {seed}": lambda seed=seed: drawn(seed) for seed in range(config.seeds)}
-        first, *others = progress.pieces(work)
-        dataset = xr.concat(others, xr.Variable("seed", np.arange(config.seeds))).rename(error="drawn")
-        return dataset.assign(first=first.error)
+        parts = progress.pieces(work | {f"subset {seed}": partial(drawn, seed) for seed in range(config.seeds)})
+        dataset = along("seed", {seed: parts[f"subset {seed}"] for seed in range(config.seeds)}).rename(error="drawn")
+        return dataset.assign(first=parts["first"].error)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(7, 4))

@@ -19,6 +19,7 @@ from morphax.experiments.quantized._training import (
     beside,
     draw_errors,
     final,
+    swept,
     trained,
     trainings,
 )
@@ -29,7 +30,7 @@ from morphax.lab.progress import Progress
 WEAK = "weak"
 
 
-def swept(steps: int) -> Callable[[xr.Dataset], float]:
+def at_strength(steps: int) -> Callable[[xr.Dataset], float]:
     """Error of the sweep at g = steps pi / 38."""
     return lambda d: float(d.sweep_validation.isel(epoch_s=-1).sel(steps=steps))
 
@@ -64,9 +65,9 @@ class Weak(Experiment):
         ),
         Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 7"),
         Claim.at_least(
-            "learning is lost below pi / 8: error at 3 pi / 38", 0.5, swept(3), source="Fig. 7b; ours: the number"
+            "learning is lost below pi / 8: error at 3 pi / 38", 0.5, at_strength(3), source="Fig. 7b; ours: the number"
         ),
-        Claim.at_most("and not above it: error at 6 pi / 38", 0.2, swept(6), source="Fig. 7b; ours: the number"),
+        Claim.at_most("and not above it: error at 6 pi / 38", 0.2, at_strength(6), source="Fig. 7b; ours: the number"),
         Claim.reported(
             "sweep: best g, in units of pi / 19",
             lambda d: float(d.sweep_validation.isel(epoch_s=-1).idxmin("steps")) / 2,
@@ -84,12 +85,11 @@ class Weak(Experiment):
 
         def sweep() -> xr.Dataset:
             networks = config.networks(sweep_key, strength=[k * np.pi / 38 for k in config.sweep])
-            part, _ = trained(config, networks, train_key, progress, "sweep", config.sweep_epochs)
-            renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="steps", epoch="epoch_s")
-            return renamed.assign_coords(steps=("steps", list(config.sweep), {"long_name": "38 g / pi"}))
+            errors, _ = trained(config, networks, train_key, progress, "sweep", config.sweep_epochs)
+            return swept(errors, "steps", config.sweep, {"long_name": "38 g / pi"})
 
-        *points, others = progress.pieces(trainings(config, kinds, train_key, progress) | {"sweep": sweep})
-        return beside(points, kinds).merge(others)
+        parts = progress.pieces(trainings(config, kinds, train_key, progress) | {"sweep": sweep})
+        return beside(parts, kinds).merge(parts["sweep"])
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))

@@ -1,6 +1,7 @@
 """Is every density matrix of two qubits a distribution of six spins?"""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED, amplitudes, descend
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients
 from morphax.quantum.realisability import chsh, nearest_realised, realisability
 
@@ -88,11 +89,8 @@ class Completeness(Experiment):
         def decided(index: int, ensemble: str) -> xr.Dataset:
             state_key, start_key = jax.random.split(jax.random.fold_in(key, index))
             states = ENSEMBLES[ensemble](state_key, config.states, 2)
-            found = descend(
-                jax.vmap(coefficients)(jnp.asarray(states)),
-                amplitudes(start_key, config.states, 2),
-                config,
-            )
+            starts = amplitudes(start_key, config.states, 2)
+            found = descend(jax.vmap(coefficients)(jnp.asarray(states)), starts, config)
             answers = [realisability(rho) for rho in states]
             columns = {
                 "loss": found.loss,
@@ -107,8 +105,8 @@ class Completeness(Experiment):
             }
             return xr.Dataset({name: ("state", np.asarray(values), {"units": "1"}) for name, values in columns.items()})
 
-        work = {name: eqx.Partial(decided, NAMES.index(name), name) for name in config.ensembles}
-        dataset = xr.concat(progress.pieces(work), xr.Variable("ensemble", list(config.ensembles)))
+        work = {name: partial(decided, NAMES.index(name), name) for name in config.ensembles}
+        dataset = along("ensemble", progress.pieces(work))
         turned = realisability(TURNED)
         return dataset.assign(
             turned_visibility=((), turned.visibility, {"units": "1"}),

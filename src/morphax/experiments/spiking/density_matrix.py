@@ -1,6 +1,7 @@
 """Can spiking neurons learn to be a quantum state?"""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -10,15 +11,15 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spiking._networks import SpikingConfig, judged
+from morphax.experiments.spiking._networks import SpikingConfig
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, TURNED, draw_coefficients
+from morphax.experiments.training import judged
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, mean_and_range
+from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.quantum_states import DensityMatrixLoss, judge_estimate
-from morphax.learning.train import train
 from morphax.quantum.correlation_map import coefficients, density_matrix
 from morphax.quantum.realisability import chsh, nearest_realised
 from morphax.quantum.states import pure_state
@@ -88,28 +89,21 @@ class DensityMatrix(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        state_key, make_key, train_key, test_key = jax.random.split(key, 4)
+        state_key, *keys = jax.random.split(key, 4)
         random = {
             RANDOM: ENSEMBLES["Hilbert-Schmidt"](state_key, 1, 2)[0],
             PURE: ENSEMBLES["pure"](state_key, 1, 2)[0],
         }
         states = {BELL_STATE: BELL, ZERO: pure_state([1, 0, 0, 0]), TURNED_BELL: TURNED} | random
-
-        def learned(target: str) -> xr.Dataset:
-            rho = states[target]
-            return _learned(config, rho, make_key, train_key, test_key, progress, target)
-
-        parts = progress.pieces({name: eqx.Partial(learned, name) for name in config.targets})
-        return xr.concat(parts, xr.Variable("target", list(config.targets)))
+        work = {name: partial(_learned, config, states[name], keys, progress, name) for name in config.targets}
+        return along("target", progress.pieces(work))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         curves = Figure(figsize=(10, 3.8))
         fidelities, losses = curves.subplots(1, 2)
         for target in dataset.target.values:
             part, colour = dataset.sel(target=target), COLOURS[target]
-            fidelities.plot(dataset.epoch, part.training_fidelity.mean("seed"), color=colour, label=target)
-            low, high = part.training_fidelity.min("seed"), part.training_fidelity.max("seed")
-            fidelities.fill_between(dataset.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
+            mean_and_range(fidelities, dataset.epoch, part.training_fidelity, color=colour, label=target)
             losses.semilogy(dataset.epoch, part.training_loss.mean("seed"), color=colour, label=target)
             if float(part.minimum) > 1e-6:
                 losses.axhline(float(part.minimum), color=colour, linewidth=0.8, linestyle="--")
@@ -135,14 +129,9 @@ class DensityMatrix(Experiment):
 
 
 def _learned(
-    config: "DensityMatrix.Config",
-    rho: np.ndarray,
-    make_key: PRNGKeyArray,
-    train_key: PRNGKeyArray,
-    test_key: PRNGKeyArray,
-    progress: Progress,
-    label: str,
+    config: "DensityMatrix.Config", rho: np.ndarray, keys: list[PRNGKeyArray], progress: Progress, label: str
 ) -> xr.Dataset:
+    make_key, train_key, test_key = keys
     wanted = jnp.asarray(coefficients(rho), jnp.result_type(float))
 
     def data(chains: int, intervals: int) -> tuple[Array, Array]:
@@ -152,30 +141,16 @@ def _learned(
         return SpikingNetwork.random(config.neurons, config.inputs, key=key, measured=6, **config.options())
 
     rule = Backpropagation(DensityMatrixLoss(config.burn_in), observe="every")
-    done = train(
-        make_members(make, make_key, config.seeds),
-        rule,
-        data(config.chains, config.intervals),
-        config.optimiser(),
-        config.epochs,
-        key=train_key,
-        watch={"further": data(config.chains, config.intervals)},
-        score=lambda watched: -watched["further"]["loss"],
-        ensemble=True,
-        chunk=config.every,
-        checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: config.record(progress, label, rows),
-    )
-    seen = [row["further"] for row in done.history if "further" in row]
-    epochs = np.minimum(config.every * (1 + np.arange(len(seen))), config.epochs)
-    during = np.array([row["coefficients"] for row in seen])
+    networks, training = make_members(make, make_key, config.seeds), data(config.chains, config.intervals)
+    done = config.trained(networks, rule, training, key=train_key, progress=progress, label=label)
+    seen = done.history.watched("further")
     judge = eqx.Partial(judged, rule, data(config.test_chains, config.test_intervals))
     tested = map_members(judge, done.best, jax.random.split(test_key, config.seeds))
     chi = np.asarray(tested["coefficients"], float)
     estimate = judge_estimate(_matrices(chi), rho)
     columns = {
-        "training_fidelity": (("epoch", "seed"), judge_estimate(_matrices(during), rho).fidelity),
-        "training_loss": (("epoch", "seed"), np.array([row["loss"] for row in seen])),
+        "training_fidelity": (("epoch", "seed"), judge_estimate(_matrices(seen["coefficients"]), rho).fidelity),
+        "training_loss": (("epoch", "seed"), seen["loss"]),
         "loss": ("seed", np.asarray(tested["loss"])),
         "fidelity": ("seed", estimate.fidelity),
         "raw_fidelity": ("seed", estimate.raw_fidelity),
@@ -188,7 +163,7 @@ def _learned(
         "recurrent": (("seed", "to", "from"), np.asarray(done.best.recurrent_weights)[:, :6, :6]),
     }
     dataset = xr.Dataset({name: (dims, values, {"units": "1"}) for name, (dims, values) in columns.items()})
-    return dataset.assign_coords(epoch=epochs, seed=np.arange(config.seeds))
+    return dataset.assign_coords(epoch=done.history.steps, seed=np.arange(config.seeds))
 
 
 def _matrices(chi: np.ndarray) -> np.ndarray:

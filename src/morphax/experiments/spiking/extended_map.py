@@ -1,6 +1,7 @@
 """What do pair spins add?"""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients, extended_correlations, extended_spins
 from morphax.quantum.realisability import extended_realisability, realisability
 from morphax.quantum.states import ghz_state, pure_state, w_state
@@ -108,7 +109,7 @@ class ExtendedMap(Experiment):
             values = {"visibility": (("map", "state"), [minimal, extended], {"units": "1"})}
             return xr.Dataset(values, {"map": ["minimal", "extended"]})
 
-        def bracket(name: str, rho: np.ndarray) -> xr.Dataset:
+        def bracket(rho: np.ndarray) -> xr.Dataset:
             found, suffix = extended_realisability(rho), "" if len(rho) == 8 else "_four"
             own = {f"minimal{suffix}": realisability(rho).visibility}
             values = own | {f"lower{suffix}": found.lower, f"upper{suffix}": found.upper}
@@ -119,16 +120,15 @@ class ExtendedMap(Experiment):
             drawn = ENSEMBLES["pure"](four_key, config.four_pure, 4)
             fours = NAMED_FOUR | {f"pure {index}": rho for index, rho in enumerate(drawn)}
         work = {"construction": _construction}
-        work |= {f"ensemble {n}": eqx.Partial(ensemble, i, n) for i, n in enumerate(ENSEMBLE_NAMES)}
-        work |= {f"three {name}": eqx.Partial(bracket, name, rho) for name, rho in NAMED.items()}
-        work |= {f"four {name}": eqx.Partial(bracket, name, rho) for name, rho in fours.items()}
-        parts = dict(zip(work, progress.pieces(work), strict=True))
-        ensembles = [parts[f"ensemble {name}"] for name in ENSEMBLE_NAMES]
-        named = [parts[f"three {name}"] for name in NAMED]
-        four = [parts[f"four {name}"] for name in fours]
-        dataset = parts["construction"].merge(xr.concat(ensembles, xr.Variable("ensemble", list(ENSEMBLE_NAMES))))
-        dataset = dataset.merge(xr.concat(named, xr.Variable("named", list(NAMED))))
-        return dataset.merge(xr.concat(four, xr.Variable("four", list(fours)))) if four else dataset
+        work |= {f"ensemble {name}": partial(ensemble, i, name) for i, name in enumerate(ENSEMBLE_NAMES)}
+        work |= {f"named {name}": partial(bracket, rho) for name, rho in NAMED.items()}
+        work |= {f"four {name}": partial(bracket, rho) for name, rho in fours.items()}
+        parts = progress.pieces(work)
+        dataset = parts["construction"]
+        for dim, names in (("ensemble", ENSEMBLE_NAMES), ("named", NAMED), ("four", fours)):
+            if names:
+                dataset = dataset.merge(along(dim, {name: parts[f"{dim} {name}"] for name in names}))
+        return dataset
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         panels = [("named", "", "three qubits: visibility"), ("four", "_four", "four qubits: visibility")]

@@ -1,6 +1,7 @@
 """Where do nine spins fail to be three qubits?"""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.spiking._states import ENSEMBLES, amplitudes, descend
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.quantum_states import realised
 from morphax.quantum.correlation_map import coefficients, density_matrix
 from morphax.quantum.realisability import nearest_realised, realisability
@@ -83,11 +84,8 @@ class Ghz(Experiment):
 
         def one(index: int) -> xr.Dataset:
             targets = np.array([p * ghz + (1 - p) * others[index] for p in shares])
-            found = descend(
-                jax.vmap(coefficients)(jnp.asarray(targets)),
-                amplitudes(jax.random.fold_in(start_key, index), config.points, 3),
-                config,
-            )
+            starts = amplitudes(jax.random.fold_in(start_key, index), config.points, 3)
+            found = descend(jax.vmap(coefficients)(jnp.asarray(targets)), starts, config)
             reached = np.asarray(jax.vmap(lambda q: density_matrix(realised(q)))(found.argument))
             nearest = nearest_density_matrix(reached)
             exact = index < config.exact
@@ -105,8 +103,8 @@ class Ghz(Experiment):
             onset = realisability(ghz, rest=others[index]).visibility
             return dataset.assign(onset=((), onset, {"units": "1"}))
 
-        parts = progress.pieces({f"mixed with {index}": eqx.Partial(one, index) for index in range(config.others)})
-        return xr.concat(parts, xr.Variable("other", np.arange(config.others))).assign(
+        parts = progress.pieces({f"mixed with {index}": partial(one, index) for index in range(config.others)})
+        return along("other", {index: parts[f"mixed with {index}"] for index in range(config.others)}).assign(
             ghz_visibility=((), realisability(ghz).visibility, {"units": "1"}),
             w_visibility=((), realisability(w_state(3)).visibility, {"units": "1"}),
         )

@@ -1,12 +1,14 @@
 """How little of a quantum state does its energy need?"""
 
+from functools import partial
+
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.quantum.ground_state import energy_bound, ground_state_energy
 
 
@@ -62,8 +64,7 @@ class IsingChain(Experiment):
             units = {"units": "J"}
             return xr.Dataset({"bound": (("k", "field"), bounds, units), "exact": ("field", exact, units)})
 
-        parts = progress.pieces({name: lambda name=name: energies(name) for name in ("open", "ring")})
-        dataset = xr.concat(parts, xr.Variable("boundary", ["open", "ring"]))
+        dataset = along("boundary", progress.pieces({name: partial(energies, name) for name in ("open", "ring")}))
         field = xr.Variable("field", list(config.fields), {"units": "J"})
         return dataset.assign_coords(k=list(config.neighbours), field=field, sites=config.sites)
 
@@ -72,9 +73,8 @@ class IsingChain(Experiment):
         for axes, boundary in zip(figure.subplots(1, 2), dataset.boundary.values, strict=True):
             part = dataset.sel(boundary=boundary)
             for k, colour in zip(part.k.values, (RED, ORANGE, GREEN, BLUE, VIOLET), strict=False):
-                axes.plot(
-                    part.field, (part.exact - part.bound.sel(k=k)) / part.sites, ".-", color=colour, label=f"k = {k}"
-                )
+                below = (part.exact - part.bound.sel(k=k)) / part.sites
+                axes.plot(part.field, below, ".-", color=colour, label=f"k = {k}")
             axes.set(xlabel="h / J", title=f"{boundary}, {int(part.sites)} sites")
             axes.set_yscale("symlog", linthresh=1e-3)
             axes.set_ylim(top=20)
