@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.optimisers import split_rows
-from morphax.learning.train import Data, adjustable
+from morphax.learning.train import Data, Metrics, adjustable
 from morphax.substrates.spiking import SpikingNetwork
 
 
@@ -73,10 +73,15 @@ class SpikingConfig(BaseConfig):
             progress=progress,
             label=label,
             watch={"further": data},
-            score=lambda watched: -watched["further"]["loss"],
+            score=_least_loss,
             ensemble=ensemble,
             every=self.every,
         )
+
+
+def _least_loss(watched: dict[str, Metrics]) -> Array:
+    """One function for all trainings: they compile once."""
+    return -watched["further"]["loss"]
 
 
 def _split_adam(deviations: Any, means: Any, decay: Any) -> optax.GradientTransformation:

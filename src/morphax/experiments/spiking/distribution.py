@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,8 +129,10 @@ def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progre
     student, training = network(make_key), data(config.chains, config.intervals, wanted)
     done = config.trained(student, rule, training, key=train_key, progress=progress, label=label, ensemble=False)
     before = judged(rule, data(*test, wanted), student, test_key)["loss"]
-    run = eqx.Partial(judged, rule, data(1, config.test_intervals, wanted), done.best)
-    runs = map_members(run, jax.random.split(test_key, config.test_chains))["distribution"]
+    run = data(1, config.test_intervals, wanted)
+    runs = map_members(
+        lambda k: rule.metrics(done.best, *run, key=k)["distribution"], jax.random.split(test_key, config.test_chains)
+    )
     after = judged(rule, data(*test, wanted), done.best, test_key)
     activity = evolve(done.best, jnp.ones(1 + 200 // config.interval), key=test_key)[0].reshape(-1, config.neurons)
     columns = {

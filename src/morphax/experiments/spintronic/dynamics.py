@@ -1,5 +1,6 @@
 """What do the neurons do?"""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -10,11 +11,11 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import NetworkConfig, layered, train_networks
+from morphax.experiments.spintronic._network import NetworkConfig, layered
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import map_members
-from morphax.substrates.base import evolve
+from morphax.substrates.base import WithReadout, evolve
 from morphax.substrates.layers import LayeredNetwork
 from morphax.tasks.base import Task
 
@@ -80,40 +81,26 @@ class Dynamics(Experiment):
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key = jax.random.split(key, 3)
         task = config.task(data_key)
-        intervals = (config.fast, config.adapted, config.slow)
-        work = {
-            f"{i:g} ns": lambda i=i: self._traces(
-                config.but(interval=i), f"{i:g} ns", task, make_key, train_key, progress
-            )
-            for i in intervals
-        }
-        return xr.concat(progress.pieces(work), xr.Variable("interval", list(intervals), {"units": "ns"}))
+        labels = {interval: f"{interval:g} ns" for interval in (config.fast, config.adapted, config.slow)}
 
-    def _traces(
-        self,
-        config: NetworkConfig,
-        label: str,
-        task: Task,
-        make_key: PRNGKeyArray,
-        train_key: PRNGKeyArray,
-        progress: Progress,
-    ) -> xr.Dataset:
-        train = (task.train_inputs, task.train_targets)
-        networks = train_networks(
-            config, config.networks("spintronic", make_key), train, key=train_key, progress=progress, label=label
-        ).last
-        chosen = _images(task)
-        powers = np.asarray(map_members(eqx.Partial(_powers, chosen), layered(networks).measuring("states")))
+        def traces(interval: float) -> xr.Dataset:
+            here, train = config.but(interval=interval), (task.train_inputs, task.train_targets)
+            networks = here.networks("spintronic", make_key)
+            done = here.trained(networks, train, key=train_key, progress=progress, label=labels[interval])
+            return self._traces(here, done.last, _images(task))
+
+        parts = progress.pieces({label: partial(traces, interval) for interval, label in labels.items()})
+        return along("interval", {interval: parts[label] for interval, label in labels.items()}, {"units": "ns"})
+
+    def _traces(self, config: NetworkConfig, networks: WithReadout, images: Array) -> xr.Dataset:
+        powers = np.asarray(map_members(eqx.Partial(_powers, images), layered(networks).measuring("states")))
         layers = np.repeat(np.arange(len(config.layers)), config.layers)
         slow = powers.std(axis=(1, 2)) / np.sqrt((np.diff(powers, axis=2) ** 2).mean(axis=(1, 2)))
         by_layer = np.stack([slow[:, layers == layer].mean(axis=1) for layer in range(len(config.layers))], axis=1)
+        first = {"units": "1", "long_name": "power of the oscillators of the first network"}
         return xr.Dataset(
             {
-                "power": (
-                    ("image", "pixel", "neuron"),
-                    powers[0],
-                    {"units": "1", "long_name": "power of the oscillators of the first network"},
-                ),
+                "power": (("image", "pixel", "neuron"), powers[0], first),
                 "slowness": (("seed", "layer"), by_layer, {"units": "pixels"}),
                 "mean_power": ("seed", powers.mean(axis=(1, 2, 3)), {"units": "1"}),
             },

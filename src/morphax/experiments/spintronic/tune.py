@@ -1,15 +1,14 @@
 """Which relaxation time, learning rate and decay?"""
 
 import jax
-import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import Kind, NetworkConfig, train_networks
+from morphax.experiments.spintronic._network import Kind, NetworkConfig
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.lab.tune import Range, tune
 
 SEARCHES: dict[str, tuple[Kind, str]] = {
@@ -62,17 +61,11 @@ class Tune(Experiment):
         def search(index: int, kind: Kind, schedule: str) -> xr.Dataset:
             def value(settings: dict[str, float]) -> float:
                 here = config.but(schedule=schedule, **settings)
-                trained = train_networks(
-                    here,
-                    here.networks(kind, make_key),
-                    train,
-                    key=train_key,
-                    progress=Progress(),
-                    label="trial",
-                    watch={"validation": validation},
-                    visits=1,
+                networks, watch = here.networks(kind, make_key), {"validation": validation}
+                done = here.trained(
+                    networks, train, key=train_key, progress=Progress(), label="trial", watch=watch, visits=1
                 )
-                return 100 * float(np.mean(trained.history[-1]["validation"]["accuracy"]))
+                return 100 * done.history.watched("validation")["accuracy"][-1].mean()
 
             space = {
                 "relaxation_time": Range(*config.relaxation_times),
@@ -85,8 +78,8 @@ class Tune(Experiment):
             label = f"{kind} {schedule}"
             return tune(value, space, config.trials, seed=4 * config.seed + index, progress=progress, label=label)
 
-        found = [search(index, *what) for index, what in enumerate(SEARCHES.values())]
-        dataset = xr.concat(found, xr.Variable("search", list(SEARCHES)), join="outer", data_vars="all")
+        found = {name: search(index, *what) for index, (name, what) in enumerate(SEARCHES.items())}
+        dataset = along("search", found, join="outer", data_vars="all")
         dataset.value.attrs = {"units": "%", "long_name": "validation accuracy after the last epoch"}
         dataset.relaxation_time.attrs = {"units": "ns"}
         dataset.learning_rate.attrs = dataset.initial_scale.attrs = {"units": "1"}
