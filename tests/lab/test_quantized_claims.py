@@ -6,7 +6,8 @@ import pytest
 import xarray as xr
 
 from morphax.experiments.quantized import Landscape, Weak
-from morphax.experiments.quantized._training import advantage, beside
+from morphax.experiments.quantized._claims import advantage
+from morphax.experiments.quantized._training import beside
 
 
 def errors(mean: float) -> xr.Dataset:

@@ -6,7 +6,7 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, mean_and_range
 from morphax.lab.progress import Progress
@@ -44,9 +44,9 @@ class Classical(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        first, second = jax.random.split(key)
-        work = {"classical": lambda: trained(config, config.networks(first), second, progress, "classical")[0]}
-        return progress.pieces(work)["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
+        make_key, train_key = jax.random.split(key)
+        parts = progress.pieces(config.trainings({"classical": config.networks(make_key)}, train_key, progress))
+        return parts["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(5.5, 3.8))

@@ -8,23 +8,8 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import (
-    ACTIVATION,
-    BEST_WIDTH,
-    CLASSICAL,
-    HTANH,
-    ROTATION_ERROR,
-    SMALL,
-    NonNegative,
-    PerceptronConfig,
-    advantage,
-    beside,
-    draw_errors,
-    final,
-    swept,
-    trained,
-    trainings,
-)
+from morphax.experiments.quantized._claims import ACTIVATION, CLASSICAL, HTANH, ROTATION, final
+from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors, swept
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED
 from morphax.lab.progress import Progress, along
@@ -43,7 +28,7 @@ class Rotation(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(BEST_WIDTH, "a at the point of the claim", gt=0)
+        width: float = parameter(ROTATION.width, "a at the point of the claim", gt=0)
         widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in range(-9, 4))), "a of the sweep", min_length=2
         )
@@ -52,32 +37,10 @@ class Rotation(Experiment):
     name = "quantized/rotation"
     quick = SMALL | {"widths": (0.0, 10**-0.5), "sweep_epochs": 2}
     claims = (
-        Claim.within(
-            "a = 10^-1/2: validation error, backward htanh",
-            ROTATION_ERROR,
-            final(HTANH, a=BEST_WIDTH),
-            source="Fig. 5",
-            tolerance=0.003,
-        ),
-        Claim.within(
-            "a = 10^-1/2: validation error, backward with the activation's own slope",
-            ROTATION_ERROR,
-            final(ACTIVATION, a=BEST_WIDTH),
-            source="Fig. 5",
-            tolerance=0.003,
-        ),
-        Claim.at_least(
-            "less error than the classical network, htanh: lower end of the 95 % interval",
-            0.0,
-            advantage(HTANH, a=BEST_WIDTH),
-            source="Fig. 5",
-        ),
-        Claim.at_least(
-            "less error than the classical network, own slope: lower end of the 95 % interval",
-            0.0,
-            advantage(ACTIVATION, a=BEST_WIDTH),
-            source="Fig. 5",
-        ),
+        ROTATION.reached("a = 10^-1/2: validation error, backward htanh", HTANH),
+        ROTATION.reached("a = 10^-1/2: validation error, backward with the activation's own slope", ACTIVATION),
+        ROTATION.gains("less error than the classical network, htanh", HTANH),
+        ROTATION.gains("less error than the classical network, own slope", ACTIVATION),
         Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 5"),
         Claim.within(
             "sweep, own slope: best width (log10)",
@@ -107,10 +70,10 @@ class Rotation(Experiment):
             # Without width an activation has no slope of its own.
             widths = list(config.widths) if rule == HTANH else wide
             networks = config.networks(sweep_key, widths, backward="htanh" if rule == HTANH else "activation")
-            errors, _ = trained(config, networks, train_key, progress, f"sweep {rule}", config.sweep_epochs)
-            return swept(errors, "width", widths)
+            done = config.trained(networks, train_key, progress, f"sweep {rule}", epochs=config.sweep_epochs)
+            return swept(config.errors(done.history), "width", widths)
 
-        work = trainings(config, kinds, train_key, progress)
+        work = config.trainings(kinds, train_key, progress)
         parts = progress.pieces(work | {f"sweep {rule}": partial(learned, rule) for rule in (HTANH, ACTIVATION)})
         own = parts[f"sweep {ACTIVATION}"].reindex(width=list(config.widths))
         sweep = along("rule", {HTANH: parts[f"sweep {HTANH}"], ACTIVATION: own})
@@ -123,7 +86,7 @@ class Rotation(Experiment):
         curves, sweep = figure.subplots(1, 2)
         labels = {kind: f"a = {float(dataset.a.sel(kind=kind)):.3g}, {kind}" for kind in (HTANH, ACTIVATION)}
         draw_errors(curves, dataset.validation, "Fig. 5a", labels)
-        curves.axhline(ROTATION_ERROR, color="black", linewidth=0.8, label="paper's best")
+        curves.axhline(ROTATION.error, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
         for rule, colour in ((HTANH, BLUE), (ACTIVATION, ORANGE)):
             errors = last_of_sweep(dataset, rule)

@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
@@ -64,14 +64,16 @@ class Shots(Experiment):
         make_key, train_key, shot_key = jax.random.split(key, 3)
 
         def compute() -> xr.Dataset:
-            curves, done = trained(config, config.networks(make_key, config.width), train_key, progress, "training")
-            task = config.task()
+            task, networks = config.task(), config.networks(make_key, config.width)
+            done = config.trained(networks, train_key, progress, "training", task=task)
             errors = []
             for index, number in enumerate(config.numbers):
                 judge = eqx.Partial(_errors, task, number, config.repeats)
                 keys = jax.random.split(jax.random.fold_in(shot_key, index), config.seeds)
                 errors.append(np.asarray(map_members(judge, done.last, keys)))
-            return curves.assign(error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"}))
+            return config.errors(done.history).assign(
+                error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"})
+            )
 
         dataset = progress.pieces({"shots": compute})["shots"].rename(member="seed")
         return dataset.assign_coords(shots=list(config.numbers), seed=np.arange(config.seeds))

@@ -7,39 +7,22 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import (
-    BEST_BOTH,
-    BEST_STRENGTH,
-    BEST_WIDTH,
-    BOTH_ERROR,
-    CLASSICAL,
-    COLOURS,
-    ROTATION_ERROR,
-    SMALL,
-    WEAK_ERROR,
-    PerceptronConfig,
-    advantage,
-    final,
-    trained,
-)
+from morphax.experiments.quantized import _claims as paper
+from morphax.experiments.quantized._claims import CLASSICAL, Point, advantage, final
+from morphax.experiments.quantized._training import COLOURS, SMALL, PerceptronConfig
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress, along
 from morphax.substrates.quantized import Backward
 from morphax.tasks import Task, mnist
 
 HTANH, OWN, WEAK, BOTH = "rotation, htanh", "rotation, own slope", "weak", "both, own slope"
-PAPER = {
-    HTANH: (ROTATION_ERROR, "Fig. 5"),
-    OWN: (ROTATION_ERROR, "Fig. 5"),
-    WEAK: (WEAK_ERROR, "Fig. 7"),
-    BOTH: (BOTH_ERROR, "Fig. 8"),
-}
+PAPER: dict[str, Point] = {HTANH: paper.ROTATION, OWN: paper.ROTATION, WEAK: paper.WEAK, BOTH: paper.BOTH}
 POINTS: dict[str, tuple[float, float | None, Backward]] = {
     CLASSICAL: (0.0, None, "htanh"),
-    HTANH: (BEST_WIDTH, None, "htanh"),
-    OWN: (BEST_WIDTH, None, "activation"),
-    WEAK: (0.0, BEST_STRENGTH, "htanh"),
-    BOTH: (*BEST_BOTH, "activation"),
+    HTANH: (paper.ROTATION.width, None, "htanh"),
+    OWN: (paper.ROTATION.width, None, "activation"),
+    WEAK: (0.0, paper.WEAK.strength, "htanh"),
+    BOTH: (paper.BOTH.width, paper.BOTH.strength, "activation"),
 }
 
 
@@ -60,12 +43,12 @@ class Subsets(Experiment):
         *(
             Claim.within(
                 f"{kind}: validation error, mean of drawn subsets",
-                printed,
-                final(kind, "drawn"),
-                source=source,
+                point.error,
+                final(kind, name="drawn"),
+                source=point.figure,
                 tolerance=0.003,
             )
-            for kind, (printed, source) in PAPER.items()
+            for kind, point in PAPER.items()
         ),
         Claim.at_least(
             "rotation, own slope, has less error than the classical network: lower end of the 95 % interval",
@@ -91,7 +74,8 @@ class Subsets(Experiment):
                 width, strength, backward = POINTS[kind]
                 strengths = None if strength is None else [strength]
                 networks = config.networks(jax.random.fold_in(make_key, index), [width], strengths, backward)
-                return trained(config, networks, train_key, progress, f"{label} {kind}", task=task)[0].validation
+                done = config.trained(networks, train_key, progress, f"{label} {kind}", task=task)
+                return config.errors(done.history).validation
 
             return along("kind", {kind: xr.Dataset({"error": error(kind)}) for kind in POINTS}).isel(member=0)
 
@@ -113,7 +97,7 @@ class Subsets(Experiment):
             label = "drawn subsets" if seed == 0 else None
             axes.plot(names, drawn.sel(seed=seed), "o", color=COLOURS[1], label=label)
         axes.plot(names, first, "s", color=COLOURS[0], label="the first images")
-        axes.plot(list(PAPER), [printed for printed, _ in PAPER.values()], "k_", markersize=24, label="paper")
+        axes.plot(list(PAPER), [point.error for point in PAPER.values()], "k_", markersize=24, label="paper")
         axes.tick_params("x", labelsize="small", rotation=15)
         axes.set(ylabel="validation error", title=f"after {int(dataset.epoch[-1])} epochs, each subset")
         axes.legend(loc="upper right", fontsize="small")
