@@ -42,17 +42,14 @@ class Neurons(Experiment):
     name = "josephson/neurons"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
     claims = (
-        Claim.at_least(
-            "quantum: 16 measured neurons classify",
-            0.995,
-            lambda d: d.accuracy.sel(reservoir="quantum", neurons=16).mean(),
-            source="Sec. IV A",
-        ),
-        Claim.at_least(
-            "quantum: 9 measured neurons classify",
-            0.995,
-            lambda d: d.accuracy.sel(reservoir="quantum", neurons=9).mean(),
-            source="Sec. IV A",
+        *(
+            Claim.at_least(
+                f"quantum: {n} measured neurons classify",
+                0.995,
+                lambda d, n=n: d.accuracy.sel(reservoir="quantum", neurons=n).mean(),
+                source="Sec. IV A",
+            )
+            for n in (16, 9)
         ),
         Claim.at_least("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), source="Sec. IV A, Fig. 4"),
         Claim.at_least("dynamic, better of two: neurons for 99 %", 24, lambda d: dynamic(d), source="Ref. 26, Fig. 4"),

@@ -7,8 +7,7 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
-from morphax.experiments.training import train_ensemble
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, optimiser
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress, along
@@ -17,7 +16,7 @@ from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import phase_classification
 from morphax.learning.train import Data
 from morphax.substrates.phase_oscillators import PhaseOscillators
-from morphax.tasks import Task, phase_digits
+from morphax.tasks import Task
 
 ANN = 95.1  # best of the paper's artificial networks, Tab. II, chosen by test accuracy
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -33,14 +32,12 @@ class Better(Experiment):
     chosen by test images.
     """
 
-    class Config(EquilibriumConfig):
-        tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
+    class Config(DigitsConfig):
         sweeps: int = parameter(200, "sweeps at most", ge=1)
         seeds: int = parameter(3, "networks of each candidate", ge=1)
         learning_rate: float = parameter(0.015, "highest rate of Adam, falling as a cosine", gt=0)
         strength: float = parameter(0.5, "beta, strength of the nudge", gt=0)
         iterations: int = parameter(4000, "updates", ge=1)
-        batch_size: int = parameter(100, "images in an update", ge=1)
         every: int = parameter(200, "updates between two looks", ge=1)
         hidden: tuple[int, ...] = parameter((200, 400), "hidden units", min_length=1)
         deformations: tuple[Deformation, ...] = parameter(
@@ -48,21 +45,9 @@ class Better(Experiment):
             "largest shift (pixels), angle (rad), change of size; the first is no deformation",
             min_length=1,
         )
-        train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
-        test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
 
     name = "phase-oscillators/better"
-    quick = {
-        "seeds": 1,
-        "iterations": 40,
-        "batch_size": 31,
-        "every": 20,
-        "sweeps": 60,
-        "hidden": (20,),
-        "deformations": ((0, 0, 0), (0.7, 0.3, 0.2)),
-        "train_per_class": 20,
-        "test_per_class": 10,
-    }
+    quick = SMALL | {"iterations": 40, "every": 20, "hidden": (20,), "deformations": ((0, 0, 0), (0.7, 0.3, 0.2))}
     claims = (
         Claim.at_least(
             "test accuracy after the last iteration, chosen on validation (%)",
@@ -85,7 +70,7 @@ class Better(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        task = phase_digits(config.train_per_class, config.test_per_class)
+        task = config.task()
         make_key, train_key = jax.random.split(key)
         first, late = _by_order(task)
         test = (task.test_inputs, task.test_targets)
@@ -97,18 +82,10 @@ class Better(Experiment):
             networks = make_members(lambda k: PhaseOscillators.layered((64, hidden, 10), key=k), make_key, config.seeds)
             # Arrays (of one number a network), so that all deformations share one compilation.
             moved = RandomAffine((8, 8), *(jnp.full(config.seeds, x) for x in deformation), background=-np.pi / 2)
-            history = train_ensemble(
-                networks,
-                Augmented(config.rule(phase_classification), moved),
-                data,
-                optimiser("adam", config.learning_rate, config.iterations),
-                config.iterations,
-                key=train_key,
-                progress=progress,
-                label=label,
-                batch_size=config.batch_size,
-                watch=watch,
-                every=config.every,
+            rule = Augmented(config.rule(phase_classification), moved)
+            steps = optimiser("adam", config.learning_rate, config.iterations)
+            history = config.trained(
+                networks, rule, data, steps, key=train_key, progress=progress, label=label, watch=watch
             ).history
             curves = {name: (("iteration", "seed"), 100 * history.watched(name)["accuracy"]) for name in watch}
             return xr.Dataset(curves, {"iteration": history.steps, "seed": np.arange(config.seeds)})

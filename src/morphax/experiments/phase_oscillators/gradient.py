@@ -70,19 +70,15 @@ class Gradient(Experiment):
             )
             for network in ("layered", "all-to-all")
         ),
-        Claim.within(
-            "layered: one-sided is of first order (log10 of the error's fall from 0.01 to 0.001)",
-            1.0,
-            lambda d: order(d, "one-sided"),
-            source="theory",
-            tolerance=0.3,
-        ),
-        Claim.within(
-            "layered: symmetric is of second order (log10 of the error's fall from 0.01 to 0.001)",
-            2.0,
-            lambda d: order(d, "symmetric"),
-            source="theory",
-            tolerance=0.6,
+        *(
+            Claim.within(
+                f"layered: {nudging} is of {text} order (log10 of the error's fall from 0.01 to 0.001)",
+                expected,
+                lambda d, nudging=nudging: order(d, nudging),
+                source="theory",
+                tolerance=0.3 * expected,
+            )
+            for nudging, text, expected in (("one-sided", "first", 1.0), ("symmetric", "second", 2.0))
         ),
         Claim.reported("layered: cosine at beta = 0.1, one-sided", at("layered", "one-sided", 0.1), source="ours"),
         Claim.reported(

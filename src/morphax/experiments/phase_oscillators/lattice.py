@@ -12,8 +12,7 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
-from morphax.experiments.training import train_ensemble
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, optimiser
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE
 from morphax.lab.progress import Progress, along
@@ -22,7 +21,7 @@ from morphax.learning.equilibrium import phase_classification
 from morphax.learning.train import Data
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.substrates.topology import Topology
-from morphax.tasks import hold_out, phase_digits
+from morphax.tasks import hold_out
 
 LAYOUTS = ("among pixels", "scattered", "opposite sides")
 RATES = {"sgd": 0.1, "adam": 0.03}
@@ -37,33 +36,17 @@ class Lattice(Experiment):
     against their distance: how far a signal gets.
     """
 
-    class Config(EquilibriumConfig):
-        tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
-        seeds: int = parameter(2, "networks of each kind", ge=1)
+    class Config(DigitsConfig):
         side: int = parameter(16, "rows and columns of the lattice", ge=16)
         iterations: int = parameter(600, "updates", ge=1)
-        batch_size: int = parameter(100, "images in an update", ge=1)
         every: int = parameter(25, "updates between two looks", ge=1)
         scales: tuple[float, ...] = parameter((0.5, 2.0), "standard deviation of the first couplings", min_length=1)
         optimisers: tuple[Literal["sgd", "adam"], ...] = parameter(("sgd", "adam"), f"with rates {RATES}", min_length=1)
         classes: tuple[int, ...] = parameter((2, 10), "the first so many digits", min_length=1)
-        train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
-        test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
 
     name = "phase-oscillators/lattice"
-    quick = {
-        "seeds": 1,
-        "iterations": 20,
-        "batch_size": 31,
-        "every": 10,
-        "sweeps": 60,
-        "scales": (0.5,),
-        "optimisers": ("adam",),
-        "classes": (10,),
-        "train_per_class": 20,
-        "test_per_class": 10,
-    }
+    quick = SMALL | {"iterations": 20, "every": 10, "scales": (0.5,), "optimisers": ("adam",), "classes": (10,)}
     claims = (
         Claim.reported(
             "ten digits: validated test accuracy of the best lattice, chosen on validation (%)",
@@ -94,7 +77,7 @@ class Lattice(Experiment):
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         place_key, held_key, make_key, train_key = jax.random.split(key, 4)
         axes = {"classes": config.classes, "layout": LAYOUTS, "scale": config.scales, "optimiser": config.optimisers}
-        task = phase_digits(config.train_per_class, config.test_per_class)
+        task = config.task()
 
         def of(classes: int) -> tuple[Data, Data, Data]:
             """The first digits: training, validation, test."""
@@ -109,18 +92,15 @@ class Lattice(Experiment):
         def compute(classes: int, layout: str, scale: float, name: Literal["sgd", "adam"]) -> xr.Dataset:
             topology = _topology(layout, config.side, classes, place_key)
             data, validation, test = of(classes)
-            trained = train_ensemble(
+            trained = config.trained(
                 make_members(lambda k: PhaseOscillators.random(topology, scale=scale, key=k), make_key, config.seeds),
                 config.rule(phase_classification),
                 data,
                 optimiser(name, RATES[name], config.iterations),
-                config.iterations,
                 key=train_key,
                 progress=progress,
                 label=f"{classes} {layout} {scale} {name}",
-                batch_size=config.batch_size,
                 watch={"validation": validation, "test": test},
-                every=config.every,
             )
             history, seeds = trained.history, np.arange(config.seeds)
             curves = {which: 100 * history.watched(which)["accuracy"] for which in ("validation", "test")}

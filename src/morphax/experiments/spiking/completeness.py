@@ -116,23 +116,22 @@ class Completeness(Experiment):
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 6.5))
         grid = figure.subplots(2, 2)
-        chain = dataset.sel(ensemble="chain")
-        grid[0, 0].hist(chain.loss * 1e11, bins=30, color=BLUE)
-        grid[0, 0].set(xlabel="loss / 1e-11", ylabel="states", title="Fig. 3a: chain of gates")
-        grid[0, 1].hist(chain.iterations, bins=30, color=BLUE)
+        names, first = [str(name) for name in dataset.ensemble.values], dataset.isel(ensemble=0)
+        grid[0, 0].hist(first.loss * 1e11, bins=30, color=BLUE)
+        grid[0, 0].set(xlabel="loss / 1e-11", ylabel="states", title=f"Fig. 3a: {names[0]}")
+        grid[0, 1].hist(first.iterations, bins=30, color=BLUE)
         grid[0, 1].set(xlabel="iterations", title="Fig. 3b")
-        names = [str(name) for name in dataset.ensemble.values]
         realised = (dataset.visibility == 1).mean("state")
         grid[1, 0].barh(names, realised, color=BLUE)
         grid[1, 0].barh(names, 1 - realised, left=realised, color=RED)
         grid[1, 0].invert_yaxis()
         grid[1, 0].set(xlabel="share of states", title="realised, excluded", xlim=(0, 1))
         excluded = dataset.where(dataset.minimum > 1e-6)
-        low = max(1e-6, float(excluded.minimum.min())) if bool((dataset.minimum > 1e-6).any()) else 1e-6
-        grid[1, 1].loglog([low, 0.1], [low, 0.1], color="black", linewidth=0.8)
+        low = float(excluded.minimum.min().fillna(1e-6))
+        grid[1, 1].loglog([low, 0.1], [low, 0.1], color="black", linewidth=0.8, label="equal")
         for name in names:
             part = excluded.sel(ensemble=name)
-            if bool((part.minimum > 0).any()):
+            if bool(part.minimum.notnull().any()):
                 grid[1, 1].loglog(part.minimum, part.loss, ".", markersize=3, label=name)
         grid[1, 1].set(xlabel="exact minimum", ylabel="loss of descent", title="excluded states")
         grid[1, 1].legend(fontsize="small")

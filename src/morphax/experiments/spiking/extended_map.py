@@ -1,5 +1,6 @@
 """What do pair spins add?"""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -32,6 +33,11 @@ NAMED_FOUR = {
 }
 
 
+def upper(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    """The visibility that the extended map allows a named state at most."""
+    return lambda d: d.upper.sel(named=name)
+
+
 class ExtendedMap(Experiment):
     """Eqs. 52 to 59: GHZ realised by pair spins, and states that they do not realise; three qubits, and four.
 
@@ -61,22 +67,16 @@ class ExtendedMap(Experiment):
             source="Eq. 53",
             tolerance=1e-12,
         ),
-        Claim.within(
-            "GHZ: visibility, extended map", 1.0, lambda d: d.upper.sel(named="GHZ"), source="Sec. VI", tolerance=1e-6
-        ),
+        Claim.within("GHZ: visibility, extended map", 1.0, upper("GHZ"), source="Sec. VI", tolerance=1e-6),
         Claim.at_least(
             "GHZ with a phase of 1/8 turn: visibility, extended map",
             1.0,
-            lambda d: d.upper.sel(named="GHZ, 1/8 turn"),
+            upper("GHZ, 1/8 turn"),
             source='Sec. VI: "we did not find other three-qubit density matrices that cannot be realized"',
             tolerance=1e-6,
         ),
         Claim.at_least(
-            "T psi_+ |0>: visibility, extended map",
-            1.0,
-            lambda d: d.upper.sel(named="T psi_+ |0>"),
-            source="likewise",
-            tolerance=1e-6,
+            "T psi_+ |0>: visibility, extended map", 1.0, upper("T psi_+ |0>"), source="likewise", tolerance=1e-6
         ),
         *(
             Claim.at_least(

@@ -45,17 +45,14 @@ class Dynamics(Experiment):
     name = "spintronic/dynamics"
     quick = {"seeds": 1, "epochs": 4, "layers": (16, 16, 16), "slow": 5.0}
     claims = (
-        Claim.at_least(
-            "each layer is slower than the one before: layer 1 against layer 0 (pixels)",
-            lambda d: slowness(d, _adapted(d), 0),
-            lambda d: slowness(d, _adapted(d), 1),
-            source="Sec. II, Fig. 1: each layer acts as an integrator",
-        ),
-        Claim.at_least(
-            "each layer is slower than the one before: layer 2 against layer 1 (pixels)",
-            lambda d: slowness(d, _adapted(d), 1),
-            lambda d: slowness(d, _adapted(d), 2),
-            source="Sec. II, Fig. 1: each layer acts as an integrator",
+        *(
+            Claim.at_least(
+                f"each layer is slower than the one before: layer {layer} against layer {layer - 1} (pixels)",
+                lambda d, layer=layer: slowness(d, _adapted(d), layer - 1),
+                lambda d, layer=layer: slowness(d, _adapted(d), layer),
+                source="Sec. II, Fig. 1: each layer acts as an integrator",
+            )
+            for layer in (1, 2)
         ),
         Claim.at_least(
             "fast input: the output layer is smoother than when adapted (pixels)",

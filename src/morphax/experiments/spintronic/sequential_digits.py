@@ -74,19 +74,15 @@ class SequentialDigits(Experiment):
         Claim.within("CTRNN, tuned: last epoch (%)", 89.00, mean("last", CTRNN), source="Sec. III", tolerance=3.48),
         Claim.at_least("spintronic, ours: last epoch (%)", 89.83, mean("last", OURS), source="Sec. III"),
         Claim.at_least("CTRNN, ours: last epoch (%)", 89.00, mean("last", OUR_CTRNN), source="Sec. III"),
-        Claim.at_least(
-            "spintronic as good as CTRNN, both tuned (%)",
-            mean("last", CTRNN),
-            mean("last", TUNED),
-            source="Sec. III; CTRNN of this run",
-            tolerance=1.0,
-        ),
-        Claim.at_least(
-            "spintronic as good as CTRNN, both ours (%)",
-            mean("last", OUR_CTRNN),
-            mean("last", OURS),
-            source="Sec. III; CTRNN of this run",
-            tolerance=1.0,
+        *(
+            Claim.at_least(
+                f"spintronic as good as CTRNN, both {how} (%)",
+                mean("last", other),
+                mean("last", entry),
+                source="Sec. III; CTRNN of this run",
+                tolerance=1.0,
+            )
+            for how, entry, other in (("tuned", TUNED, CTRNN), ("ours", OURS, OUR_CTRNN))
         ),
         *(
             Claim.within(
