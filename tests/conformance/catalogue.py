@@ -100,7 +100,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "lorenz": lambda: _small(tasks.lorenz(train_points=50, test_points=10, washout=0, key=KEY)),
     "linear_memory": lambda: _small(tasks.linear_memory(train_points=200, test_points=10, key=KEY)),
     "narma": lambda: _small(tasks.narma(train_points=200, test_points=10, key=KEY)),
-    "sunspots": lambda: _small(tasks.sunspots()[0]),
+    "sunspots": lambda: _small(tasks.forecast(tasks.sunspots()[1])[0]),
     "sequential_digits": lambda: _small(tasks.sequential_digits(key=KEY)),
     "phase_digits": lambda: _small(tasks.phase_digits()),
     "mnist": lambda: _small(tasks.mnist(6, 6)),

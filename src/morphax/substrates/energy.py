@@ -54,8 +54,10 @@ class EnergySubstrate(Substrate):
     `force` (by default the derivative of the energy) and `landscape` (what all steps of a relaxation share, a nudge
     included, and the sweeps of a faster descent). One `step` is one relaxation: an input is clamped until the system
     has come to rest. Its derivative is that of the equilibrium, by the implicit function theorem,
-    $ds = -(\partial F / \partial s)^{-1} \, dF$, however the equilibrium was found. Where an energy has a symmetry, `initial_state` without a key must not share it
-    (`golden_sequence`): a relaxation keeps it, and ends in a saddle.
+    $ds = -(\partial F / \partial s)^{-1} \, dF$, however the equilibrium was found.
+
+    Where an energy has a symmetry, `initial_state` without a key must not share it (`golden_sequence`): a relaxation
+    keeps it, and ends in a saddle.
 
     Two springs, the second the output:
 

@@ -46,7 +46,7 @@ class Wrapper(Substrate):
     def __new__(cls, substrate: Substrate | None = None, *args: Any, **options: Any) -> Self:
         """The class that keeps the kind of `substrate`."""
         made: Any = cls if substrate is None else cls.around(substrate)
-        return super().__new__(made)  # pyright: ignore[reportGeneralTypeIssues] (some kind of `cls`)
+        return super().__new__(made)
 
     @classmethod
     def around(cls, substrate: Substrate) -> type[Self]:
@@ -122,7 +122,8 @@ def keeps(kind: type[Substrate]) -> Callable[[Kind], Kind]:
 @cache
 def _joined(cls: type[Wrapper], kinds: tuple[type[Wrapper], ...]) -> Any:
     content = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, "wraps_as": cls}
-    return type(cls)(cls.__name__, (cls, *kinds), content)
+    metaclass: Any = type(cls)
+    return metaclass(cls.__name__, (cls, *kinds), content)
 
 
 def _rebuilt(cls: type[Wrapper], values: dict[str, Any]) -> Wrapper:

@@ -5,11 +5,17 @@ from functools import cache
 from typing import Any, Literal, Self
 
 import optax
+from jaxtyping import PRNGKeyArray
 
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
+from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
+from morphax.lab.progress import Progress
 from morphax.learning.equilibrium import EquilibriumPropagation, Measure
-from morphax.learning.train import adjustable
+from morphax.learning.rule import LearningRule
+from morphax.learning.train import Data, adjustable
+from morphax.substrates.phase_oscillators import PhaseOscillators
+from morphax.tasks import Task, phase_digits
 
 
 class EquilibriumConfig(BaseConfig):
@@ -40,6 +46,52 @@ class EquilibriumConfig(BaseConfig):
     ) -> EquilibriumPropagation:
         """Equilibrium propagation, or a kind of it, with these numbers."""
         return kind(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)
+
+
+class DigitsConfig(EquilibriumConfig):
+    """Networks that learn digits of 8 x 8 pixels."""
+
+    tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
+    seeds: int = parameter(2, "networks of each kind", ge=1)
+    iterations: int = parameter(1000, "updates", ge=1)
+    batch_size: int = parameter(100, "images in an update", ge=1)
+    every: int = parameter(10, "updates between two looks", ge=1)
+    train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
+    test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
+
+    def task(self) -> Task:
+        """The digits, as phases."""
+        return phase_digits(self.train_per_class, self.test_per_class)
+
+    def trained(
+        self,
+        networks: PhaseOscillators,
+        rule: LearningRule,
+        data: Data,
+        optimiser: optax.GradientTransformation,
+        *,
+        key: PRNGKeyArray,
+        progress: Progress,
+        label: str,
+        watch: dict[str, Data],
+    ) -> Trained[PhaseOscillators]:
+        """A stack of networks after all iterations."""
+        return train_ensemble(
+            networks,
+            rule,
+            data,
+            optimiser,
+            self.iterations,
+            key=key,
+            progress=progress,
+            label=label,
+            batch_size=self.batch_size,
+            watch=watch,
+            every=self.every,
+        )
+
+
+SMALL = {"seeds": 1, "batch_size": 31, "sweeps": 60, "train_per_class": 20, "test_per_class": 10}
 
 
 @cache

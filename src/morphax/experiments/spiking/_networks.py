@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
+from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.optimisers import split_rows
 from morphax.learning.rule import Metrics
-from morphax.learning.train import Data, History, adjustable
+from morphax.learning.train import Data, adjustable
 from morphax.substrates.spiking import SpikingNetwork
 
 
@@ -52,15 +52,37 @@ class SpikingConfig(BaseConfig):
         rates = {"deviations": self.learning_rate, "means": self.mean_learning_rate}
         return adjustable(_split_adam, **rates, decay=self.decay)
 
-    def record(self, progress: Progress, label: str, rows: History) -> None:
-        """The looks of a training, with their steps."""
-        progress.record(label, [{"step": step, **row} for step, row in enumerate(rows) if "further" in row])
+    def trained(
+        self,
+        networks: SpikingNetwork,
+        rule: Backpropagation,
+        data: Data,
+        *,
+        key: PRNGKeyArray,
+        progress: Progress,
+        label: str,
+        ensemble: bool = True,
+    ) -> Trained[SpikingNetwork]:
+        """After all epochs; `best` is the network with the least loss on further chains, which are watched."""
+        return train_ensemble(
+            networks,
+            rule,
+            data,
+            self.optimiser(),
+            self.epochs,
+            key=key,
+            progress=progress,
+            label=label,
+            watch={"further": data},
+            score=_least_loss,
+            ensemble=ensemble,
+            every=self.every,
+        )
 
 
-@eqx.filter_jit
-def judged(rule: Backpropagation, data: Data, network: SpikingNetwork, key: PRNGKeyArray) -> Metrics:
-    """What the rule says of a network on some data."""
-    return rule.metrics(network, *data, key=key)
+def _least_loss(watched: dict[str, Metrics]) -> Array:
+    """One function for all trainings: they compile once."""
+    return -watched["further"]["loss"]
 
 
 def _split_adam(deviations: Any, means: Any, decay: Any) -> optax.GradientTransformation:
