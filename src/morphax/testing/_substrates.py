@@ -158,7 +158,8 @@ def _compiled_and_batched_it_gives_the_same(substrate: Substrate) -> None:
     one_by_one = jnp.stack([compiled(substrate, d, k) for d, k in zip(drives, keys, strict=True)])
     that(
         close(alone, one_by_one),
-        "step by step it gives other numbers than compiled: methods must depend on their arguments and fields alone",
+        "step by step it gives other numbers than compiled: methods must "
+        "depend on their arguments and fields alone, and draw all chance from `key`",
     )
     together = jax.vmap(lambda d, k: evolve(substrate, d, key=k)[0])(drives, keys)
     that(close(alone, together), "a batch (jax.vmap) gives other numbers than its examples alone")

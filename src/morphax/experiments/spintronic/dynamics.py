@@ -15,8 +15,9 @@ from morphax.experiments.spintronic._network import NetworkConfig, layered
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import map_members
-from morphax.substrates.base import WithReadout, evolve
+from morphax.substrates.base import evolve
 from morphax.substrates.layers import LayeredNetwork
+from morphax.substrates.wrappers import WithReadout
 from morphax.tasks.base import Task
 
 SHOWN = (5, 6, 9, 3, 3, 8)  # classes of the six images in Figs. 1 and 2
