@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from morphax.learning.rule import described
 from morphax.pytrees import Role, roles, select, unassigned
-from morphax.saving import load, save
+from morphax.saving import NowhereError, load, save
 from morphax.substrates.base import Substrate, count_neurons, evolve, numbers_of
 from morphax.substrates.energy import EnergySubstrate, Nudge
 from morphax.substrates.imperfections import mismatch
@@ -238,8 +238,10 @@ def _mismatch_varies_devices_and_weights(substrate: Substrate) -> None:
 
 def _it_can_be_saved_and_loaded(substrate: Substrate) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "substrate"
-        again = load(save(path, substrate))
+        try:
+            again = load(save(Path(folder) / "substrate", substrate))
+        except NowhereError:
+            return  # Typed into a notebook, a class can be tried, but not stored.
     that(
         type(again).__name__ == type(substrate).__name__ and equal(again, substrate),
         "saved and loaded it is another one",
