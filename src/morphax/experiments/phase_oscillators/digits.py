@@ -11,9 +11,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
-from sklearn.linear_model import RidgeClassifier
-from sklearn.neural_network import MLPClassifier
 
+from morphax._optional import needed
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
@@ -78,7 +77,8 @@ class Digits(Experiment):
 
     Test accuracy is watched every 10 iterations. "best" is its highest value, as the paper reports; "last" that after
     the last iteration; "validated" that of a second training, on four fifths of the training images, at the iteration
-    that was best on the other fifth, of equals the first.
+    that was best on the other fifth, of equals the first. The perceptron and the linear classifier are those of
+    scikit-learn (extra `sklearn`).
     """
 
     class Config(EquilibriumConfig):
@@ -109,6 +109,7 @@ class Digits(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        needed("sklearn", "sklearn")  # refuses before anything is trained
         task = phase_digits(config.train_per_class, config.test_per_class)
         held_key, layered_key, dense_key = jax.random.split(key, 3)
         work: dict[str, Any] = {}
@@ -260,10 +261,12 @@ def _benchmarks(config: "Digits.Config", size: Size, task: Task) -> xr.Dataset:
     inputs, test = np.asarray(task.train_inputs, float), np.asarray(task.test_inputs, float)
     labels, answers = (np.argmax(np.asarray(t), -1) for t in (task.train_targets, task.test_targets))
     best = np.zeros((2, config.seeds))
-    linear = RidgeClassifier(alpha=1e-6, solver="svd").fit(inputs, labels).score(test, answers)
-    best[1] = 100 * linear
+    linear = needed("sklearn.linear_model", "sklearn").RidgeClassifier(alpha=1e-6, solver="svd").fit(inputs, labels)
+    best[1] = 100 * linear.score(test, answers)
+    perceptrons = needed("sklearn.neural_network", "sklearn")
     for seed in range(config.seeds):
-        perceptron = MLPClassifier((size.hidden,), activation="logistic", random_state=seed).set_params(batch_size=10)
+        perceptron = perceptrons.MLPClassifier((size.hidden,), activation="logistic", random_state=seed)
+        perceptron.set_params(batch_size=10)
         scores = []
         for _ in range(100 if config.iterations > 100 else 10):
             perceptron.partial_fit(inputs, labels, classes=np.arange(10))
