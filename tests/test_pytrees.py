@@ -37,7 +37,10 @@ def test_the_innermost_declaration_wins():
 
 
 def test_count_and_select_agree():
-    assert count(network(), "weight") == 2 * 6 + 2 + 1
+    with pytest.warns(
+        UserWarning, match=r"Network\.layers\[0\]\.state has no role, .*SETTING.*\(also \.layers\[1\]\.state\)"
+    ):
+        assert count(network(), "weight") == 2 * 6 + 2 + 1
     assert count(network(), "device") == 2 * 5
     chosen, rest = select(network(), "weight", "device")
     assert chosen.layers[0].state is None

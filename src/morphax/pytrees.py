@@ -1,4 +1,7 @@
-"""Roles of the leaves of a pytree: what is learned (`weight`) and what the material gives (`device`).
+"""Roles of the leaves of a pytree: what is learned (`weight`), what the material gives (`device`), what is set.
+
+A `setting` is a number of the experimenter - how long an input is held, how many shots are taken -: no rule learns it
+and no chip differs in it.
 
 A role is declared once, where the field is declared:
 
@@ -20,20 +23,24 @@ Fields of a field inherit its role unless they declare their own. Learning rules
 here and keep no lists of names.
 """
 
+import warnings
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray, PyTree
 
-from morphax._checks import check_choice, check_range
+from morphax._checks import check_choice, check_range, is_concrete
 
-Role = Literal["weight", "device"]
+Role = Literal["weight", "device", "setting"]
+ROLES: tuple[Role, ...] = ("weight", "device", "setting")
 WEIGHT = {"role": "weight"}
 DEVICE = {"role": "device"}
+SETTING = {"role": "setting"}
 UNASSIGNED = "unassigned"
 Tree = TypeVar("Tree", bound=PyTree)
 
@@ -44,16 +51,53 @@ def roles(tree: Tree) -> Tree:
 
 
 def select(tree: Tree, *chosen: Role) -> tuple[Tree, Tree]:
-    """Split `tree` into (inexact array leaves with a role among `chosen`, all the rest), joined by `eqx.combine`."""
+    """Split `tree` into (inexact leaves with a role among `chosen`, all the rest), joined by `eqx.combine`.
+
+    A Python float with such a role comes out as an array.
+    """
     for role in chosen:
-        check_choice("role", role, ("weight", "device"))
-    mask = jax.tree.map(lambda leaf, role: eqx.is_inexact_array(leaf) and role in chosen, tree, roles(tree))
-    return eqx.partition(tree, mask)
+        check_choice("role", role, ROLES)
+
+    def taken(leaf: Any, role: str) -> Any:
+        if role not in chosen or not (eqx.is_inexact_array(leaf) or isinstance(leaf, float)):
+            return None
+        return jnp.asarray(leaf, jnp.result_type(float)) if isinstance(leaf, float) else leaf
+
+    names = roles(tree)
+    picked = jax.tree.map(taken, tree, names)
+    rest = jax.tree.map(lambda leaf, role: None if taken(leaf, role) is not None else leaf, tree, names)
+    return picked, rest
 
 
 def count(tree: PyTree, *chosen: Role) -> int:
-    """How many numbers the leaves with one of the roles `chosen` hold."""
+    """How many numbers the leaves with one of the roles `chosen` hold; warns once of arrays without any role."""
+    warn_of_unassigned(tree)
     return sum(leaf.size for leaf in jax.tree.leaves(select(tree, *chosen)[0]))
+
+
+def unassigned(tree: PyTree) -> list[str]:
+    """Paths of the inexact arrays of a pytree that have no role: nothing trains them, and no chip differs in them."""
+    return [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if eqx.is_inexact_array(leaf) and _role_along(tree, path) == UNASSIGNED
+    ]
+
+
+def warn_of_unassigned(tree: PyTree) -> None:
+    """Warn, once for every class, of arrays without a role."""
+    paths = unassigned(tree)
+    if paths and type(tree) not in _warned:
+        _warned.add(type(tree))
+        warnings.warn(
+            f"{type(tree).__name__}{paths[0]} has no role, so nothing trains it and no device differs in it; declare "
+            "eqx.field(metadata=WEIGHT), DEVICE, or SETTING for what an experimenter sets"
+            + (f" (also {', '.join(paths[1:])})" if paths[1:] else ""),
+            stacklevel=3,
+        )
+
+
+_warned: set[type] = set()
 
 
 def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> Tree:
@@ -68,14 +112,21 @@ def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> 
 
     - `tree`: a substrate, or any pytree with roles.
     - `spread`: relative standard deviation $\sigma \ge 0$ of every number.
-    - `chosen`: the roles that vary; both when none is named.
+    - `chosen`: the roles that vary; weight and device when none is named.
     - `key`: random key; every number of every leaf has its own draw.
 
-    **Raises:** `ValueError` for a negative or non-finite spread.
+    **Raises:** `ValueError` for a negative or non-finite spread, and for a spread other than 0 where no leaf has such a
+    role.
     """
     check_range("spread", spread, low=0.0)
-    varied, fixed = select(tree, *(chosen or ("weight", "device")))
+    chosen = chosen or ("weight", "device")
+    varied, fixed = select(tree, *chosen)
     leaves, structure = jax.tree.flatten(varied)
+    if not leaves and not (is_concrete(spread) and not np.any(np.asarray(spread))):
+        raise ValueError(
+            f"spread is {spread}, but {type(tree).__name__} has no array with the role {' or '.join(chosen)}; declare "
+            "it where the field is: eqx.field(metadata=DEVICE)"
+        )
     keys = jax.random.split(key, max(len(leaves), 1))
     width = jnp.sqrt(jnp.log1p(jnp.square(jnp.asarray(spread, jnp.result_type(float)))))
     leaves = [

@@ -11,7 +11,7 @@ from qiskit import qasm3
 
 from morphax import QuantizedPerceptron
 from morphax.export.circuit import read_counts, to_circuit, to_openqasm
-from morphax.substrates.software import NoisyPerceptron
+from morphax.substrates.quantized import NoisyPerceptron
 
 pytestmark = pytest.mark.usefixtures("double")
 IMAGE = jax.random.normal(jax.random.key(5), (4,))

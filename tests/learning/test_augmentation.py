@@ -1,11 +1,11 @@
 """Examples that are changed at every step."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from morphax import LearningRule
 from morphax.learning.augmentation import Augmented, RandomAffine
 
 IMAGES = jax.random.uniform(jax.random.key(0), (50, 36))
@@ -50,7 +50,7 @@ def test_scaling_is_about_the_centre():
     np.testing.assert_allclose(moved.reshape(-1, 12, 12)[:, 5:7, 5:7].mean((1, 2)), 0, atol=1e-4)
 
 
-class Remembering(eqx.Module):
+class Remembering(LearningRule):
     """A rule that returns what it was given."""
 
     def gradient(self, substrate, inputs, targets, *, key):

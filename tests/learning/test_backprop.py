@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from morphax import JosephsonMixer, WithReadout
-from morphax.learning.backprop import Backpropagation, classification, regression
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.objectives import classification, regression
 from morphax.learning.train import train
 from morphax.pytrees import select
-from morphax.substrates.software import EchoStateNetwork
+from morphax.substrates.reservoirs import EchoStateNetwork
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from morphax import LearningRule
 from morphax.learning.ensemble import count_members, make_members, map_members, member
 from morphax.learning.train import DivergedError, train
 from morphax.pytrees import WEIGHT
@@ -17,20 +18,20 @@ class Line(eqx.Module):
     name: str = eqx.field(static=True, default="line")
 
 
-class NoisyLeastSquares(eqx.Module):
+class NoisyLeastSquares(LearningRule):
     """Uses its key, and a constant of its own."""
 
     noise: jax.Array
 
-    def metrics(self, line, inputs, targets, *, key):
+    def metrics(self, substrate, inputs, targets, *, key):
         noise = self.noise * jax.random.normal(key, inputs.shape)
-        return {"loss": jnp.mean((line.slope * inputs + noise - targets) ** 2)}
+        return {"loss": jnp.mean((substrate.slope * inputs + noise - targets) ** 2)}
 
-    def gradient(self, line, inputs, targets, *, key):
+    def gradient(self, substrate, inputs, targets, *, key):
         def loss(line):
             return self.metrics(line, inputs, targets, key=key)["loss"]
 
-        value, gradient = eqx.filter_value_and_grad(loss)(line)
+        value, gradient = eqx.filter_value_and_grad(loss)(substrate)
         return {"loss": value}, gradient
 
 
@@ -123,9 +124,9 @@ def test_divergence_names_the_member():
         run(Line(jnp.array([0.0, 1e200, 0.0])), NoisyLeastSquares(noises), jax.random.key(0), ensemble=True)
 
     class Broken(NoisyLeastSquares):
-        def gradient(self, line, inputs, targets, *, key):
-            metrics, gradient = super().gradient(line, inputs, targets, key=key)
-            return metrics, Line(jnp.where(line.slope > 2.95, jnp.nan, gradient.slope))
+        def gradient(self, substrate, inputs, targets, *, key):
+            metrics, gradient = super().gradient(substrate, inputs, targets, key=key)
+            return metrics, Line(jnp.where(substrate.slope > 2.95, jnp.nan, gradient.slope))
 
     start = Line(jnp.array([0.0, 2.8, 2.96]))
     with pytest.raises(DivergedError, match=r"leaf \.slope of member 2 is not finite after step 0"):

@@ -11,13 +11,15 @@ import numpy as np
 import optax
 import pytest
 
-from morphax import DEVICE, WEIGHT, JosephsonMixer, SpintronicNetwork, WithReadout, evolve
-from morphax.learning.backprop import Backpropagation, regression
-from morphax.learning.hardware import Imperfections, InTheLoop, NoiseAware, Noisy, inference_energy, mismatch, quantise
+from morphax import DEVICE, SETTING, WEIGHT, JosephsonMixer, SpintronicNetwork, WithReadout, evolve
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.hardware import InTheLoop, NoiseAware
+from morphax.learning.objectives import regression
 from morphax.learning.train import train
 from morphax.pytrees import select
+from morphax.substrates.imperfections import Imperfections, Noisy, inference_energy, mismatch, quantise
 from morphax.substrates.layers import Connections
-from morphax.substrates.software import EchoStateNetwork
+from morphax.substrates.reservoirs import EchoStateNetwork
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -28,7 +30,7 @@ RULE = Backpropagation(regression, "every")
 class Parts(eqx.Module):
     weights: jax.Array = eqx.field(metadata=WEIGHT)
     devices: jax.Array = eqx.field(metadata=DEVICE)
-    clock: jax.Array
+    clock: jax.Array = eqx.field(metadata=SETTING)
 
 
 def close(a, b, rtol=1e-12, atol=1e-15):

@@ -8,17 +8,9 @@ import pytest
 
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.minimise import minimise
+from morphax.learning.objectives import CategoricalLoss, DensityMatrixLoss
 from morphax.learning.optimisers import split_rows
-from morphax.learning.quantum_states import (
-    CategoricalLoss,
-    DensityMatrixLoss,
-    carry_out,
-    judge_estimate,
-    learn_distribution,
-    learn_gate,
-    realised,
-    turned,
-)
+from morphax.learning.quantum_states import carry_out, judge_estimate, learn_distribution, learn_gate, realised, turned
 from morphax.learning.train import train
 from morphax.quantum.correlation_map import coefficients, configurations, density_matrix
 from morphax.quantum.realisability import nearest_realised

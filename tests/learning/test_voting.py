@@ -49,7 +49,7 @@ def test_the_first_layer_is_computed_once_for_all_shots():
     network = QuantizedPerceptron.random((300, 4, 4, 2), width=0.5, key=KEY)
 
     def cost(shots: int) -> float:
-        run = jax.jit(lambda x: vote(network, x, shots, key=KEY, at_once=8)).lower(jnp.ones((8, 1, 300)))
+        run = jax.jit(lambda x: vote(network, x, shots, key=KEY, block=8)).lower(jnp.ones((8, 1, 300)))
         analysis = run.compile().cost_analysis()
         assert analysis is not None
         return float(analysis["flops"])
@@ -75,8 +75,8 @@ def test_too_few_shots_are_refused():
 
 
 def test_bad_examples_are_refused():
-    with pytest.raises(ValueError, match="at_once is 0"):
-        vote(Coin(), jnp.ones((1, 1)), 1, key=KEY, at_once=0)
+    with pytest.raises(ValueError, match="block is 0"):
+        vote(Coin(), jnp.ones((1, 1)), 1, key=KEY, block=0)
     with pytest.raises(ValueError, match="number of examples in inputs is 0"):
         vote(Coin(), jnp.ones((0, 1)), 1, key=KEY)
     with pytest.raises(ValueError, match=r"inputs\[1, 0\] is nan"):

@@ -278,7 +278,7 @@ def test_bad_arguments_are_refused_by_name(arguments, message):
         (np.array([0.0, np.nan]), r"drives\[1\] is nan; drives must be finite"),
         (
             np.zeros((4, 3)),
-            r"one input has shape \(3,\); it must be one number, shape \(\), or one a mode, shape \(2,\)",
+            r"one input has 3 channels, shape \(3,\); JosephsonMixer takes 1 or 2 channels: put WithInput",
         ),
         (np.float64(1.0), r"drives has shape \(\); its first axis is time"),
         (np.zeros(0), r"must hold at least 1 point"),

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from morphax import QuantizedPerceptron, evolve
-from morphax.learning.backprop import Backpropagation, classification
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.objectives import classification
 from morphax.quantum.register import outcome_distribution
-from morphax.substrates.quantized import sign, straight_through
-from morphax.substrates.software import NoisyPerceptron
+from morphax.substrates.quantized import NoisyPerceptron, sign, straight_through
 
 pytestmark = pytest.mark.usefixtures("double")
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ import pytest
 
 from morphax.pytrees import count
 from morphax.substrates.base import evolve
-from morphax.substrates.software import EchoStateNetwork, ReLUReservoir, spectral_radius_of
+from morphax.substrates.reservoirs import EchoStateNetwork, ReLUReservoir, spectral_radius_of
 
 KEY = jax.random.key(11)
 
@@ -147,9 +147,12 @@ def test_precision_follows_jax(kind):
         (lambda: EchoStateNetwork(jnp.ones((3, 1)), jnp.ones((3, 3)), jnp.ones(2)), "bias has shape"),
         (
             lambda: evolve(ReLUReservoir.random(3, key=KEY), jnp.ones((4, 2))),
-            r"drive has shape \(2,\); it must be \(1,\)",
+            r"one input has 2 channels, shape \(2,\)",
         ),
-        (lambda: evolve(EchoStateNetwork.random(3, inputs=2, key=KEY), jnp.ones(4)), r"drive has shape \(1,\)"),
+        (
+            lambda: evolve(EchoStateNetwork.random(3, inputs=2, key=KEY), jnp.ones(4)),
+            "one input has 1 channel, .* takes 2 channels",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

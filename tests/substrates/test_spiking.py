@@ -272,10 +272,10 @@ def test_bad_numbers_are_refused(options, message):
 def test_bad_shapes_and_missing_keys_are_refused():
     with pytest.raises(ValueError, match="recurrent_weights has shape"):
         SpikingNetwork(jnp.zeros((2, 2)), jnp.ones((3, 1)))
-    with pytest.raises(ValueError, match="drive has shape"):
+    with pytest.raises(ValueError, match="one input has 2 channels"):
         evolve(alone(), jnp.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"drive has shape \(1,\); it must be \(5, 1\)"):
-        evolve(alone(interval=5), jnp.zeros((4, 1)))
+    with pytest.raises(ValueError, match=r"drive has shape \(4, 1\); it must be \(5, 1\)"):
+        evolve(alone(interval=5), jnp.zeros((4, 4, 1)))
     with pytest.raises(ValueError, match="Poisson inputs are random"):
         evolve(alone(input_rate=0.5), jnp.ones(4))
     with pytest.raises(ValueError, match=r"input_rate|shape"):

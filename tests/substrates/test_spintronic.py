@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 from morphax.pytrees import count
 from morphax.substrates.base import evolve
-from morphax.substrates.spintronic import SpinTorqueReservoir
+from morphax.substrates.reservoirs import SpinTorqueReservoir
 
 KEY = jax.random.key(13)
 CURRENTS = np.array([-30.0, -3.0, -1.0, 0.0, 0.9, 1.0 - 1e-9, 1.0, 1.0 + 1e-9, 1.1, 2.0, 3.0, 40.0])
@@ -164,7 +164,7 @@ WEIGHTS = jnp.ones((3, 1))
         (lambda: SpinTorqueReservoir.random(0, key=KEY), "neurons is 0; it must be a whole number >= 1"),
         (lambda: SpinTorqueReservoir.random(2, input_scale=0.0, key=KEY), "input_scale is 0.0; it must be > 0"),
         (lambda: SpinTorqueReservoir.random(2, inputs=2, weighted_bias=True, key=KEY), "weighted_bias is True with 2"),
-        (lambda: evolve(SpinTorqueReservoir(WEIGHTS), jnp.ones((4, 2))), r"drive has shape \(2,\); it must be \(1,\)"),
+        (lambda: evolve(SpinTorqueReservoir(WEIGHTS), jnp.ones((4, 2))), r"one input has 2 channels, shape \(2,\)"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

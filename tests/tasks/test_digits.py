@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from morphax import answer, evolve, read_task
 from morphax.learning.metrics import accuracy
-from morphax.substrates.software import EchoStateNetwork
+from morphax.substrates.reservoirs import EchoStateNetwork
 from morphax.tasks import sequential_digits
 from morphax.tasks.digits import hold_out
 

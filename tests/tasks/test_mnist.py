@@ -60,7 +60,7 @@ def test_the_first_images_are_the_known_ones():
     assert np.argmax(task.train_targets[:10], -1).tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert np.argmax(task.test_targets[:10], -1).tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     pixels = np.asarray(task.train_inputs) * 0.3081 + 0.1307
-    assert pixels.shape == (5_000, 1, 784)
+    assert pixels.shape == (5_000, 784)
     assert pixels.min() == pytest.approx(0, abs=1e-6)
     assert pixels.max() == pytest.approx(1, abs=1e-6)
     assert pixels.mean() == pytest.approx(0.1307, abs=2e-3)
@@ -176,7 +176,7 @@ def test_what_is_downloaded_is_verified_and_kept(tmp_path, monkeypatch, folder):
         return str(target)
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
-    assert mnist(6_000, 10).train_inputs.shape == (6_000, 1, 784)
+    assert mnist(6_000, 10).train_inputs.shape == (6_000, 784)
     assert len(asked) == 4
     mnist(6_000, 10)
     assert len(asked) == 4

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_range
-from morphax.learning.train import LearningRule, Metrics
+from morphax.learning.rule import Metrics, WrappedRule
 
 Augment = Callable[[Any, PRNGKeyArray], Any]
 
 
-class Augmented(eqx.Module):
+class Augmented(WrappedRule):
     """Learning rule: another rule, on inputs that `augment(inputs, key)` changes anew at every step.
 
     Watched data are judged as they are.
@@ -25,22 +25,12 @@ class Augmented(eqx.Module):
     - `augment`: inputs of a batch and a key to changed ones of the same shape: `RandomAffine`, or yours.
     """
 
-    rule: LearningRule
     augment: Augment
-
-    def check(self, substrate: Any, inputs: Any, targets: Any) -> None:
-        """What the rule itself refuses."""
-        if hasattr(self.rule, "check"):
-            self.rule.check(substrate, inputs, targets)  # pyright: ignore[reportAttributeAccessIssue]
 
     def gradient(self, substrate: Any, inputs: Any, targets: Any, *, key: PRNGKeyArray) -> tuple[Metrics, Any]:
         """That of the rule, of changed inputs."""
         first, second = jax.random.split(key)
         return self.rule.gradient(substrate, self.augment(inputs, first), targets, key=second)
-
-    def metrics(self, substrate: Any, inputs: Any, targets: Any, *, key: PRNGKeyArray) -> Metrics:
-        """Those of the rule, of the inputs as they are."""
-        return self.rule.metrics(substrate, inputs, targets, key=key)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class RandomAffine(eqx.Module):

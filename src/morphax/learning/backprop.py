@@ -1,37 +1,21 @@
 """Gradients through the dynamics: back-propagation through time for any substrate whose step is differentiable."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import optax
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_count
-from morphax.learning.metrics import accuracy, nrmse
-from morphax.learning.train import Metrics
-from morphax.substrates.base import Substrate, evolve
-
-Objective = Callable[[Array, Array], Metrics]
-
-
-def classification(outputs: Float[Array, "examples classes"], targets: Float[Array, "examples classes"]) -> Metrics:
-    """Mean cross-entropy of the outputs' softmax with one-hot targets ("loss", in nats), and "accuracy"."""
-    return {
-        "loss": jnp.mean(optax.softmax_cross_entropy(outputs, targets)),
-        "accuracy": accuracy(outputs, targets),
-    }
+from morphax.learning.objectives import Classification, Objective, Regression, classification, regression
+from morphax.learning.rule import LearningRule, Metrics, check_outputs
+from morphax.substrates.base import Substrate, evolve, presented
+from morphax.tasks.base import Kind
 
 
-def regression(outputs: Float[Array, "..."], targets: Float[Array, "..."]) -> Metrics:
-    """Mean squared error ("loss"), and "nrmse" (`morphax.learning.metrics`)."""
-    return {"loss": jnp.mean((outputs - targets) ** 2), "nrmse": nrmse(outputs, targets)}
-
-
-class Backpropagation(eqx.Module):
+class Backpropagation(LearningRule):
     r"""Learning rule: the gradient of a loss through the dynamics, mean over examples.
 
     $$\frac{dL}{d\theta} = \sum_t \frac{\partial L}{\partial s_t} \frac{\partial s_t}{\partial \theta}, \qquad
@@ -40,14 +24,18 @@ class Backpropagation(eqx.Module):
     **Arguments:**
 
     - `objective`: a function of (outputs, targets) that gives metrics, among them the "loss" that is minimised:
-      `classification`, `regression`, or your own.
+      `classification`, `regression`, or your own. None: what suits the kind of the task; of a plain pair of inputs and
+      targets `classification`.
     - `observe`: what answers: the observation after the "last" input, shape (examples, outputs), or after "every",
-      (examples, time, outputs).
+      (examples, time, outputs). None: as the targets ask by their axes; where they hold fewer points in time than the
+      inputs, the last ones are compared.
     - `segment`: inputs between two states that are kept for the backward pass (`segmented_scan`): memory for time.
     - `shards`: equal parts of the examples that so many devices work on at once. A CPU counts as one device unless
       `jax.config.update("jax_num_cpu_devices", 2)` comes before the first computation.
 
-    Inputs have shape (examples, time, ...). A key, where the substrate needs one, is split over the examples.
+    Inputs have shape (examples, time, channels); also (examples, time) of one channel, and (examples, channels) of a
+    substrate that takes several, each vector presented at once. A key, where the substrate needs one, is split over the
+    examples. An energy substrate comes to rest at every input, and its equilibria are differentiated implicitly.
 
     Source: Werbos, Proc. IEEE 78, 1550 (1990).
 
@@ -62,25 +50,70 @@ class Backpropagation(eqx.Module):
         ((16, 16), ['accuracy', 'loss'])
     """
 
-    objective: Objective = eqx.field(static=True, default=classification)
-    observe: Literal["every", "last"] = eqx.field(static=True, default="last")
+    objective: Objective | None = eqx.field(static=True, default=None)
+    observe: Literal["every", "last"] | None = eqx.field(static=True, default=None)
     segment: int | None = eqx.field(static=True, default=None)
     shards: int = eqx.field(static=True, default=1)
 
     def __check_init__(self) -> None:
         check_count("shards", self.shards, 1, len(jax.devices()))
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
+    def needs(self) -> str:
+        """A substrate."""
+        return "a substrate whose step can be differentiated"
+
+    def fits(self, substrate: Any) -> bool:
+        """Every substrate."""
+        return isinstance(substrate, Substrate)
+
+    def suited(self, kind: Kind) -> "Backpropagation":
+        """With the objective of the kind, where none was chosen."""
+        chosen = classification if kind == "classification" else regression
+        return self if self.objective is not None else replace(self, objective=chosen)
+
+    def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
+        """Refuse other channels than the substrate takes, and targets that are not shaped like its outputs."""
+        first = jax.tree.map(lambda x: x[:1], (inputs, targets))
+        key = jax.random.key(0)
+        outputs = eqx.filter_eval_shape(lambda s, i, t: self.answers(s, i, t, key=key), substrate, *first)
+        objective = self.objective or classification
+        if isinstance(objective, Classification | Regression):
+            check_outputs(self, outputs, first[1])
+            objective.check(targets)
+
     def outputs(
         self, substrate: Substrate, inputs: Float[Array, "examples time ..."], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "examples ..."]:
-        """What the substrate answers to every example."""
+        """What the substrate answers to every example: after the last input, unless `observe` is "every"."""
+        return self._observed(substrate, inputs, self.observe or "last", key)
 
+    def judged(self, outputs: Float[Array, "examples ..."], targets: Float[Array, "examples ..."]) -> Metrics:
+        """What the objective says of answers."""
+        return (self.objective or classification)(outputs, targets)
+
+    def answers(
+        self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "examples ..."]:
+        """The outputs that are compared with targets."""
+        if self.observe is not None or targets.ndim != 3:
+            return self.outputs(substrate, inputs, key=key)
+        return self._observed(substrate, inputs, "every", key)[:, -targets.shape[1] :]
+
+    def _observed(
+        self, substrate: Substrate, inputs: Array, observe: Literal["every", "last"], key: PRNGKeyArray | None
+    ) -> Array:
+        inputs = presented(substrate, inputs)
         arrays, rest = eqx.partition(substrate, eqx.is_array)
 
         def answers(arrays: PyTree, inputs: Array, keys: PRNGKeyArray | None) -> Array:
             def one(drives: Array, key: PRNGKeyArray | None) -> Array:
                 substrate = eqx.combine(arrays, rest)
-                return evolve(substrate, drives, key=key, observe=self.observe, segment=self.segment)[0]
+                return evolve(substrate, drives, key=key, observe=observe, segment=self.segment)[0]
 
             return jax.vmap(one)(inputs, keys)
 
@@ -106,7 +139,7 @@ class Backpropagation(eqx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Metrics:
         """What the objective says of the answers."""
-        return self.objective(self.outputs(substrate, inputs, key=key), targets)
+        return self.judged(self.answers(substrate, inputs, targets, key=key), targets)
 
     def gradient(
         self,

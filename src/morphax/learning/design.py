@@ -9,12 +9,15 @@ $$L(w) = \tfrac1T \lVert F w + b - y \rVert^2 + w^T \Sigma w, \qquad
 whose minimum over $w$ and $b$ is a closed form, smooth in the parameters of the substrate.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax.learning.readout import Features, Targets
+from morphax.learning.rule import LearningRule, Metrics
 from morphax.substrates.base import evolve
 
 
@@ -38,26 +41,44 @@ def readout_error(features: Features, targets: Targets, shots: Float[Array, ""] 
     return jnp.sum(jnp.var(targets, axis=0)) - explained
 
 
-class ReadoutDesign(eqx.Module):
+class ReadoutDesign(LearningRule):
     """Learning rule: gradient of `readout_error` through the dynamics, for a stack of designs at once.
 
     A design is any pytree with a method `substrate()`; the stack's leading axis counts independent designs. Since the
-    summed error has independent gradients, an element-wise optimiser trains them as if each were alone.
+    summed error has independent gradients, an element-wise optimiser trains them as if each were alone. Metrics:
+    "loss", the error of every design.
     """
 
     shots: float
     washout: int = eqx.field(static=True, default=0)
 
+    def needs(self) -> str:
+        """A stack of designs."""
+        return "a stack of designs, each with a method substrate()"
+
+    def fits(self, substrate: Any) -> bool:
+        """Whatever makes a substrate."""
+        return callable(getattr(substrate, "substrate", None))
+
+    def metrics(self, substrate: PyTree, inputs: Array, targets: Targets, *, key: PRNGKeyArray) -> Metrics:
+        """The error of every design."""
+        return {"loss": self._errors(substrate, inputs, targets)}
+
     def gradient(
         self, substrate: PyTree, inputs: Array, targets: Targets, *, key: PRNGKeyArray
-    ) -> tuple[dict[str, Array], PyTree]:
-        def errors(designs: PyTree) -> tuple[Array, Array]:
-            def one(design: PyTree) -> Array:
-                features, _ = evolve(design.substrate(), inputs)
-                return readout_error(features[self.washout :], targets[self.washout :], self.shots)
+    ) -> tuple[Metrics, PyTree]:
+        """The error of every design, and the derivatives."""
 
-            each = jax.vmap(one)(designs)
-            return jnp.sum(each), each
+        def total(designs: PyTree) -> tuple[Array, Array]:
+            errors = self._errors(designs, inputs, targets)
+            return jnp.sum(errors), errors
 
-        gradient, each = eqx.filter_grad(errors, has_aux=True)(substrate)
-        return {"error": each}, gradient
+        gradient, errors = eqx.filter_grad(total, has_aux=True)(substrate)
+        return {"loss": errors}, gradient
+
+    def _errors(self, designs: PyTree, inputs: Array, targets: Targets) -> Float[Array, " designs"]:
+        def one(design: PyTree) -> Array:
+            features, _ = evolve(design.substrate(), inputs)
+            return readout_error(features[self.washout :], targets[self.washout :], self.shots)
+
+        return jax.vmap(one)(designs)

@@ -1,6 +1,5 @@
 """Learning at equilibrium: equilibrium propagation for any energy substrate, and the exact gradients beside it."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,21 +12,26 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_finite, is_concrete
-from morphax.dynamics.relaxation import Descent, Relaxation, Relaxer, RungeKutta
-from morphax.learning.train import Metrics
-from morphax.substrates.base import State
-from morphax.substrates.energy import Cost, EnergySubstrate, Nudge, phase_overlap
+from morphax._checks import check_choice, check_count, is_concrete
+from morphax.dynamics.relaxation import BlockSweeps, Relaxation, Relaxer, RungeKutta
+from morphax.learning.metrics import accuracy
+from morphax.learning.rule import LearningRule, Metrics, check_outputs
+from morphax.substrates.base import State, check_channels
+from morphax.substrates.energy import (
+    Cost,
+    EnergySubstrate,
+    Nudge,
+    phase_distance,
+    phase_overlap,
+    phase_squared_error,
+)
+from morphax.tasks.base import Kind
 
 Measure = Callable[[Array, Array], Metrics]
 Nudging = Literal["one-sided", "opposite", "symmetric"]
 NUDGINGS: tuple[Nudging, ...] = ("one-sided", "opposite", "symmetric")
+PHASE_COSTS = (phase_distance, phase_overlap, phase_squared_error)
 FEWEST = 8  # examples that go on by themselves
-
-
-def no_measure(outputs: Float[Array, "examples outputs"], targets: Float[Array, "examples outputs"]) -> Metrics:
-    """Nothing beyond the cost."""
-    return {}
 
 
 def phase_classification(
@@ -38,36 +42,54 @@ def phase_classification(
     return {"accuracy": jnp.mean(right.astype(outputs.dtype))}
 
 
-class EquilibriumRule(eqx.Module):
+class EquilibriumRule(LearningRule):
     """What rules at equilibrium share: examples relax from random states, and a cost compares outputs with targets.
 
     **Arguments:**
 
-    - `cost`: elementwise cost of an output and its target: `phase_overlap`, `phase_distance`, `squared_error`, yours.
+    - `cost`: of outputs and targets, elementwise: `phase_overlap`, `phase_distance`, `squared_error`, yours; what it
+      gives is summed. None: what suits the substrate (`default_cost`).
     - `relaxer`: how an equilibrium is reached; None is the substrate's own way.
     - `initial_states`: random initial states of every example, over which gradient and metrics are averaged (M_init).
-    - `measure`: further metrics of (outputs, targets): `phase_classification`, or yours.
+    - `measure`: further metrics of (outputs, targets): "accuracy", of the most probable class, which is that of the
+      largest output, of its sine where the cost compares phases; or your own function. None: none, unless the kind of
+      the task asks for one.
 
     Metrics: "loss", the mean cost at the free equilibrium; "unconverged", the share of relaxations that did not
     converge; "residual", the largest force left in those that did; "steps", their mean number; and those of `measure`.
 
-    A large batch sweeps until three quarters are at rest (`Descent`), the slowest quarter likewise, and so on.
+    Inputs have shape (examples, channels) or (examples, 1, channels): each is one vector that is clamped.
+
+    A large batch sweeps until three quarters are at rest (`BlockSweeps`), the slowest quarter likewise, and so on.
     Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
     say how many. When none converged the gradient is 0.
     """
 
-    cost: Cost = eqx.field(static=True, default=phase_overlap)
+    cost: Cost | None = eqx.field(static=True, default=None)
     relaxer: Relaxer | None = None
     initial_states: int = eqx.field(static=True, default=1)
-    measure: Measure = eqx.field(static=True, default=no_measure)
+    measure: Measure | Literal["accuracy"] | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         check_count("initial_states", self.initial_states, 1)
 
-    def check(self, substrate: EnergySubstrate, inputs: Any, targets: Any) -> None:
-        """Refuse data that cannot be learned from, before a training starts."""
-        check_finite("inputs", inputs)
-        check_finite("targets", targets)
+    def needs(self) -> str:
+        """An energy substrate."""
+        return "an energy substrate, which relaxes in an energy (EnergySubstrate: energy, relax)"
+
+    def fits(self, substrate: Any) -> bool:
+        """Energy substrates, also with something around them."""
+        return isinstance(substrate, EnergySubstrate)
+
+    def suited(self, kind: Kind) -> "EquilibriumRule":
+        """With the accuracy measured of a classification, where no measure was chosen."""
+        return self if self.measure is not None or kind == "regression" else replace(self, measure="accuracy")
+
+    def check_data(self, substrate: EnergySubstrate, inputs: Array, targets: Array) -> None:
+        """Refuse other channels than the substrate takes, and targets that its outputs cannot reach."""
+        first = _vectors(substrate, inputs[:1], targets[:1])
+        outputs = eqx.filter_eval_shape(lambda s: s.observe(s.initial_state(key=jax.random.key(0))), substrate)
+        check_outputs(self, jax.ShapeDtypeStruct((1, *outputs.shape), outputs.dtype), first[1])
         substrate.check_targets(targets)
 
     def metrics(
@@ -82,21 +104,15 @@ class EquilibriumRule(eqx.Module):
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
         return self._judged(substrate, self._relaxed(substrate, inputs, starts, noise), targets)
 
-    @abstractmethod
-    def gradient(
-        self,
-        substrate: EnergySubstrate,
-        inputs: Float[Array, "examples ..."],
-        targets: Float[Array, "examples outputs"],
-        *,
-        key: PRNGKeyArray,
-    ) -> tuple[Metrics, Any]:
-        """Metrics, and a gradient of the mean cost with the substrate's own structure."""
+    def compared(self, substrate: EnergySubstrate) -> Cost:
+        """The cost: the one that was chosen, or what suits the substrate."""
+        return self.cost or substrate.default_cost
 
     def _repeated(
         self, substrate: EnergySubstrate, inputs: Array, targets: Array, key: PRNGKeyArray
     ) -> tuple[Array, Array, State, PRNGKeyArray]:
         """Every example `initial_states` times, with random initial states and keys."""
+        inputs, targets = _vectors(substrate, inputs, targets)
         if self.initial_states > 1:
             inputs, targets = (jnp.repeat(x, self.initial_states, axis=0) for x in (inputs, targets))
         first, second = jax.random.split(key)
@@ -114,34 +130,39 @@ class EquilibriumRule(eqx.Module):
         strength: ArrayLike = 0.0,
     ) -> Relaxation:
         """All examples at once, free or nudged."""
-        relaxer = self.relaxer or substrate.default_relaxer
+        relaxer, cost = self.relaxer or substrate.default_relaxer, self.compared(substrate)
 
         def relax(relaxer: Relaxer, examples: Any, **options: Any) -> Relaxation:
             def one(drive: Array, start: State, key: PRNGKeyArray, target: Array | None) -> Relaxation:
-                nudge = None if target is None else Nudge(self.cost, strength, target)
+                nudge = None if target is None else Nudge(cost, strength, target)
                 return relaxer(substrate.landscape(drive, nudge), start, key=key, **options)
 
             return jax.vmap(one, axis_name="examples")(*examples)
 
         examples = (inputs, starts, keys, targets)
-        return _in_stages(relax, relaxer, examples) if isinstance(relaxer, Descent) else relax(relaxer, examples)
+        ended = _in_stages(relax, relaxer, examples) if isinstance(relaxer, BlockSweeps) else relax(relaxer, examples)
+        return ended._replace(state=jax.vmap(lambda s, k: substrate.found(s, key=k))(ended.state, keys))
 
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
-        outputs = jax.vmap(substrate.observe)(free.state)
+        outputs, cost = jax.vmap(substrate.observe)(free.state), self.compared(substrate)
+        if self.measure == "accuracy":
+            measured = phase_classification if cost in PHASE_COSTS else _most_probable
+        else:
+            measured = self.measure
         return {
-            "loss": jnp.mean(jnp.sum(self.cost(outputs, targets), axis=-1)),
+            "loss": jnp.mean(jax.vmap(lambda o, t: jnp.sum(cost(o, t)))(outputs, targets)),
             "unconverged": jnp.mean((~free.converged).astype(outputs.dtype)),
             "residual": jnp.max(jnp.where(free.converged, free.residual, 0.0)),
             "steps": jnp.mean(free.steps.astype(outputs.dtype)),
-            **self.measure(outputs, targets),
+            **({} if measured is None else measured(outputs, targets)),
         }
 
 
 class EquilibriumPropagation(EquilibriumRule):
     r"""Learning rule: the gradient that the physics gives, from a free and a weakly nudged equilibrium.
 
-    $$\frac{\partial C}{\partial \theta} \approx \frac{1}{\beta} \left( \frac{\partial E}{\partial \theta}(s^\beta) -
-      \frac{\partial E}{\partial \theta}(s^0) \right)$$
+    $$\frac{\partial C}{\partial \theta} \approx \frac{1}{\beta} \left( \frac{\partial F}{\partial \theta}(s^\beta) -
+      \frac{\partial E}{\partial \theta}(s^0) \right), \qquad F = E + \beta C$$
 
     Each unit needs only what it and its neighbours do. The nudged relaxation starts at the free equilibrium. The error
     is of first order in $\beta$ for one-sided and opposite nudging and of second order for symmetric,
@@ -193,18 +214,24 @@ class EquilibriumPropagation(EquilibriumRule):
         def nudged(strength: ArrayLike) -> Relaxation:
             return self._relaxed(substrate, inputs, free.state, noise, targets, strength)
 
-        if self.nudging == "one-sided":
-            first, second, width = nudged(self.strength), free, self.strength
-        elif self.nudging == "opposite":
-            first, second, width = free, nudged(-self.strength), self.strength
-        else:
-            first, second, width = nudged(self.strength), nudged(-self.strength), 2 * self.strength
+        up, down = {
+            "one-sided": (self.strength, 0.0),
+            "opposite": (0.0, -self.strength),
+            "symmetric": (self.strength, -self.strength),
+        }[self.nudging]
+        first = free if self.nudging == "opposite" else nudged(up)
+        second = free if self.nudging == "one-sided" else nudged(down)
         counts = free.converged & first.converged & second.converged
-        weights = _mean_weights(counts) / width
+        weights, cost = _mean_weights(counts) / (up - down), self.compared(substrate)
 
         def contrast(substrate: EnergySubstrate) -> Array:
-            energies = jax.vmap(lambda a, b, u: substrate.energy(a, u) - substrate.energy(b, u))
-            return jnp.sum(weights * energies(_kept(counts, first.state), _kept(counts, second.state), inputs))
+            # What is read may depend on weights, too (a readout): then the nudge's own energy counts.
+            def total(state: State, drive: Array, target: Array, strength: ArrayLike) -> Array:
+                return substrate.energy(state, drive) + Nudge(cost, strength, target).energy(substrate.observe(state))
+
+            energies = jax.vmap(lambda a, b, u, t: total(a, u, t, up) - total(b, u, t, down))
+            states = (_kept(counts, first.state), _kept(counts, second.state))
+            return jnp.sum(weights * energies(*states, inputs, targets))
 
         metrics = self._judged(substrate, free, targets)
         metrics["unconverged"] = jnp.mean((~counts).astype(weights.dtype))
@@ -221,6 +248,11 @@ class ImplicitDifferentiation(EquilibriumRule):
     approaches for $\beta \to 0$.
     """
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
     def gradient(
         self,
         substrate: EnergySubstrate,
@@ -232,7 +264,7 @@ class ImplicitDifferentiation(EquilibriumRule):
         """Metrics and exact gradient; equilibria that did not converge are left out."""
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
         free = self._relaxed(substrate, inputs, starts, noise)
-        weights = _mean_weights(free.converged)
+        weights, cost = _mean_weights(free.converged), self.compared(substrate)
 
         def adjoint(state: State, drive: Array, target: Array) -> State:
             flat, unflatten = ravel_pytree(state)
@@ -241,7 +273,7 @@ class ImplicitDifferentiation(EquilibriumRule):
                 return ravel_pytree(substrate.landscape(drive).force(unflatten(flat)))[0]
 
             def pull(flat: Array) -> Array:
-                return jnp.sum(self.cost(substrate.observe(unflatten(flat)), target))
+                return jnp.sum(cost(substrate.observe(unflatten(flat)), target))
 
             return unflatten(jnp.linalg.solve(jax.jacobian(force)(flat).T, jax.grad(pull)(flat)))
 
@@ -252,7 +284,7 @@ class ImplicitDifferentiation(EquilibriumRule):
             def one(state: State, multiplier: State, drive: Array, target: Array) -> Array:
                 forces = substrate.landscape(drive).force(state)
                 products = jax.tree.map(lambda a, b: jnp.sum(a * b), multiplier, forces)
-                return jnp.sum(self.cost(substrate.observe(state), target)) - jax.tree.reduce(jnp.add, products)
+                return jnp.sum(cost(substrate.observe(state), target)) - jax.tree.reduce(jnp.add, products)
 
             return jnp.sum(weights * jax.vmap(one)(states, multipliers, inputs, targets))
 
@@ -268,6 +300,22 @@ class RelaxationBackpropagation(EquilibriumRule):
 
     relaxer: Relaxer | None = RungeKutta()
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
+    def check_data(self, substrate: EnergySubstrate, inputs: Array, targets: Array) -> None:
+        """Besides, refuse a relaxer that cannot be differentiated."""
+        self._check_relaxer()
+        super().check_data(substrate, inputs, targets)
+
+    def _check_relaxer(self) -> None:
+        if not isinstance(self.relaxer, RungeKutta):
+            raise ValueError(
+                f"relaxer is {type(self.relaxer).__name__}; only RungeKutta can be differentiated in reverse"
+            )
+
     def gradient(
         self,
         substrate: EnergySubstrate,
@@ -277,10 +325,7 @@ class RelaxationBackpropagation(EquilibriumRule):
         key: PRNGKeyArray,
     ) -> tuple[Metrics, Any]:
         """Metrics, and the derivative of the final cost with respect to everything, through every step."""
-        if not isinstance(self.relaxer, RungeKutta):
-            raise ValueError(
-                f"relaxer is {type(self.relaxer).__name__}; only RungeKutta can be differentiated in reverse"
-            )
+        self._check_relaxer()
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
 
         def loss(substrate: EnergySubstrate) -> tuple[Array, Metrics]:
@@ -292,7 +337,26 @@ class RelaxationBackpropagation(EquilibriumRule):
         return metrics, gradient
 
 
-def _in_stages(relax: Callable[..., Relaxation], relaxer: Descent, examples: tuple[Any, ...]) -> Relaxation:
+def _vectors(substrate: EnergySubstrate, inputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Inputs (examples, channels) and targets (examples, outputs), from one input an example."""
+    if inputs.ndim == 3:
+        if inputs.shape[1] != 1:
+            raise ValueError(
+                f"inputs has shape {inputs.shape}, {inputs.shape[1]} inputs an example; an equilibrium answers one "
+                "vector: use morphax.tasks.as_vectors for sequences, windows before it for a stream, or Backpropagation"
+            )
+        inputs = inputs[:, 0]
+        targets = targets[:, 0] if targets.ndim == 3 else targets
+    inputs = inputs[:, None] if inputs.ndim == 1 else inputs
+    check_channels(substrate, inputs.shape[1:])
+    return inputs, targets
+
+
+def _most_probable(outputs: Float[Array, "examples classes"], targets: Float[Array, "examples classes"]) -> Metrics:
+    return {"accuracy": accuracy(outputs, targets)}
+
+
+def _in_stages(relax: Callable[..., Relaxation], relaxer: BlockSweeps, examples: tuple[Any, ...]) -> Relaxation:
     """Examples of one batch wait for each other, and most need few sweeps: the slowest go on among themselves."""
     slow = len(examples[0]) // 4
     if slow < FEWEST:

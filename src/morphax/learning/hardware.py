@@ -1,8 +1,7 @@
-r"""What separates a simulation from a chip, for every substrate: the roles of its leaves say what varies.
+r"""Learning for devices that differ from the model (`morphax.substrates.imperfections`).
 
-A fabricated device is a draw of `Imperfections`. A rule that is to learn despite them is wrapped: `NoiseAware` sees
-another device at every step and learns weights that fit all of them; `InTheLoop` uses the answers of the one device
-that there is, and the model only for the backward pass.
+`NoiseAware` sees another device at every step and learns weights that fit all of them; `InTheLoop` uses the answers of
+the one device that there is, and the model only for the backward pass.
 """
 
 from collections.abc import Callable
@@ -12,147 +11,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import io_callback
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from morphax._checks import check_count, check_finite, check_range, check_shape, is_concrete
+from morphax._checks import check_finite, check_shape
+from morphax.dynamics.relaxation import Landscape, Sweeps
 from morphax.learning.backprop import Backpropagation
-from morphax.learning.train import LearningRule, Metrics
-from morphax.pytrees import Role, Tree, perturb, select
-from morphax.substrates.base import Consumption, State, Stepper, Substrate
+from morphax.learning.host import ask_host, original_errors
+from morphax.learning.rule import Metrics, WrappedRule
+from morphax.pytrees import select
+from morphax.substrates.base import State, Stepper, Substrate
+from morphax.substrates.energy import EnergySubstrate, Nudge
+from morphax.substrates.imperfections import Imperfections
+from morphax.substrates.wrappers import Wrapper
 
 HardwareFunction = Callable[[PyTree, np.ndarray], np.ndarray]
 
 
-def mismatch(substrate: Tree, *, weights: ArrayLike = 0.0, devices: ArrayLike = 0.0, key: PRNGKeyArray) -> Tree:
-    r"""A device from the same production line: every number times a log-normal factor of mean 1.
-
-    **Arguments:**
-
-    - `substrate`: what was designed.
-    - `weights`, `devices`: relative spread $\sigma \ge 0$ of the leaves with the role weight and device.
-    - `key`: which device.
-
-    **Raises:** `ValueError` for a negative or non-finite spread.
-
-        >>> import jax
-        >>> from morphax import SpintronicNetwork
-        >>> from morphax.learning.hardware import mismatch
-        >>> network = SpintronicNetwork.random((16, 16), key=jax.random.key(0))
-        >>> chip = mismatch(network, devices=0.05, key=jax.random.key(1))
-        >>> bool((chip.connections.weights == network.connections.weights).all())
-        True
-        >>> 0.03 < (chip.damping_rate / network.damping_rate).std().item() < 0.07
-        True
-    """
-    first, second = jax.random.split(key)
-    return perturb(perturb(substrate, weights, "weight", key=first), devices, "device", key=second)
-
-
-def quantise(tree: Tree, bits: int, *chosen: Role) -> Tree:
-    r"""Leaves with a role in `chosen` (weights when none is named) rounded to what `bits` can hold.
-
-    Each leaf has its own scale: $2^{\mathrm{bits}} - 1$ levels, evenly spaced from minus to plus the largest magnitude
-    in the leaf, with 0 among them. The derivative is that of no rounding (straight-through), so quantised weights can
-    be trained.
-
-    **Raises:** `ValueError` unless `bits` is a whole number >= 2.
-
-        >>> import equinox as eqx, jax.numpy as jnp
-        >>> from morphax import WEIGHT
-        >>> from morphax.learning.hardware import quantise
-        >>> class Weights(eqx.Module):
-        ...     values: jnp.ndarray = eqx.field(metadata=WEIGHT)
-        >>> quantise(Weights(jnp.array([0.0, 0.2, -0.8, 1.5])), 2).values.tolist()
-        [0.0, 0.0, -1.5, 1.5]
-    """
-    check_count("bits", bits, 2)
-    rounded, fixed = select(tree, *(chosen or ("weight",)))
-    return eqx.combine(jax.tree.map(lambda leaf: _rounded(leaf, bits), rounded), fixed)
-
-
-class Imperfections(eqx.Module):
-    r"""How devices differ from the model; `device(substrate, key)` fabricates one.
-
-    Applied in this order: `weight_bits` rounds the weights, `weight_mismatch` and `device_mismatch` spread them and the
-    material (`mismatch`), `state_noise` adds Gaussian noise of this standard deviation to the state after every input
-    (`Substrate.disturb`).
-
-    **Raises:** `ValueError` for a negative or non-finite number, or fewer than 2 bits.
-    """
-
-    weight_mismatch: Array | float = 0.0
-    device_mismatch: Array | float = 0.0
-    state_noise: Array | float = 0.0
-    weight_bits: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self) -> None:
-        for name in ("weight_mismatch", "device_mismatch", "state_noise"):
-            check_range(name, getattr(self, name), low=0.0)
-        if self.weight_bits is not None:
-            check_count("weight_bits", self.weight_bits, 2)
-
-    def device(self, substrate: Tree, *, key: PRNGKeyArray) -> "Tree | Noisy":
-        """A fabricated device that follows `substrate`'s present weights; the same key is the same device."""
-        if self.weight_bits is not None:
-            substrate = quantise(substrate, self.weight_bits)
-        varied = mismatch(substrate, weights=self.weight_mismatch, devices=self.device_mismatch, key=key)
-        silent = is_concrete(self.state_noise) and not np.any(np.asarray(self.state_noise))
-        return varied if silent else Noisy(varied, jnp.asarray(self.state_noise, jnp.result_type(float)))
-
-
-class Noisy(Substrate):
-    """A substrate whose state is disturbed after every input, with standard deviation `amplitude` (0: never).
-
-    Needs a key in `evolve` unless the amplitude is 0.
-
-        >>> import jax, jax.numpy as jnp
-        >>> from morphax import SpintronicNetwork, evolve
-        >>> from morphax.learning.hardware import Noisy
-        >>> network = SpintronicNetwork.random((8, 8), measured="states", key=jax.random.key(0))
-        >>> noisy, _ = evolve(Noisy(network, 0.01), jnp.zeros(1), key=jax.random.key(1))
-        >>> 0.003 < jnp.std(noisy - evolve(network, jnp.zeros(1))[0]).item() < 0.02
-        True
-    """
-
-    substrate: Substrate
-    amplitude: Array | float
-
-    def initial_state(self, *, key: PRNGKeyArray | None = None) -> State:
-        """That of the substrate."""
-        return self.substrate.initial_state(key=key)
-
-    def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
-        """The substrate's step, then noise."""
-        return self.stepper()(state, drive, key=key)
-
-    def stepper(self) -> Stepper:
-        """The substrate's, then noise."""
-        inner = self.substrate.stepper()
-
-        def step(state: State, drive: Array, *, key: PRNGKeyArray | None = None) -> State:
-            if key is None:
-                return inner(state, drive)
-            first, second = jax.random.split(key)
-            return self.substrate.disturb(inner(state, drive, key=first), self.amplitude, key=second)
-
-        return step
-
-    def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " neurons"]:
-        """That of the substrate."""
-        return self.substrate.observe(state, key=key)
-
-    def disturb(self, state: State, amplitude: ArrayLike, *, key: PRNGKeyArray) -> State:
-        """That of the substrate."""
-        return self.substrate.disturb(state, amplitude, key=key)
-
-    def consumption(self) -> tuple[Consumption, ...]:
-        """That of the substrate."""
-        return self.substrate.consumption()
-
-
-class NoiseAware(eqx.Module):
+class NoiseAware(WrappedRule):
     """Learning rule: `rule` on another fabricated device at every step, so that the weights suit all of them.
 
     The gradient that the device gives is applied to the weights as designed. Watched data are judged on the model.
@@ -163,7 +38,6 @@ class NoiseAware(eqx.Module):
     - `imperfections`: how devices vary.
     """
 
-    rule: LearningRule
     imperfections: Imperfections
 
     def gradient(
@@ -173,14 +47,10 @@ class NoiseAware(eqx.Module):
         which, noise = jax.random.split(key)
         device = self.imperfections.device(substrate, key=which)
         metrics, gradient = self.rule.gradient(device, inputs, targets, key=noise)
-        return metrics, gradient.substrate if isinstance(device, Noisy) else gradient
-
-    def metrics(self, substrate: Substrate, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> Metrics:
-        """Those of `rule` on the substrate as designed."""
-        return self.rule.metrics(substrate, inputs, targets, key=key)  # pyright: ignore[reportAttributeAccessIssue]
+        return metrics, gradient.substrate if self.imperfections.disturbs else gradient
 
 
-class InTheLoop(eqx.Module):
+class InTheLoop(WrappedRule):
     r"""Learning rule: hardware in the loop. The device answers, the model back-propagates.
 
     Loss and its derivative are taken at the answers $o_\mathrm{device}$ of one fixed device, and the derivative is
@@ -205,17 +75,26 @@ class InTheLoop(eqx.Module):
     Source: Wright et al., Nature 601, 549 (2022), "physics-aware training"; Plouet et al. (2025), Sec. V.
     """
 
-    rule: Backpropagation
+    rule: Backpropagation  # pyright: ignore[reportIncompatibleVariableOverride] (modules are frozen)
     device: Imperfections | HardwareFunction
     key: PRNGKeyArray | None = None
     measured_states: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
+        if not isinstance(self.rule, Backpropagation):
+            raise ValueError(
+                f"rule is {type(self.rule).__name__}; a device in the loop gives outputs, so it must be Backpropagation"
+            )
         if isinstance(self.device, Imperfections):
             if self.key is None:
                 raise ValueError("key is None; it says which device the imperfections fabricate")
         elif self.measured_states:
             raise ValueError("measured_states is True, but a Python function gives outputs only; it must be False")
+
+    def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
+        """What the rule refuses, for the device likewise."""
+        super().check_data(substrate, inputs, targets)
+        self._fabricated(substrate)
 
     def gradient(
         self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray
@@ -223,16 +102,17 @@ class InTheLoop(eqx.Module):
         """Metrics of the device's answers, and the gradient through the model."""
         device = self._fabricated(substrate)
         if device is not None:
-            twin = _Twin(substrate, device, self.measured_states)
+            twin = Twin(substrate, device, self.measured_states)
             metrics, gradient = self.rule.gradient(twin, inputs, targets, key=key)
-            return metrics, gradient.model
-
-        answers = self._asked(substrate, inputs, key)
+            return metrics, gradient.substrate
 
         def loss(substrate: Substrate) -> tuple[Array, Metrics]:
-            metrics = self.rule.objective(_valued(answers, self.rule.outputs(substrate, inputs, key=key)), targets)
+            modelled = self.rule.answers(substrate, inputs, targets, key=key)
+            metrics = self.rule.judged(_valued(answers, modelled), targets)
             return metrics["loss"], metrics
 
+        with original_errors():
+            answers = jax.block_until_ready(self._asked(substrate, inputs, targets, key))
         gradient, metrics = eqx.filter_grad(loss, has_aux=True)(substrate)
         return metrics, gradient
 
@@ -241,7 +121,9 @@ class InTheLoop(eqx.Module):
         device = self._fabricated(substrate)
         if device is not None:
             return self.rule.metrics(device, inputs, targets, key=key)
-        return self.rule.objective(self._asked(substrate, inputs, key), targets)
+        with original_errors():
+            answers = jax.block_until_ready(self._asked(substrate, inputs, targets, key))
+        return self.rule.judged(answers, targets)
 
     def _fabricated(self, substrate: Substrate) -> Substrate | None:
         """The device with the present weights; None when it is no simulated one."""
@@ -249,10 +131,10 @@ class InTheLoop(eqx.Module):
             return None
         return self.device.device(substrate, key=self.key)
 
-    def _asked(self, substrate: Substrate, inputs: Array, key: PRNGKeyArray) -> Array:
+    def _asked(self, substrate: Substrate, inputs: Array, targets: Array, key: PRNGKeyArray) -> Array:
         """The answers of the Python function; it may be random, so it is called once for every call here."""
         device = cast(HardwareFunction, self.device)
-        expected = jax.eval_shape(lambda: self.rule.outputs(substrate, inputs, key=key))
+        expected = jax.eval_shape(lambda: self.rule.answers(substrate, inputs, targets, key=key))
         weights, _ = select(substrate, "weight")
 
         def ask(weights: PyTree, inputs: Array) -> np.ndarray:
@@ -261,24 +143,29 @@ class InTheLoop(eqx.Module):
             check_finite("the device's answer", answers)
             return answers
 
-        return io_callback(ask, expected, weights, inputs)
+        return ask_host(ask, expected, weights, inputs)
 
 
-class _Twin(Substrate):
-    """A device and the model of it, driven together: values of the device, derivatives of the model."""
+class Twin(Wrapper):
+    """A device and the model of it, driven together: values of the device, derivatives of the model.
 
-    model: Substrate
+    **Arguments:**
+
+    - `substrate`: the model.
+    - `device`: of the same structure.
+    - `measured_states`: whether the device's state is read after every input, and the model's set to it.
+    """
+
     device: Substrate
     measured_states: bool = eqx.field(static=True)
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> tuple[State, State]:
-        return self.model.initial_state(key=key), self.device.initial_state(key=key)
-
-    def step(self, state: tuple[State, State], drive: Array, *, key: PRNGKeyArray | None = None) -> tuple[State, State]:
-        return self.stepper()(state, drive, key=key)
+        """Of both."""
+        return self.substrate.initial_state(key=key), self.device.initial_state(key=key)
 
     def stepper(self) -> Stepper:
-        follow, act = self.model.stepper(), self.device.stepper()
+        """Both under the same drive."""
+        follow, act = self.substrate.stepper(), self.device.stepper()
 
         def step(state: tuple[State, State], drive: Array, *, key: PRNGKeyArray | None = None) -> tuple[State, State]:
             model, device = state
@@ -289,47 +176,61 @@ class _Twin(Substrate):
         return step
 
     def observe(self, state: tuple[State, State], *, key: PRNGKeyArray | None = None) -> Array:
+        """What the device shows."""
         model, device = state
-        return _valued(self.device.observe(device, key=key), self.model.observe(model, key=key))
+        return _valued(self.device.observe(device, key=key), self.substrate.observe(model, key=key))
+
+    # Of energy substrates: both relax side by side.
+
+    def found(self, state: tuple[State, State], *, key: PRNGKeyArray | None = None) -> tuple[State, State]:
+        """What is found of both."""
+        (model, device), (first, second) = self._energetic, state
+        measured = device.found(second, key=key)
+        return _valued(measured, first) if self.measured_states else model.found(first, key=key), measured
+
+    def energy(self, state: tuple[State, State], drive: Array) -> Array:
+        """The device's, with the derivative of the model's."""
+        (model, device), (first, second) = self._energetic, state
+        return _valued(device.energy(second, drive), model.energy(first, drive))
+
+    def force(self, state: tuple[State, State], drive: Array) -> tuple[State, State]:
+        """Of both."""
+        return self.landscape(drive).force(state)
+
+    def landscape(self, drive: Array, nudge: Nudge | None = None) -> Landscape:
+        """Of both."""
+        follow, act = (part.landscape(drive, nudge) for part in self._energetic)
+
+        def force(state: tuple[State, State]) -> tuple[State, State]:
+            return follow.force(state[0]), act.force(state[1])
+
+        if follow.sweeps is None or act.sweeps is None:
+            return Landscape(force)
+        ours, theirs = follow.sweeps, act.sweeps
+
+        def sweep(swept: tuple[Any, Any]) -> tuple[Any, Array]:
+            (first, met), (second, also_met) = ours.sweep(swept[0]), theirs.sweep(swept[1])
+            return (first, second), jnp.maximum(met, also_met)
+
+        return Landscape(
+            force,
+            Sweeps(
+                lambda state: (ours.encode(state[0]), theirs.encode(state[1])),
+                sweep,
+                lambda swept: (ours.decode(swept[0]), theirs.decode(swept[1])),
+            ),
+        )
+
+    def distance(self, first: tuple[State, State], second: tuple[State, State]) -> Array:
+        """The larger of both."""
+        parts = zip(self._energetic, first, second, strict=True)
+        return jnp.max(jnp.stack([part.distance(one, other) for part, one, other in parts]))
+
+    @property
+    def _energetic(self) -> tuple[EnergySubstrate, EnergySubstrate]:
+        return cast(EnergySubstrate, self.substrate), cast(EnergySubstrate, self.device)
 
 
 def _valued(values: PyTree, derivatives: PyTree) -> PyTree:
     """The numbers of `values` with the derivatives of `derivatives`."""
     return jax.tree.map(lambda v, d: d + jax.lax.stop_gradient(v - d), values, derivatives)
-
-
-def inference_energy(substrate: Substrate, duration: float) -> float:
-    r"""Energy of one inference in joules, from the device constants that a substrate states.
-
-    $$E = \sum_\mathrm{parts} n \left(P \, T + E_1\right)$$
-
-    with $n$ parts of a kind that draw the power $P$ for the duration $T$ and the energy $E_1$ once.
-
-    **Arguments:**
-
-    - `substrate`: with `Substrate.consumption`.
-    - `duration`: of the presentation, in ns, > 0.
-
-    **Raises:** `ValueError` for a substrate without device constants.
-
-    The paper's 96 neurons and 2,896 synapses over 100 ns (Plouet et al., Sec. V: "about 40 pJ"):
-
-        >>> import jax
-        >>> from morphax import SpintronicNetwork, WithReadout
-        >>> from morphax.learning.hardware import inference_energy
-        >>> first, second = jax.random.split(jax.random.key(0))
-        >>> network = WithReadout.random(SpintronicNetwork.random(key=first), outputs=10, key=second)
-        >>> round(inference_energy(network, duration=100.0) * 1e12, 2)
-        38.56
-    """
-    check_range("duration", duration, low=0.0, open_low=True)
-    parts = substrate.consumption()
-    if not parts:
-        raise ValueError(f"substrate is a {type(substrate).__name__}, which states no device constants")
-    return sum(part.number * (part.power * duration * 1e-9 + part.energy) for part in parts)
-
-
-def _rounded(leaf: Array, bits: int) -> Array:
-    largest = jnp.max(jnp.abs(leaf))
-    step = jnp.where(largest > 0, largest, 1.0) / (2 ** (bits - 1) - 1)
-    return leaf + jax.lax.stop_gradient(jnp.round(leaf / step) * step - leaf)

@@ -1,7 +1,6 @@
-"""Learning to be a quantum state: probabilities of spins, gates on them, and what spiking neurons are trained for."""
+"""Learning to be a quantum state: probabilities of spins, gates on them, and what an estimated matrix is worth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -11,18 +10,16 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from morphax._checks import check_count, check_shape, is_concrete
+from morphax._checks import check_shape, is_concrete
 from morphax.learning.minimise import Minimum, minimise
-from morphax.learning.train import Metrics
-from morphax.quantum.correlation_map import coefficients, correlations, density_matrix, distribution, expectations
+from morphax.quantum.correlation_map import (
+    coefficients,
+    density_matrix,
+    distribution,
+    expectations,
+    squared_distance,
+)
 from morphax.quantum.states import check_unitary, fidelity, nearest_density_matrix, number_of_qubits
-
-SMALLEST = 1e-12  # probability below which a Kullback-Leibler divergence grows no steeper
-
-
-def squared_distance(first: Float[Array, "..."], second: Float[Array, "..."]) -> Float[Array, ""]:
-    r"""$|\rho - \sigma|_2^2 = 2^{-Q} \sum (\chi - \chi')^2$ of two matrices by their coefficients, shape (4,) * Q."""
-    return jnp.sum((first - second) ** 2) / 2 ** jnp.ndim(first)
 
 
 def realised(amplitudes: Float[Array, " configurations"]) -> Float[Array, "..."]:
@@ -132,84 +129,6 @@ def carry_out(
         return q, learned._replace(argument=q)
 
     return jax.lax.scan(apply, amplitudes, jnp.asarray(gates))[1]
-
-
-@dataclass(frozen=True)
-class DensityMatrixLoss:
-    r"""Objective: how far the correlations of neurons are from those of a quantum state (Eqs. 18, 19, 32, 36).
-
-    $$ l = |\rho - f(\chi)|_2^2, \qquad \chi_\mu = \overline{s^{(1)}_{\mu_1} \cdots s^{(Q)}_{\mu_Q}}, \qquad
-       s = 2 z - 1 $$
-
-    The mean is over time and over examples, which are independent chains of one network; a chain needs time to forget
-    how it began. Outputs are activities z, shape (chains, inputs, activities), of 3Q neurons; targets are coefficients
-    $\chi$, shape (chains, 4, ..., 4), the same for every chain.
-
-    **Arguments:**
-
-    - `burn_in`: time steps of every chain that do not count.
-
-    Metrics: "loss", and the "coefficients" $\chi$.
-    """
-
-    burn_in: int = 0
-
-    def __call__(
-        self, outputs: Float[Array, "chains inputs activities"], targets: Float[Array, "chains ..."]
-    ) -> Metrics:
-        spins = 2 * activities(outputs, 3 * (targets.ndim - 1), self.burn_in) - 1
-        chi = correlations(spins)
-        return {"loss": squared_distance(chi, targets[0]), "coefficients": chi}
-
-
-@dataclass(frozen=True)
-class CategoricalLoss:
-    r"""Objective: how far the states of neurons are from a distribution (Eqs. B1, B2).
-
-    $$ KL(p_s | p_t) = \sum_z p_s(z) \ln \frac{p_s(z)}{p_t(z)} $$
-
-    $p_s(z)$ is the share of time, over all examples, in which the activities of n neurons are z; the first neuron is
-    the most significant binary digit. Targets are $p_t > 0$, shape (chains, 2^n), the same for every chain.
-
-    **Arguments:**
-
-    - `neurons`: n.
-    - `burn_in`: time steps of every chain that do not count.
-
-    Metrics: "loss" in nats, and the sampled "distribution".
-    """
-
-    neurons: int
-    burn_in: int = 0
-
-    def __call__(
-        self, outputs: Float[Array, "chains inputs activities"], targets: Float[Array, "chains states"]
-    ) -> Metrics:
-        z = activities(outputs, self.neurons, self.burn_in)
-        share = jnp.full((z.shape[0], 1), 1 / z.shape[0], z.dtype)
-        for neuron in range(self.neurons):
-            both = jnp.stack([1 - z[:, neuron], z[:, neuron]], axis=-1)
-            share = (share[:, :, None] * both[:, None, :]).reshape(z.shape[0], -1)
-        sampled = jnp.sum(share, axis=0)
-        loss = jnp.sum(sampled * (jnp.log(sampled + SMALLEST) - jnp.log(targets[0])))
-        return {"loss": loss, "distribution": sampled}
-
-
-def activities(outputs: Float[Array, "chains inputs activities"], neurons: int, burn_in: int) -> Float[Array, "..."]:
-    """Of all chains after their burn-in, one time step a row, shape (time, neurons).
-
-    **Raises:** `ValueError` where nothing is left, or the activities are those of another number of neurons.
-    """
-    check_count("burn_in", burn_in, 0)
-    chains, inputs, number = outputs.shape
-    if number % neurons:
-        raise ValueError(
-            f"outputs has {number} activities an input; {neurons} neurons are measured, in every time step"
-        )
-    steps = inputs * (number // neurons)
-    if burn_in >= steps:
-        raise ValueError(f"burn_in is {burn_in}; a chain has {steps} time steps")
-    return outputs.reshape(chains, steps, neurons)[:, burn_in:].reshape(-1, neurons)
 
 
 class Estimate(NamedTuple):

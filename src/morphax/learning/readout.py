@@ -90,7 +90,7 @@ class Reading(NamedTuple):
 def read_task(
     substrate: Substrate, task: Task, *, noise: float | Array = 0.0, key: PRNGKeyArray | None = None
 ) -> Reading:
-    r"""Drive a substrate through a task and read it: a stream in one go, examples one by one after their last input.
+    r"""Drive a substrate through a task and read it: a stream in one go, else each example after its last input.
 
     **Arguments:**
 
@@ -107,6 +107,7 @@ def read_task(
         observations, _ = evolve(substrate, drives, key=dynamics)
     else:
         keys = None if dynamics is None else jax.random.split(dynamics, len(drives))
+        drives = drives[:, None] if task.arrangement == "inputs" else drives
         observations = jax.vmap(lambda d, k: evolve(substrate, d, key=k, observe="last")[0])(drives, keys)
     if meter is not None:
         observations = observations + noise * jax.random.normal(meter, observations.shape, observations.dtype)

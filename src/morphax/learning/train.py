@@ -1,10 +1,11 @@
 """The one training loop. It knows no substrate and no rule by name."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -16,30 +17,18 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_count
 from morphax.files import read_json, write_atomically, write_json
-from morphax.learning.ensemble import count_members, map_members
-from morphax.pytrees import Role, select
+from morphax.learning.ensemble import count_members, map_members, member
+from morphax.learning.host import original_errors
+from morphax.learning.rule import Data, LearningRule, Metrics
+from morphax.pytrees import Role, select, warn_of_unassigned
+from morphax.tasks.base import Task
 
 Model = TypeVar("Model", bound=PyTree)
-Metrics = dict[str, Array]
 History = list[dict[str, Any]]
-Data = tuple[PyTree, PyTree]
 # Folded into the key for what is not a step: no training has so many.
 SHUFFLE, WATCH = 2**32 - 1, 2**32 - 2
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # where in memory something lies: it says nothing
 Score = Callable[[dict[str, Metrics]], Float[Array, ""]]
-
-
-class LearningRule(Protocol):
-    """Turns the difference between what was observed and what was wanted into a change of the substrate.
-
-    A rule that is to judge data on the side (`train`'s `watch`) also has `metrics` with the arguments of `gradient`.
-    One that cannot learn from all data has `check(substrate, inputs, targets)`, which raises before a training starts.
-    """
-
-    def gradient(
-        self, substrate: PyTree, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray
-    ) -> tuple[Metrics, PyTree]:
-        """Metrics (scalars or small arrays by name) and a gradient with the substrate's own structure."""
-        ...
 
 
 class Trained(NamedTuple, Generic[Model]):
@@ -56,13 +45,15 @@ class Trained(NamedTuple, Generic[Model]):
 
 
 class DivergedError(RuntimeError):
-    """A metric or a trained leaf became NaN or infinite."""
+    """A metric or a trained leaf became NaN or infinite; `trained` is what was trained until then."""
+
+    trained: Trained[Any]
 
 
 def train(
     substrate: Model,
     rule: LearningRule,
-    data: Data,
+    data: Data | Task,
     optimiser: optax.GradientTransformation,
     steps: int,
     *,
@@ -82,7 +73,9 @@ def train(
 
     - `substrate`: what is trained.
     - `rule`: gives metrics and gradient from (substrate, inputs, targets, key).
-    - `data`: (inputs, targets), whole; with minibatches their first axis counts examples.
+    - `data`: (inputs, targets), whole, their first axis counting examples; or a task, whose training part is learned
+      from, whose test part is watched as "test" unless `watch` says something else, and whose kind chooses the
+      objective that the rule leaves open.
     - `optimiser`: any of Optax, schedules and clipping included. The same object compiles once for many trainings, and
       so do those of `adjustable`.
     - `steps`: number of updates, >= 1.
@@ -103,43 +96,41 @@ def train(
     **Returns:** `Trained`: the last substrate, the history, the best substrate.
 
     **Raises:** `DivergedError` when a metric or a leaf is no longer finite (says which, and at which step); the last
-    checkpoint stays. `ValueError` for a batch larger than the data, a score without watched data, and a checkpoint of
-    another configuration (says what differs).
+    checkpoint stays, and what was trained before that chunk is the error's `trained`. `ValueError`, before anything
+    compiles, for what the rule refuses (`LearningRule.check`), a batch larger than the data, a score without watched
+    data, and a checkpoint of another configuration (says what differs). What a device in the loop raises comes out as
+    it is; it, too, carries `trained`.
 
-        >>> import equinox as eqx, jax, jax.numpy as jnp, optax
-        >>> from morphax.learning.train import train
-        >>> from morphax.pytrees import WEIGHT
-        >>> class Line(eqx.Module):
-        ...     slope: jax.Array = eqx.field(metadata=WEIGHT)
-        >>> class LeastSquares:
-        ...     def gradient(self, line, inputs, targets, *, key):
-        ...         loss, slope = eqx.filter_value_and_grad(lambda m: jnp.mean((m.slope * inputs - targets) ** 2))(line)
-        ...         return {"loss": loss}, slope
-        >>> x = jnp.arange(5.0)
-        >>> trained = train(Line(jnp.zeros(())), LeastSquares(), (x, 3 * x), optax.adam(0.1), 200,
-        ...                 key=jax.random.key(0))
-        >>> round(trained.last.slope.item(), 2), len(trained.history)
-        (3.0, 200)
+        >>> import jax, optax
+        >>> from morphax import Backpropagation, EchoStateNetwork, WithReadout, train
+        >>> from morphax.tasks import waveforms
+        >>> first, second = jax.random.split(jax.random.key(0))
+        >>> network = WithReadout.random(EchoStateNetwork.random(50, key=first), outputs=1, key=second)
+        >>> trained = train(network, Backpropagation(), waveforms(key=first), optax.adam(0.05), 100, key=second)
+        >>> len(trained.history), trained.history[-1]["test"]["accuracy"] > 0.95
+        (100, True)
     """
     check_count("steps", steps, 1)
     check_count("chunk", chunk, 1)
+    if not isinstance(rule, LearningRule):
+        raise ValueError(f"rule is a {type(rule).__name__}; it must be a LearningRule (gradient, metrics, check)")
+    if isinstance(data, Task):
+        rule, watch, data = rule.suited(data.kind), {"test": data.test} if watch is None else watch, data.train
     watch = dict(watch or {})
     if score is not None and not watch:
         raise ValueError("score is given without watch; name the data that it judges")
-    if watch and not hasattr(rule, "metrics"):
-        raise ValueError(f"watch is given, but {type(rule).__name__} has no method metrics to judge data with")
+    _check(rule, substrate, data, watch, trained, ensemble)
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, len(jax.tree.leaves(data)[0]))
+    warn_of_unassigned(substrate)
 
-    if hasattr(rule, "check"):
-        rule.check(substrate, *data)  # pyright: ignore[reportAttributeAccessIssue]
     weights, fixed = select(substrate, *trained)
     arrays = eqx.filter(rule, eqx.is_array)
     members = count_members((substrate, arrays)) if ensemble else None
     state, history = _start(weights, optimiser, members, score is not None), []
     if checkpoint is not None:
-        start = (optimiser, state)
-        _claim(checkpoint, _description(substrate, rule, data, watch, key, batch_size, members, trained, start))
+        asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state)
+        _claim(checkpoint, _description(*asked))
         state, history = _resume(checkpoint, state)
     step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
 
@@ -151,16 +142,20 @@ def train(
         run = partial(_chunk, shared)
         one = run if members is None else partial(map_members, run, compiled=length in lengths)
         lengths.add(length)
-        done: _Chunk = one(state, fixed, rule, step_keys)
-        state, rows = done.state, _rows(done, ensemble)
-        _check_finite(rows, done, first, ensemble)
-        history = history + rows
+        try:
+            with original_errors():
+                done: _Chunk = jax.block_until_ready(one(state, fixed, rule, step_keys))
+            rows = _rows(done, ensemble)
+            _check_finite(rows, done, first, ensemble)
+        except Exception as error:
+            error.trained = _trained(state, fixed, history)  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+        state, history = done.state, history + rows
         if checkpoint is not None:
             _save(checkpoint, state, history)
         if on_chunk is not None:
             on_chunk(history)
-    last = eqx.combine(state.weights, fixed)
-    return Trained(last, history, last if score is None else eqx.combine(state.best, fixed))
+    return _trained(state, fixed, history)
 
 
 def adjustable(make: Callable[..., optax.GradientTransformation], **numbers: ArrayLike) -> optax.GradientTransformation:
@@ -199,6 +194,31 @@ class _State(NamedTuple):
     memory: PyTree
     best: PyTree
     best_score: Array | None
+
+
+def _check(
+    rule: LearningRule,
+    substrate: PyTree,
+    data: Data,
+    watch: dict[str, Data],
+    trained: tuple[Role, ...],
+    ensemble: bool,
+) -> None:
+    """What the rule refuses, of the first member of an ensemble."""
+    if ensemble:
+        count_members(substrate)
+        substrate, rule = member(substrate, 0), member(rule, 0)
+    rule.check(substrate, data, trained)
+    for name, judged in watch.items():
+        try:
+            rule.check(substrate, judged, trained)
+        except ValueError as error:
+            raise ValueError(f"watch[{name!r}]: {error}") from None
+
+
+def _trained(state: _State, fixed: PyTree, history: History) -> Trained[Any]:
+    last = eqx.combine(state.weights, fixed)
+    return Trained(last, history, last if state.best_score is None else eqx.combine(state.best, fixed))
 
 
 def _start(weights: PyTree, optimiser: optax.GradientTransformation, members: int | None, scored: bool) -> _State:
@@ -298,7 +318,13 @@ def _check_finite(rows: History, done: _Chunk, first: int, ensemble: bool) -> No
         step, after, what, who = min(broken)
         where = f" of member {who}" if ensemble else ""
         when = f"{'after' if after else 'at'} step {first + step}"
-        raise DivergedError(f"{what}{where} is not finite {when}; lower the learning rate")
+        # What breaks at once does so whatever the learning rate.
+        remedy = (
+            "lower the learning rate"
+            if first + step
+            else "the loss or its gradient overflows: use double precision (jax.enable_x64) or smaller inputs"
+        )
+        raise DivergedError(f"{what}{where} is not finite {when}; {remedy}")
 
 
 def _description(
@@ -310,12 +336,10 @@ def _description(
     batch_size: int | None,
     members: int | None,
     trained: tuple[Role, ...],
-    start: tuple[optax.GradientTransformation, _State],
+    optimiser: optax.GradientTransformation,
+    state: _State,
 ) -> dict[str, Any]:
-    """What a checkpoint must share with the training that resumes it.
-
-    Of an optimiser only the arrays can be seen: its memory, and the numbers of an `adjustable` one.
-    """
+    """What a checkpoint must share with the training that resumes it."""
     return {
         "substrate": _digest(substrate),
         "rule": f"{type(rule).__qualname__} {_digest(rule)}",
@@ -325,14 +349,30 @@ def _description(
         "batch_size": batch_size,
         "members": members,
         "trained": list(trained),
-        "optimiser": _digest(start),
-        "score": start[1].best_score is not None,
+        "optimiser": _program(optimiser, state.weights, members is not None),
+        "score": state.best_score is not None,
     }
 
 
+def _program(optimiser: optax.GradientTransformation, weights: PyTree, ensemble: bool) -> str:
+    """A fingerprint of an optimiser: of the program that its update is, every number in it included.
+
+    An optimiser is two functions, inside which nothing can be seen; what they compute can.
+    """
+    weights = member(weights, 0) if ensemble else weights
+
+    def first(gradient: PyTree, weights: PyTree) -> PyTree:
+        return optimiser.update(gradient, optimiser.init(weights), weights)
+
+    program = jax.make_jaxpr(first)(weights, weights)
+    total = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
+    total.update(_digest(program.consts).encode())
+    return total.hexdigest()[:16]
+
+
 def _digest(tree: PyTree) -> str:
-    """A fingerprint of names, shapes, types and values of all arrays."""
-    total = hashlib.sha256()
+    """A fingerprint of the structure, static fields included, and of shapes, types and values of all arrays."""
+    total = hashlib.sha256(ADDRESS.sub("", str(jax.tree.structure(tree))).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array)):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)

@@ -8,36 +8,39 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_finite, check_shape
-from morphax.learning.train import LearningRule, Metrics
-from morphax.substrates.base import Substrate, evolve
+from morphax.learning.rule import Metrics, WrappedRule
+from morphax.substrates.base import Substrate, evolve, presented
 
 
-class MajorityVote(eqx.Module):
+class MajorityVote(WrappedRule):
     """Learning rule: another rule, whose answers are judged by the most frequent class of several shots.
 
-    Gradients are those of the rule, from one shot. Watched data are judged with `shots` shots an example: "accuracy".
+    Gradients are those of the rule, from one shot. Watched data are judged with `shots` shots an example: "loss", the
+    share of wrong answers, and "accuracy".
 
     **Arguments:**
 
     - `rule`: gives the gradient.
     - `shots`: >= 1. Classes that are equally frequent are decided for the lowest one, so that 2 shots are no better
       than 1.
-    - `at_once`: examples whose shots are computed at once; many more do not fit into a cache.
+    - `block`: examples whose shots are computed together; many more do not fit into a cache.
     """
 
-    rule: LearningRule
     shots: int = eqx.field(static=True, default=15)
-    at_once: int = eqx.field(static=True, default=50)
+    block: int = eqx.field(static=True, default=50)
 
     def __check_init__(self) -> None:
         check_count("shots", self.shots, 1)
-        check_count("at_once", self.at_once, 1)
+        check_count("block", self.block, 1)
 
-    def gradient(
-        self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray
-    ) -> tuple[Metrics, Any]:
-        """That of the rule."""
-        return self.rule.gradient(substrate, inputs, targets, key=key)
+    def check_data(self, substrate: Substrate, inputs: Any, targets: Any) -> None:
+        """What the rule refuses, and targets of fewer than two classes."""
+        check_shape("targets", targets, (None, None))
+        if targets.shape[1] < 2:
+            raise ValueError(
+                f"targets has shape {targets.shape}; votes are cast for 2 classes or more, one column each"
+            )
+        super().check_data(substrate, inputs, targets)
 
     def metrics(
         self,
@@ -47,14 +50,15 @@ class MajorityVote(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Metrics:
-        """The accuracy of the majority.
+        """Share of wrong answers and accuracy of the majority.
 
         **Raises:** as `vote`, and `ValueError` for targets of another shape than the votes.
         """
-        votes = vote(substrate, inputs, self.shots, key=key, at_once=self.at_once)
+        votes = vote(substrate, inputs, self.shots, key=key, block=self.block)
         check_shape("targets", targets, votes.shape)
         right = jnp.argmax(votes, axis=-1) == jnp.argmax(targets, axis=-1)
-        return {"accuracy": jnp.mean(right.astype(targets.dtype))}
+        accuracy = jnp.mean(right.astype(targets.dtype))
+        return {"loss": 1 - accuracy, "accuracy": accuracy}
 
 
 def vote(
@@ -63,7 +67,7 @@ def vote(
     shots: int,
     *,
     key: PRNGKeyArray,
-    at_once: int = 50,
+    block: int = 50,
 ) -> Float[Array, "examples classes"]:
     """How often each class is the answer (the largest output after the last input) in `shots` shots of each example.
 
@@ -72,9 +76,10 @@ def vote(
     **Raises:** `ValueError` for fewer than 1 shot or example, or at once, and for inputs that are not finite.
     """
     check_count("shots", shots, 1)
-    check_count("at_once", at_once, 1)
+    check_count("block", block, 1)
     check_count("number of examples in inputs", len(inputs), 1)
     check_finite("inputs", inputs)
+    inputs = presented(substrate, inputs)
 
     def one(example: tuple[Array, PRNGKeyArray]) -> Array:
         drives, example_key = example
@@ -84,4 +89,4 @@ def vote(
         return jnp.sum(jax.nn.one_hot(jnp.argmax(outputs, axis=-1), outputs.shape[-1], dtype=outputs.dtype), axis=0)
 
     examples = (inputs, jax.random.split(key, len(inputs)))
-    return jax.lax.map(one, examples, batch_size=min(at_once, len(inputs)))
+    return jax.lax.map(one, examples, batch_size=min(block, len(inputs)))

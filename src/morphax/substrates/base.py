@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -11,9 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape
+from morphax._checks import check_choice, check_finite
 from morphax.dynamics.scan import segmented_scan
-from morphax.pytrees import WEIGHT
 
 State = PyTree
 Stepper = Callable[..., State]
@@ -32,8 +32,9 @@ class Substrate(eqx.Module):
     """A physical system that is driven by an input, evolves by its own dynamics and is observed.
 
     A new system is one subclass with three methods. Each takes *one* example; use `jax.vmap` for many. Methods are pure
-    functions of (fields, arguments, key). Array fields declare their role, `eqx.field(metadata=WEIGHT)` or
-    `eqx.field(metadata=DEVICE)`.
+    functions of (fields, arguments, key). Array fields declare their role, `eqx.field(metadata=WEIGHT)`, `DEVICE` or
+    `SETTING`; a Python float with a role becomes an array. A system that takes more than one number an input says so
+    in `channels`. `morphax.testing.check_substrate` tells whether a class keeps all of this.
 
     A leaky integrator with one input, exact over each interval of length 1:
 
@@ -55,6 +56,25 @@ class Substrate(eqx.Module):
         >>> bool(jnp.allclose(state, 1 - jnp.exp(-100 * neurons.damping_rate), atol=1e-5))
         True
     """
+
+    def __check_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and field.metadata.get("role") in ("weight", "device"):
+                object.__setattr__(self, field.name, jnp.asarray(value, jnp.result_type(float)))
+
+    @property
+    def channels(self) -> int | tuple[int, ...]:
+        """How many numbers one input holds, or the numbers of numbers that it may hold; 1 where nothing is said.
+
+        One channel is taken with or without its axis, shape (1,) or ().
+        """
+        return 1
+
+    @property
+    def exact_derivatives(self) -> bool:
+        """Whether derivatives are those of what is computed; False where others stand in for them, as for a spike."""
+        return True
 
     @abstractmethod
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> State:
@@ -90,93 +110,88 @@ class Substrate(eqx.Module):
         return jax.tree.unflatten(structure, moved)
 
     def consumption(self) -> tuple[Consumption, ...]:
-        """What its parts draw, for an estimate of the energy (`morphax.learning.hardware.inference_energy`).
+        """What its parts draw, for an estimate of the energy (`morphax.substrates.imperfections.inference_energy`).
 
         Empty where no device constants are known, which is the default.
         """
         return ()
 
 
-class WithReadout(Substrate):
-    r"""A substrate followed by a linear layer: $o = W \, \mathrm{observe}(s) + b$, weights to be learned.
-
-    It makes a reservoir, or a network without output, something that answers; the weights are leaves like any other, so
-    every learning rule trains them together with those of the substrate.
-
-    **Arguments:**
-
-    - `substrate`: what is read.
-    - `weights`: $W$, shape (outputs, neurons), finite.
-    - `bias`: $b$, shape (outputs,), finite.
-
-    **State:** that of `substrate`.
-
-    **Raises:** `ValueError` for wrong shapes, NaN or infinity.
-
-        >>> import jax, jax.numpy as jnp
-        >>> from morphax import JosephsonMixer, WithReadout, evolve
-        >>> reader = WithReadout.random(JosephsonMixer.two_mode(measured=9), outputs=2, key=jax.random.key(0))
-        >>> evolve(reader, jnp.ones(5))[0].shape
-        (5, 2)
-    """
-
-    substrate: Substrate
-    weights: Float[Array, "outputs neurons"] = eqx.field(metadata=WEIGHT)
-    bias: Float[Array, " outputs"] = eqx.field(metadata=WEIGHT)
-
-    def __init__(self, substrate: Substrate, weights: ArrayLike, bias: ArrayLike):
-        check_shape("weights", weights, (None, _neurons(substrate)))
-        check_finite("weights", weights)
-        check_shape("bias", bias, np.shape(weights)[:1])
-        check_finite("bias", bias)
-        self.substrate = substrate
-        self.weights = jnp.asarray(weights, dtype=jnp.result_type(float))
-        self.bias = jnp.asarray(bias, dtype=jnp.result_type(float))
-
-    @classmethod
-    def random(cls, substrate: Substrate, outputs: int, *, scale: float = 1.0, key: PRNGKeyArray) -> "WithReadout":
-        r"""Weights uniform in $\pm$ `scale` $/ \sqrt{n}$ for $n$ neurons, biases uniform in $\pm 1 / \sqrt{n}$."""
-        check_count("outputs", outputs, 1)
-        check_range("scale", scale, low=0.0)
-        neurons = _neurons(substrate)
-        first, second = jax.random.split(key)
-        bound = neurons**-0.5
-        weights = scale * jax.random.uniform(first, (outputs, neurons), minval=-bound, maxval=bound)
-        return cls(substrate, weights, jax.random.uniform(second, (outputs,), minval=-bound, maxval=bound))
-
-    def initial_state(self, *, key: PRNGKeyArray | None = None) -> State:
-        """That of the substrate."""
-        return self.substrate.initial_state(key=key)
-
-    def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
-        """That of the substrate."""
-        return self.substrate.step(state, drive, key=key)
-
-    def stepper(self) -> Stepper:
-        """That of the substrate."""
-        return self.substrate.stepper()
-
-    def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
-        """The outputs of the linear layer."""
-        return self.weights @ self.substrate.observe(state, key=key) + self.bias
-
-    def disturb(self, state: State, amplitude: ArrayLike, *, key: PRNGKeyArray) -> State:
-        """That of the substrate."""
-        return self.substrate.disturb(state, amplitude, key=key)
-
-    def consumption(self) -> tuple[Consumption, ...]:
-        """That of the substrate, with the weights of the linear layer as further synapses."""
-        return tuple(
-            item._replace(number=item.number + self.weights.size) if item.part == "synapse" else item
-            for item in self.substrate.consumption()
-        )
-
-
-def _neurons(substrate: Substrate) -> int:
+def count_neurons(substrate: Substrate) -> int:
     """How many numbers an observation has, without computing one."""
     key = jax.random.key(0)
     reading = jax.eval_shape(lambda: substrate.observe(substrate.initial_state(key=key), key=key))
     return reading.shape[0]
+
+
+def check_channels(substrate: Substrate, drive_shape: tuple[int, ...]) -> None:
+    """Refuse one input of another number of channels than the substrate takes, with the remedy.
+
+    Inputs with more than one axis (spikes in every time step) are left to the substrate.
+    """
+    if len(drive_shape) > 1:
+        return
+    channels = drive_shape[0] if drive_shape else 1
+    if channels not in numbers_of(substrate.channels):
+        unsaid = type(substrate).channels is Substrate.channels
+        raise ValueError(
+            f"one input has {counted(channels)}, shape {drive_shape}; {type(substrate).__name__} takes "
+            f"{counted(substrate.channels)}: put WithInput.random(substrate, channels={channels}, key=key) around it"
+            + (", or say in its property `channels` what it takes" if unsaid else "")
+        )
+
+
+def presented(substrate: Substrate, inputs: Array) -> Float[Array, "examples time ..."]:
+    """Inputs of many examples as one sequence of inputs each.
+
+    Two axes are (examples, time) where the substrate takes one channel, and else (examples, channels): vectors, each
+    presented at once.
+
+    **Raises:** `ValueError` for another number of channels than the substrate takes.
+    """
+    shape = np.shape(inputs)
+    if len(shape) < 2:
+        raise ValueError(
+            f"inputs has shape {shape}; it must be (examples, time), (examples, channels) or (examples, time, channels)"
+            "; one stream is one example: inputs[None]"
+        )
+    if len(shape) == 2 and 1 not in numbers_of(substrate.channels):
+        inputs = inputs[:, None]
+    check_channels(substrate, np.shape(inputs)[2:])
+    return inputs
+
+
+def numbers_of(channels: int | tuple[int, ...]) -> tuple[int, ...]:
+    return channels if isinstance(channels, tuple) else (channels,)
+
+
+def counted(channels: int | tuple[int, ...]) -> str:
+    numbers = sorted(set(numbers_of(channels)))
+    return f"{' or '.join(map(str, numbers))} channel{'' if numbers == [1] else 's'}"
+
+
+def as_taken(substrate: Substrate, state: State, drive: Array, key: PRNGKeyArray | None) -> Array:
+    """One channel with or without its axis, as the substrate's step takes it; any other drive as it is.
+
+    What it takes is found by abstract evaluation: the state must come out as it went in.
+    """
+    if drive.shape not in ((), (1,)):
+        return drive
+
+    def as_before(drive: Array) -> bool:
+        after = jax.eval_shape(lambda s, d: substrate.step(s, d, key=key), state, drive)
+        return jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+
+    other = drive[0] if drive.ndim else drive[None]
+    try:
+        return drive if as_before(drive) else other
+    except (TypeError, ValueError, IndexError) as error:
+        try:
+            if as_before(other):
+                return other
+        except (TypeError, ValueError, IndexError):
+            pass
+        raise error
 
 
 def evolve(
@@ -202,7 +217,8 @@ def evolve(
 
     **Returns:** the observations, one row an input (with "last": just that row), and the state after the last input.
 
-    **Raises:** `ValueError` when `drives` is a scalar, empty, or holds NaN or infinity (says where).
+    **Raises:** `ValueError` when `drives` is a scalar, empty, holds NaN or infinity (says where), or has another number
+    of channels than the substrate takes.
 
         >>> import jax, jax.numpy as jnp
         >>> from morphax import JosephsonMixer, evolve
@@ -217,6 +233,7 @@ def evolve(
         drives = drives.astype(jnp.result_type(float))
     if drives.ndim == 0 or drives.shape[0] == 0:
         raise ValueError(f"drives has shape {drives.shape}; its first axis is time and must hold at least 1 point")
+    check_channels(substrate, drives.shape[1:])
     check_finite("drives", drives)
     check_choice("observe", observe, ("every", "last"))
     return _evolve(substrate, drives, state, key, observe == "every", segment)
@@ -234,6 +251,7 @@ def _evolve(
     first, per_step = (None, None) if key is None else tuple(jax.random.split(key))
     if state is None:
         state = substrate.initial_state(key=first)
+    drives = _with_taken_axis(substrate, state, drives, per_step)
     step = substrate.stepper()
 
     def advance(state: State, inputs: tuple[Array, Any]) -> tuple[State, Array | None]:
@@ -249,3 +267,10 @@ def _evolve(
     # The same key as the last of "every", so that both read the same shots.
     last = None if keys is None else jax.random.split(keys[-1])[1]
     return substrate.observe(state, key=last), state
+
+
+def _with_taken_axis(substrate: Substrate, state: State, drives: Array, key: PRNGKeyArray | None) -> Array:
+    """Drives of one channel with or without its axis, as the substrate's step takes it."""
+    if drives.shape[1:] not in ((), (1,)):
+        return drives
+    return drives.reshape(len(drives), *as_taken(substrate, state, drives[0], key).shape)

@@ -7,11 +7,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax.dynamics.relaxation import Landscape, Relaxation, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import Landscape, Relaxation, Relaxer, RungeKutta, Sweeps
 from morphax.substrates.base import State, Substrate
+from morphax.substrates.wrappers import Wrapper, keeps
 
 Cost = Callable[[Array, Array], Array]
 
@@ -50,7 +53,9 @@ class EnergySubstrate(Substrate):
     A new one defines `initial_state`, `energy` and `observe`. The rest follows, and may be overridden for speed:
     `force` (by default the derivative of the energy) and `landscape` (what all steps of a relaxation share, a nudge
     included, and the sweeps of a faster descent). One `step` is one relaxation: an input is clamped until the system
-    has come to rest.
+    has come to rest. Its derivative is that of the equilibrium, by the implicit function theorem,
+    $ds = -(\partial F / \partial s)^{-1} \, dF$, however the equilibrium was found. Where an energy has a symmetry, `initial_state` without a key must not share it
+    (`golden_sequence`): a relaxation keeps it, and ends in a saddle.
 
     Two springs, the second the output:
 
@@ -97,6 +102,20 @@ class EnergySubstrate(Substrate):
         """What `relax` uses when nothing is said: the dynamics; sweeps where the substrate has some."""
         return RungeKutta()
 
+    @property
+    def default_cost(self) -> Cost:
+        """What compares an output with its target when nothing is said: the squared error, for outputs no phases."""
+        return squared_error
+
+    @property
+    def quadratic_cost(self) -> Cost:
+        """The squared distance of two observed numbers, half of it: a spring between them."""
+        return squared_error
+
+    def found(self, state: State, *, key: PRNGKeyArray | None = None) -> State:
+        """What a laboratory finds after a relaxation that ended in `state`: that state, unless there is noise."""
+        return state
+
     def relax(
         self,
         drive: Float[Array, "..."],
@@ -111,7 +130,8 @@ class EnergySubstrate(Substrate):
         **Arguments:**
 
         - `drive`: the inputs.
-        - `state`: where to start; by default the substrate's own initial state, random where `key` is given.
+        - `state`: where to start; by default the substrate's own initial state, random where `key` is given. One that
+          is as symmetric as the energy stays so and may end in a saddle: only a force that vanishes is asked for.
         - `nudge`: pull on the outputs, or None.
         - `relaxer`: the dynamics or a descent (`morphax.dynamics.relaxation`).
         - `key`: for a random initial state, and for noise.
@@ -121,11 +141,25 @@ class EnergySubstrate(Substrate):
         start, noise = (None, None) if key is None else tuple(jax.random.split(key))
         if state is None:
             state = self.initial_state(key=start)
-        return (relaxer or self.default_relaxer)(self.landscape(drive, nudge), state, key=noise)
+        ended = (relaxer or self.default_relaxer)(self.landscape(jnp.atleast_1d(drive), nudge), state, key=noise)
+        return ended._replace(state=self.found(ended.state, key=noise))
 
     def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
         """Hold one input until the system has come to rest."""
-        return self.relax(drive, state=state, key=key).state
+        drive = jnp.atleast_1d(drive)
+        _, unflatten = ravel_pytree(state)
+
+        def force(flat: Array) -> Array:
+            return ravel_pytree(self.landscape(drive).force(unflatten(flat)))[0]
+
+        def equilibrium(_: Any, start: Array) -> Array:
+            fixed = jax.lax.stop_gradient((self, drive))
+            return ravel_pytree(fixed[0].relax(fixed[1], state=unflatten(start), key=key).state)[0]
+
+        def solve(linear: Callable[[Array], Array], right: Array) -> Array:
+            return jnp.linalg.solve(jax.jacobian(linear)(jnp.zeros_like(right)), right)
+
+        return unflatten(jax.lax.custom_root(force, ravel_pytree(state)[0], equilibrium, solve))
 
     def distance(self, first: State, second: State) -> Float[Array, ""]:
         """How far two states are apart: the largest difference of their numbers."""
@@ -134,6 +168,88 @@ class EnergySubstrate(Substrate):
 
     def check_targets(self, targets: Any) -> None:
         """Refuse targets that no output can reach, where there are such (by default there are not)."""
+
+
+@keeps(EnergySubstrate)
+class EnergyWrapper(Wrapper, EnergySubstrate):
+    """What a wrapper around an energy substrate forwards, so that it relaxes, too."""
+
+    substrate: EnergySubstrate  # pyright: ignore[reportIncompatibleVariableOverride] (modules are frozen)
+
+    @property
+    def _reads_itself(self) -> bool:
+        return type(self).read is Wrapper.read
+
+    @property
+    def default_relaxer(self) -> Relaxer:
+        """That of the substrate."""
+        return self.substrate.default_relaxer
+
+    @property
+    def default_cost(self) -> Cost:
+        """That of the substrate; the squared error where something else is read."""
+        return self.substrate.default_cost if self._reads_itself else squared_error
+
+    @property
+    def quadratic_cost(self) -> Cost:
+        """That of the substrate; half the squared difference where something else is read."""
+        return self.substrate.quadratic_cost if self._reads_itself else squared_error
+
+    def found(self, state: State, *, key: PRNGKeyArray | None = None) -> State:
+        """That of the substrate."""
+        return self.substrate.found(state, key=key)
+
+    def energy(self, state: State, drive: Float[Array, "..."]) -> Float[Array, ""]:
+        """That of the substrate under the drive that reaches it."""
+        return self.substrate.energy(state, self.drive(drive))
+
+    def force(self, state: State, drive: Float[Array, "..."]) -> State:
+        """That of the substrate under the drive that reaches it."""
+        return self.substrate.force(state, self.drive(drive))
+
+    def landscape(self, drive: Float[Array, "..."], nudge: Nudge | None = None) -> Landscape:
+        """That of the substrate; a nudge on what is read pulls on the substrate's own observation (`_springs`)."""
+        inner = self.drive(drive)
+        if nudge is None or self._reads_itself:
+            return self.substrate.landscape(inner, nudge)
+        pulled = nudge
+
+        def held(state: State) -> Landscape:
+            return self.substrate.landscape(inner, self._springs(self.substrate.observe(state), pulled))
+
+        free = self.substrate.landscape(inner)
+        force = lambda state: held(state).force(state)  # noqa: E731
+        if free.sweeps is None:
+            return Landscape(force)
+        encode, _, decode = free.sweeps
+
+        def sweep(swept: Any) -> tuple[Any, Array]:
+            sweeps = held(decode(swept)).sweeps
+            assert sweeps is not None
+            return sweeps.sweep(swept)
+
+        return Landscape(force, Sweeps(encode, sweep, decode))
+
+    def _springs(self, observation: Array, nudge: Nudge) -> Nudge:
+        r"""Springs on the substrate's observation that stand for a nudge of what is read, from where it is now.
+
+        With $C(o) = \beta c(\mathrm{read}(o), t)$ and $k = |\beta| \, \lVert \partial \mathrm{read} / \partial o
+        \rVert^2$, springs of stiffness k to $o - C'(o) / k$ pull as C does where o is. For a linear read and costs with
+        $c'' \le 1$ their energy lies above C elsewhere, so that what lowers theirs lowers the true one.
+        """
+        slopes = jax.grad(lambda o: nudge.energy(self.read(o)))(observation)
+        stiffness = jnp.abs(nudge.strength) * jnp.sum(jax.jacobian(self.read)(observation) ** 2)
+        stiffness = jnp.maximum(stiffness, jnp.finfo(slopes.dtype).tiny)
+        return Nudge(self.substrate.quadratic_cost, stiffness, observation - slopes / stiffness)
+
+    def distance(self, first: State, second: State) -> Float[Array, ""]:
+        """That of the substrate."""
+        return self.substrate.distance(first, second)
+
+    def check_targets(self, targets: Any) -> None:
+        """That of the substrate, where its own observation is compared."""
+        if self._reads_itself:
+            self.substrate.check_targets(targets)
 
 
 def phase_distance(phase: ArrayLike, target: ArrayLike) -> Array:
@@ -158,6 +274,18 @@ def phase_squared_error(phase: ArrayLike, target: ArrayLike) -> Array:
 def squared_error(output: ArrayLike, target: ArrayLike) -> Array:
     r"""$\frac12 (o - t)^2$, for outputs that are no phases."""
     return 0.5 * jnp.subtract(output, target) ** 2
+
+
+def golden_sequence(length: int) -> Float[Array, " length"]:
+    r"""Numbers that fill ]0, 1[ evenly and without a symmetry: $n \varphi \bmod 1$ with the golden ratio $\varphi$.
+
+    Where to start without a key: the same point at every call, and no special one.
+
+        >>> from morphax.substrates.energy import golden_sequence
+        >>> [round(float(x), 2) for x in golden_sequence(4)]
+        [0.62, 0.24, 0.85, 0.47]
+    """
+    return jnp.asarray(np.arange(1, length + 1) * (1 + 5**0.5) / 2 % 1, jnp.result_type(float))
 
 
 def wrap(angle: ArrayLike) -> Array:

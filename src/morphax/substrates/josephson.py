@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
-from morphax.pytrees import DEVICE
+from morphax.pytrees import DEVICE, SETTING
 from morphax.quantum.lindblad import BosonicLindblad
 from morphax.quantum.measurement import Measurement, PhotonNumbers, Populations, TopLevels, basis_states
 from morphax.substrates.base import Stepper, Substrate, evolve
@@ -87,7 +87,7 @@ class JosephsonMixer(Substrate):
     port: Port = eqx.field(static=True)
     method: Literal["coherent", "fock"] = eqx.field(static=True)
     measured: Measurement
-    shots: Float[Array, ""] | None
+    shots: Float[Array, ""] | None = eqx.field(metadata=SETTING)
 
     def __init__(
         self,
@@ -180,6 +180,11 @@ class JosephsonMixer(Substrate):
     def modes(self) -> int:
         """Number of bosonic modes."""
         return len(self.levels)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """One number for all modes, or one a mode."""
+        return (1, self.modes)
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> ModeState:
         """The vacuum."""

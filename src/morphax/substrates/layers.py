@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
 from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
-from morphax.pytrees import DEVICE, WEIGHT
+from morphax.pytrees import DEVICE, SETTING, WEIGHT
 from morphax.substrates.base import State, Stepper, Substrate
 
 Measured = Literal["last layer", "outputs", "states"]
@@ -67,9 +67,9 @@ class Connections(eqx.Module):
             check_count("layers", size, 1)
         neurons = sum(layers)
         self.layers = tuple(layers)
-        self.weights = _array("weights", weights, (neurons, neurons))
-        self.input_weights = _array("input_weights", input_weights, (neurons, None))
-        self.bias = _array("bias", bias, (neurons,))
+        self.weights = as_array("weights", weights, (neurons, neurons))
+        self.input_weights = as_array("input_weights", input_weights, (neurons, None))
+        self.bias = as_array("bias", bias, (neurons,))
         self.mask = self.weights != 0 if mask is None else jnp.asarray(mask, bool)
         self.input_mask = self.input_weights != 0 if input_mask is None else jnp.asarray(input_mask, bool)
         check_shape("mask", self.mask, self.weights.shape)
@@ -179,7 +179,7 @@ class LayeredNetwork(Substrate):
 
     connections: Connections
     amplification: Float[Array, " neurons"] = eqx.field(metadata=DEVICE)
-    interval: Float[Array, ""]
+    interval: Float[Array, ""] = eqx.field(metadata=SETTING)
     scheme: Scheme
     probe: Probe
 
@@ -240,6 +240,11 @@ class LayeredNetwork(Substrate):
     def measuring(self, measured: Measured) -> Self:
         """The same network with another probe: "last layer", "outputs" or "states"."""
         return eqx.tree_at(lambda n: n.probe, self, Probe(measured), is_leaf=lambda node: isinstance(node, Probe))
+
+    @property
+    def channels(self) -> int:
+        """The inputs of the first layer."""
+        return self.connections.input_weights.shape[1]
 
     def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
         """Hold one input, shape (inputs,) or () for a single one, for an interval."""
@@ -303,6 +308,14 @@ class LayeredNetwork(Substrate):
         """The dynamical variable of each neuron."""
 
 
+def as_array(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Float[Array, "..."]:
+    """`value` in the present precision, refused where its shape is another (None: any length) or it is not finite."""
+    array = jnp.asarray(value, dtype=jnp.result_type(float))
+    check_shape(name, array, shape)
+    check_finite(name, array)
+    return array
+
+
 def per_neuron(name: str, value: ArrayLike, neurons: int) -> Float[Array, " neurons"]:
     """One number for all neurons, or one for each."""
     array = jnp.asarray(value, dtype=jnp.result_type(float))
@@ -327,10 +340,3 @@ def _sub_steps(interval: ArrayLike, time_step: float) -> int:
     if steps < 1 or np.any(np.abs(ratios - steps) > 1e-6 * steps):
         raise ValueError(f"time_step is {time_step:g}; the interval {interval} must be a multiple of it")
     return steps
-
-
-def _array(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Float[Array, "..."]:
-    array = jnp.asarray(value, dtype=jnp.result_type(float))
-    check_shape(name, array, shape)
-    check_finite(name, array)
-    return array

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.base import Substrate
+from morphax.substrates.layers import as_array
 
 Backward = Literal["htanh", "activation"]
 BACKWARDS: tuple[Backward, ...] = ("htanh", "activation")
@@ -56,6 +57,16 @@ class BinarisedPerceptron(Substrate):
             for k, (below, above) in zip(keys, pairwise(layers), strict=True)
         ]
         return cls(weights, **rest)
+
+    @property
+    def channels(self) -> int:
+        """Inputs of the first layer."""
+        return self.weights[0].shape[1]
+
+    @property
+    def exact_derivatives(self) -> bool:
+        """No: outcomes are signs, and straight-through estimators stand for their derivatives."""
+        return False
 
     @abstractmethod
     def activations(
@@ -236,6 +247,54 @@ class QuantizedPerceptron(BinarisedPerceptron):
         norm = jnp.maximum(1 + pull * z, jnp.finfo(z.dtype).tiny)
         z, x = ((z + pull) / norm).clip(-1, 1), (x * jnp.cos(self.strength) / norm).clip(-1, 1)
         return outcomes, z, x
+
+
+class NoisyPerceptron(BinarisedPerceptron):
+    r"""A classical binarised perceptron with Gaussian noise in its preactivations, and dropout.
+
+    $$d = m \, \mathrm{sgn}(h + \sigma n), \qquad n \sim N(0, 1), \quad m \in \{0, 1 / (1 - p)\}$$
+
+    What `QuantizedPerceptron` is compared with: randomness that nobody would call quantum.
+
+    **Arguments:**
+
+    - `weights`: as in `QuantizedPerceptron`.
+    - `noise`: $\sigma \ge 0$, in units of the preactivation.
+    - `dropout`: $p$ in [0, 1[, probability that a hidden neuron is left out of a shot.
+
+    Without a key there is neither. Backward: slope 1 where $|h| \le 1$.
+
+    **Raises:** `ValueError` for numbers out of range.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax.substrates.quantized import NoisyPerceptron
+        >>> network = NoisyPerceptron.random((4, 8, 2), dropout=0.5, key=jax.random.key(0))
+        >>> network.step(network.initial_state(), jnp.ones(4), key=jax.random.key(1)).shape
+        (2,)
+    """
+
+    noise: Float[Array, ""] = eqx.field(metadata=DEVICE)
+    dropout: Float[Array, ""] = eqx.field(metadata=DEVICE)
+
+    def __init__(self, weights: Sequence[ArrayLike], *, noise: ArrayLike = 0.0, dropout: ArrayLike = 0.0):
+        super().__init__(weights)
+        self.noise = as_array("noise", noise, ())
+        check_range("noise", self.noise, low=0.0)
+        self.dropout = as_array("dropout", dropout, ())
+        check_range("dropout", self.dropout, low=0.0)
+        if is_concrete(self.dropout) and self.dropout >= 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be >= 0 and < 1")
+
+    def activations(
+        self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None
+    ) -> tuple[Float[Array, " neurons"], Any]:
+        """Signs of noisy preactivations, some left out."""
+        if key is None:
+            return straight_through(preactivation, sign(preactivation), 1.0), None
+        first, second = jax.random.split(key)
+        noisy = preactivation + self.noise * jax.random.normal(first, preactivation.shape, preactivation.dtype)
+        kept = jax.random.bernoulli(second, 1 - self.dropout, preactivation.shape) / (1 - self.dropout)
+        return kept * straight_through(preactivation, sign(noisy), 1.0), None
 
 
 def sign(values: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -74,8 +74,8 @@ class SpikingNetwork(Substrate):
     Numbers of neurons may be one for all, or shape (neurons,).
 
     **Drive:** with an `input_rate`, by how much rates are multiplied, shape () or (inputs,); beyond one spike in a time
-    step they saturate. Without, numbers of spikes, shape (inputs,) for an interval of one time step, else (interval,
-    inputs).
+    step they saturate. Without, numbers of spikes or, in units of one spike, currents: shape (inputs,) for every time
+    step of the interval, or (interval, inputs).
 
     **Observation:** activities z, 1 or 0, in every time step of the interval, shape (interval * measured,), steps
     first.
@@ -198,6 +198,16 @@ class SpikingNetwork(Substrate):
         recurrent = weights(first, neurons, recurrent_mean, recurrent_deviation)
         return cls(recurrent, weights(second, inputs, input_mean, input_deviation), **options)
 
+    @property
+    def channels(self) -> int | tuple[int, ...]:
+        """With Poisson inputs one number for all of them, or one each; else one number an input."""
+        return self.input_weights.shape[1] if self.input_rate is None else (1, self.input_weights.shape[1])
+
+    @property
+    def exact_derivatives(self) -> bool:
+        """No: a surrogate stands for the derivative of a spike."""
+        return False
+
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> SpikingState:
         """At the leak potential (below threshold: else at the reset potential), without currents and spikes."""
         resting = jnp.where(self.leak_potential < self.threshold, self.leak_potential, self.reset_potential)
@@ -262,8 +272,10 @@ class SpikingNetwork(Substrate):
         """How much input spikes add to the currents."""
         inputs = self.input_weights.shape[1]
         if self.input_rate is None:
-            check_shape("drive", drive, (inputs,) if self.interval == 1 else (self.interval, inputs))
-            return drive.reshape(self.interval, inputs) @ self.input_weights.T
+            if drive.ndim < 2:
+                drive = jnp.broadcast_to(jnp.atleast_1d(drive), (self.interval, *jnp.shape(jnp.atleast_1d(drive))))
+            check_shape("drive", drive, (self.interval, inputs))
+            return drive @ self.input_weights.T
         if key is None:
             raise ValueError("key is None; Poisson inputs are random")
         if drive.ndim:

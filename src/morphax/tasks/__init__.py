@@ -1,6 +1,6 @@
 """Tasks: inputs and what should be answered to each. Every function here returns a `Task`."""
 
-from morphax.tasks.base import Task, one_hot
+from morphax.tasks.base import Task, as_labels, as_phases, as_sequences, as_vectors, held, one_hot, windows
 from morphax.tasks.chaos import lorenz, mackey_glass
 from morphax.tasks.digits import HeldOut, hold_out, phase_digits, sequential_digits
 from morphax.tasks.logic import xor
@@ -13,7 +13,12 @@ __all__ = [
     "HeldOut",
     "Scaling",
     "Task",
+    "as_labels",
+    "as_phases",
+    "as_sequences",
+    "as_vectors",
     "forecast",
+    "held",
     "hold_out",
     "information_processing",
     "legendre_products",
@@ -28,5 +33,6 @@ __all__ = [
     "sequential_digits",
     "sunspots",
     "waveforms",
+    "windows",
     "xor",
 ]

@@ -48,7 +48,7 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
         inputs[train:],
         targets[train:],
         kind="classification",
-        arrangement="examples",
+        arrangement="sequences",
         reference="Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III",
     )
 
@@ -86,7 +86,7 @@ def phase_digits(train_per_class: int = 100, test_per_class: int = 70) -> Task:
         phases[test],
         targets[test],
         kind="classification",
-        arrangement="examples",
+        arrangement="inputs",
         reference="Wang, Wanjura & Marquardt (2024), Sec. III B",
     )
 

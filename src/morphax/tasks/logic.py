@@ -25,6 +25,6 @@ def xor() -> Task:
         inputs,
         targets,
         kind="classification",
-        arrangement="examples",
+        arrangement="inputs",
         reference="Wang, Wanjura & Marquardt (2024), Sec. III A",
     )

@@ -47,7 +47,7 @@ def mnist(
     - `drawn_from`: `key` draws among the first so many of the training set, `train_images` to 60,000. With 5,000 at
       most nothing but what is installed is needed. (Test images are drawn from all 10,000.)
 
-    **Returns:** a `Task` of examples: inputs (images, 1, 784), targets (images, 10), one-hot.
+    **Returns:** a `Task` of examples: inputs (images, 784), targets (images, 10), one-hot.
 
     **Raises:** `ValueError` for numbers out of range and for a file whose bytes are not those of MNIST, naming the
     checksum; `FileNotFoundError` when files are missing and cannot be downloaded, saying where to put them.
@@ -59,7 +59,7 @@ def mnist(
         >>> from morphax.tasks import mnist
         >>> task = mnist(100, 50, key=jax.random.key(0), drawn_from=5_000)
         >>> task.train_inputs.shape, task.test_targets.shape
-        ((100, 1, 784), (50, 10))
+        ((100, 784), (50, 10))
     """
     check_count("train_images", train_images, 1, ALL)
     check_count("test_images", test_images, 1, 10_000)
@@ -74,7 +74,7 @@ def mnist(
         *_examples(train_files, train_images, train_key),
         *_examples(test_files, test_images, test_key),
         kind="classification",
-        arrangement="examples",
+        arrangement="inputs",
         reference="Barney, Lakhdar-Hamina & Galitski (2025), Tab. I",
     )
 
@@ -90,7 +90,7 @@ def _examples(
     """Inputs and targets: `number` of the images, the first ones without a key."""
     images, labels = files
     chosen = np.arange(number) if key is None else np.asarray(jax.random.permutation(key, len(images)))[:number]
-    pixels = (images[chosen].reshape(number, 1, -1) / 255 - MEAN) / DEVIATION
+    pixels = (images[chosen].reshape(number, -1) / 255 - MEAN) / DEVIATION
     return jnp.asarray(pixels, jnp.result_type(float)), one_hot(labels[chosen], 10)
 
 

@@ -129,7 +129,7 @@ class Design(Experiment):
             checkpoint=progress.checkpoint(f"{name} training"),
             on_chunk=lambda rows: progress.record(name, rows),
         )
-        errors = np.array([row["error"] for row in trained.history])
+        errors = np.array([row["loss"] for row in trained.history])
         winner = int(np.argmin(errors[-1]))
         chosen = jax.tree.map(lambda leaf: leaf[winner], eqx.filter(trained.last, eqx.is_array))
         mixer = eqx.combine(chosen, trained.last).substrate()

@@ -19,7 +19,7 @@ from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
-from morphax.substrates.software import EchoStateNetwork
+from morphax.substrates.reservoirs import EchoStateNetwork
 from morphax.tasks.base import Task
 from morphax.tasks.series import Scaling, forecast, read_series, sunspots
 

@@ -15,8 +15,7 @@ from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import read_task
 from morphax.substrates.base import Substrate
-from morphax.substrates.software import EchoStateNetwork, ReLUReservoir
-from morphax.substrates.spintronic import SpinTorqueReservoir
+from morphax.substrates.reservoirs import EchoStateNetwork, ReLUReservoir, SpinTorqueReservoir
 from morphax.tasks.waveforms import waveforms
 
 RESERVOIRS = {

@@ -6,9 +6,9 @@ from typing import Any, Literal, Self
 
 import optax
 
-from morphax.dynamics.relaxation import Descent, RungeKutta
+from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.learning.equilibrium import EquilibriumPropagation, Measure, no_measure
+from morphax.learning.equilibrium import EquilibriumPropagation, Measure
 from morphax.learning.train import adjustable
 
 
@@ -26,13 +26,17 @@ class EquilibriumConfig(BaseConfig):
         """This configuration with other numbers."""
         return self.model_copy(update=changes)
 
-    def relaxer(self) -> Descent:
+    def relaxer(self) -> BlockSweeps:
         """Sweeps, after the dynamics where a prefix is asked for."""
         prefix = RungeKutta(self.prefix, 0.25) if self.prefix else None
-        return Descent(self.tolerance, self.sweeps, prefix)
+        return BlockSweeps(self.tolerance, self.sweeps, prefix)
 
     def rule(
-        self, measure: Measure = no_measure, *, kind: type[EquilibriumPropagation] = EquilibriumPropagation, **rest: Any
+        self,
+        measure: Measure | None = None,
+        *,
+        kind: type[EquilibriumPropagation] = EquilibriumPropagation,
+        **rest: Any,
     ) -> EquilibriumPropagation:
         """Equilibrium propagation, or a kind of it, with these numbers."""
         return kind(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)

@@ -19,7 +19,8 @@ from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.equilibrium import EquilibriumPropagation, phase_classification
-from morphax.learning.train import Data, History, Metrics, train
+from morphax.learning.rule import Metrics
+from morphax.learning.train import Data, History, train
 from morphax.pytrees import count
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.tasks import Task, hold_out, phase_digits

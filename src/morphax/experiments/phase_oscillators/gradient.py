@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.dynamics.relaxation import Descent, RungeKutta
+from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
@@ -130,13 +130,13 @@ class Gradient(Experiment):
                 return np.asarray(gradient), float(metrics["unconverged"])
 
             def propagated(tolerance: float, nudging: Nudging) -> list[tuple[np.ndarray, float]]:
-                relaxer = Descent(tolerance, 20_000)
+                relaxer = BlockSweeps(tolerance, 20_000)
                 # An array, so that all strengths share one compilation.
                 strengths = [jnp.asarray(b) for b in config.strengths]
                 return [of(EquilibriumPropagation(relaxer=relaxer, strength=b, nudging=nudging)) for b in strengths]
 
             tight = min(config.tolerances)
-            exact, _ = of(ImplicitDifferentiation(relaxer=Descent(tight, 20_000)))
+            exact, _ = of(ImplicitDifferentiation(relaxer=BlockSweeps(tight, 20_000)))
             found = [propagated(tight, nudging) for nudging in NUDGINGS]
             loose = [propagated(tolerance, "one-sided") for tolerance in config.tolerances]
             # The dynamics may end in other equilibria than sweeps: both gradients where the dynamics ends.

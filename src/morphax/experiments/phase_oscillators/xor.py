@@ -18,7 +18,8 @@ from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import EquilibriumPropagation
-from morphax.learning.train import Metrics, train
+from morphax.learning.rule import Metrics
+from morphax.learning.train import train
 from morphax.pytrees import select
 from morphax.substrates.energy import phase_distance
 from morphax.substrates.phase_oscillators import PhaseOscillators

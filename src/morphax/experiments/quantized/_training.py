@@ -20,8 +20,10 @@ from morphax._checks import check_range
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
-from morphax.learning.backprop import Backpropagation, classification
-from morphax.learning.train import Metrics, Trained, train
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.objectives import classification
+from morphax.learning.rule import Metrics
+from morphax.learning.train import Trained, train
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist

@@ -26,7 +26,7 @@ from morphax.experiments.quantized._training import (
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
-from morphax.substrates.software import NoisyPerceptron
+from morphax.substrates.quantized import NoisyPerceptron
 
 ROTATION = "rotation"
 

@@ -12,7 +12,8 @@ from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.optimisers import split_rows
-from morphax.learning.train import Data, History, Metrics, adjustable
+from morphax.learning.rule import Metrics
+from morphax.learning.train import Data, History, adjustable
 from morphax.substrates.spiking import SpikingNetwork
 
 

@@ -17,7 +17,8 @@ from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
-from morphax.learning.quantum_states import DensityMatrixLoss, judge_estimate
+from morphax.learning.objectives import DensityMatrixLoss
+from morphax.learning.quantum_states import judge_estimate
 from morphax.learning.train import train
 from morphax.quantum.correlation_map import coefficients, density_matrix
 from morphax.quantum.realisability import chsh, nearest_realised

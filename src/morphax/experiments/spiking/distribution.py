@@ -14,7 +14,7 @@ from morphax.lab.figures import BLUE, GREEN, GREY
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
-from morphax.learning.quantum_states import CategoricalLoss
+from morphax.learning.objectives import CategoricalLoss
 from morphax.learning.train import train
 from morphax.substrates.base import evolve
 from morphax.substrates.spiking import SpikingNetwork

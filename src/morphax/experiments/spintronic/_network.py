@@ -16,11 +16,12 @@ from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
-from morphax.learning.train import Data, LearningRule, Score, Trained, adjustable, train
-from morphax.substrates.base import WithReadout
+from morphax.learning.rule import LearningRule
+from morphax.learning.train import Data, Score, Trained, adjustable, train
 from morphax.substrates.layers import LayeredNetwork
-from morphax.substrates.software import ContinuousTimeRecurrentNetwork
+from morphax.substrates.recurrent import ContinuousTimeRecurrentNetwork
 from morphax.substrates.spintronic import SpintronicNetwork
+from morphax.substrates.wrappers import WithReadout
 from morphax.tasks.base import Task
 from morphax.tasks.digits import HeldOut, hold_out, sequential_digits
 from morphax.units import ns

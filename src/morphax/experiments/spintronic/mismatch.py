@@ -17,9 +17,10 @@ from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
-from morphax.learning.hardware import Imperfections, InTheLoop, NoiseAware
+from morphax.learning.hardware import InTheLoop, NoiseAware
 from morphax.learning.train import Data
-from morphax.substrates.base import WithReadout
+from morphax.substrates.imperfections import Imperfections
+from morphax.substrates.wrappers import WithReadout
 
 STRATEGIES = ("off-chip", "noise-aware", "in the loop, outputs", "in the loop, states")
 OFF_CHIP, NOISE_AWARE, OUTPUTS, STATES = STRATEGIES

@@ -22,7 +22,7 @@ from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import member
-from morphax.learning.hardware import inference_energy
+from morphax.substrates.imperfections import inference_energy
 from morphax.tasks.base import Task
 
 

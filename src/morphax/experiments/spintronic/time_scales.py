@@ -24,7 +24,7 @@ from morphax.experiments.spintronic.sequential_digits import CTRNN, ENTRIES
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress
-from morphax.substrates.base import WithReadout
+from morphax.substrates.wrappers import WithReadout
 from morphax.tasks.base import Task
 
 

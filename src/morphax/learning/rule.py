@@ -1,0 +1,171 @@
+"""What a learning rule is, and what stands around one."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from morphax._checks import check_finite
+from morphax.pytrees import Role, select
+from morphax.substrates.base import Substrate
+from morphax.substrates.wrappers import Wrapper
+from morphax.tasks.base import Kind
+
+Metrics = dict[str, Array]
+Data = tuple[PyTree, PyTree]
+
+
+class LearningRule(eqx.Module):
+    """Turns the difference between what was observed and what was wanted into a change of the substrate.
+
+    A new rule is one subclass with two methods, pure functions of (rule, substrate, data, key). `fits` and `needs` say
+    which substrates it admits; `check` refuses all others, and data that do not fit, before anything compiles.
+
+        >>> import equinox as eqx, jax, jax.numpy as jnp
+        >>> from morphax import LearningRule
+        >>> class LeastSquares(LearningRule):
+        ...     def metrics(self, substrate, inputs, targets, *, key):
+        ...         return {"loss": jnp.mean((substrate.slope * inputs - targets) ** 2)}
+        ...     def gradient(self, substrate, inputs, targets, *, key):
+        ...         loss, slope = eqx.filter_value_and_grad(
+        ...             lambda s: self.metrics(s, inputs, targets, key=key)["loss"]
+        ...         )(substrate)
+        ...         return {"loss": loss}, slope
+    """
+
+    @property
+    def exact(self) -> bool:
+        """Whether the gradient is the derivative of the loss, wherever the substrate's derivatives are exact."""
+        return False
+
+    @abstractmethod
+    def gradient(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> tuple[Metrics, PyTree]:
+        """Metrics (scalars or small arrays by name, among them the "loss") and a gradient.
+
+        The gradient has the substrate's own structure; what is not trained may hold anything.
+        """
+
+    @abstractmethod
+    def metrics(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> Metrics:
+        """The same metrics, nothing learned."""
+
+    def needs(self) -> str:
+        """What a substrate must be, in words that follow "needs"."""
+        return "any substrate"
+
+    def fits(self, substrate: Any) -> bool:
+        """Whether the substrate is of the kind that this rule needs."""
+        return True
+
+    def suited(self, kind: Kind) -> "LearningRule":
+        """This rule, with what was left open (an objective, a measure) chosen for a kind of task."""
+        return self
+
+    def check_data(self, substrate: Any, inputs: PyTree, targets: PyTree) -> None:
+        """Refuse data that do not fit to the substrate and this rule; finite and equally many they are already."""
+
+    def check(self, substrate: Any, data: Data, trained: tuple[Role, ...] = ("weight",)) -> None:
+        """Refuse, in one line with the remedy, what could not be trained: before anything compiles.
+
+        **Raises:** `ValueError` where the substrate is not what the rule needs, nothing in it has a role that is
+        trained, or the data do not fit: other numbers of inputs and targets, NaN, channels, outputs.
+        """
+        inputs, targets = data
+        if not self.fits(substrate):
+            raise ValueError(
+                f"{type(self).__name__} needs {self.needs()}; substrate is {described(substrate)}, which "
+                f"{' or '.join(fitting_rules(substrate)) or 'no rule here'} fits"
+            )
+        if not jax.tree.leaves(select(substrate, *trained)[0]):
+            raise ValueError(
+                f"trained is {trained}, but {described(substrate)} has no array with such a role, so nothing would be "
+                "learned; put WithReadout.random(substrate, outputs, key=key) around it, fit_readout on what is read, "
+                'or train another role: trained=("device",)'
+            )
+        _check_lengths(inputs, targets)
+        for name, tree in (("inputs", inputs), ("targets", targets)):
+            for leaf in jax.tree.leaves(tree):
+                check_finite(name, leaf)
+        self.check_data(substrate, inputs, targets)
+
+
+class WrappedRule(LearningRule):
+    """A rule around a rule: what a subclass does not change is that of `rule`."""
+
+    rule: LearningRule
+
+    def gradient(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> tuple[Metrics, PyTree]:
+        """That of the rule."""
+        return self.rule.gradient(substrate, inputs, targets, key=key)
+
+    def metrics(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> Metrics:
+        """Those of the rule."""
+        return self.rule.metrics(substrate, inputs, targets, key=key)
+
+    def needs(self) -> str:
+        """What the rule needs."""
+        return self.rule.needs()
+
+    def fits(self, substrate: Any) -> bool:
+        """Whether the rule fits."""
+        return self.rule.fits(substrate)
+
+    def suited(self, kind: Kind) -> "WrappedRule":
+        """This around the rule that suits the task."""
+        return eqx.tree_at(lambda r: r.rule, self, self.rule.suited(kind), is_leaf=lambda x: x is self.rule)
+
+    def check_data(self, substrate: Any, inputs: PyTree, targets: PyTree) -> None:
+        """What the rule refuses."""
+        self.rule.check_data(substrate, inputs, targets)
+
+
+def described(substrate: Any) -> str:
+    """A substrate in words: "a WithReadout around a PhaseOscillators"."""
+    name = f"a {type(substrate).__name__}"
+    return f"{name} around {described(substrate.substrate)}" if isinstance(substrate, Wrapper) else name
+
+
+def fitting_rules(substrate: Any) -> list[str]:
+    """Names of the rules, of those that are imported and can be made without arguments, that fit a substrate."""
+    return sorted(cls.__name__ for cls in _rules(LearningRule) if _fits(cls, substrate))
+
+
+def check_outputs(rule: LearningRule, outputs: Any, targets: Any) -> None:
+    """Refuse targets of another shape than the outputs, which may be shapes without numbers, with the remedy."""
+    have, want = tuple(outputs.shape), np.shape(targets)
+    if have == want:
+        return
+    if have[:-1] == want[:-1]:
+        raise ValueError(
+            f"targets has {want[-1]} columns, but the substrate gives {have[-1]} outputs; put "
+            f"WithReadout.random(substrate, outputs={want[-1]}, key=key) around it"
+        )
+    raise ValueError(f"targets has shape {want}; {type(rule).__name__} compares it with outputs of shape {have}")
+
+
+def _check_lengths(inputs: PyTree, targets: PyTree) -> None:
+    lengths = [{np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)} for tree in (inputs, targets)]
+    if lengths[0] != lengths[1] or any(len(one) != 1 or one == {()} for one in lengths):
+        counts = [" or ".join(str(n[0]) if n else "no" for n in sorted(one)) for one in lengths]
+        raise ValueError(
+            f"inputs holds {counts[0]} examples, targets {counts[1]}; both must have examples as their first axis, "
+            "equally many"
+        )
+
+
+def _rules(base: type[LearningRule]) -> Iterator[type[LearningRule]]:
+    for cls in base.__subclasses__():
+        if cls.__module__.startswith("morphax.") and not issubclass(cls, WrappedRule):
+            yield cls
+        yield from _rules(cls)
+
+
+def _fits(cls: type[LearningRule], substrate: Any) -> bool:
+    try:
+        return isinstance(substrate, Substrate) and cls().fits(substrate)
+    except TypeError:
+        return False
