@@ -86,7 +86,7 @@ def data_directory() -> Path:
 
 def _examples(
     files: list[np.ndarray], number: int, key: PRNGKeyArray | None
-) -> tuple[Float[Array, "images 1 784"], Float[Array, "images 10"]]:
+) -> tuple[Float[Array, "images 784"], Float[Array, "images 10"]]:
     """Inputs and targets: `number` of the images, the first ones without a key."""
     images, labels = files
     chosen = np.arange(number) if key is None else np.asarray(jax.random.permutation(key, len(images)))[:number]
