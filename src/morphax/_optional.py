@@ -10,10 +10,10 @@ def needed(module: str, extra: str) -> Any:
     >>> from morphax._optional import needed
     >>> needed("nowhere.at_all", "tune")
     Traceback (most recent call last):
-    ImportError: this needs nowhere, which is not installed: pip install 'morphax[tune]'
+    ImportError: this needs nowhere, which is not installed: pip install "morphax[tune]"
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        raise ImportError(f"this needs {package}, which is not installed: pip install 'morphax[{extra}]'") from error
+        raise ImportError(f'this needs {package}, which is not installed: pip install "morphax[{extra}]"') from error

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import hashlib
 import inspect
+import io
 import json
 import math
 import shutil
@@ -31,6 +32,9 @@ OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `morphax`; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe on Windows cannot encode "≥"
     out, err = Console(highlight=False), Console(stderr=True, highlight=False)
     try:
         return options.action(options, out, err)

@@ -71,6 +71,6 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("tuning needs Optuna: pip install 'morphax[tune]'") from error
+        raise ImportError('tuning needs Optuna: pip install "morphax[tune]"') from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

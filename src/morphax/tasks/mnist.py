@@ -68,10 +68,11 @@ def mnist(
     check_count("drawn_from", drawn_from, train_images, ALL)
     train_key, test_key = (None, None) if key is None else jax.random.split(key)
     read, train = (read_shipped, "train-5000") if drawn_from <= SHIPPED else (_load, "train")
-    images, labels = (read(f"{train}-{kind}")[:drawn_from] for kind in KINDS)
+    train_files = [read(f"{train}-{kind}")[:drawn_from] for kind in KINDS]
+    test_files = [read_shipped(f"t10k-{kind}") for kind in KINDS]
     return Task(
-        *_examples(images, labels, train_images, train_key),
-        *_examples(*(read_shipped(f"t10k-{kind}") for kind in KINDS), test_images, test_key),
+        *_examples(train_files, train_images, train_key),
+        *_examples(test_files, test_images, test_key),
         kind="classification",
         arrangement="inputs",
         reference="Barney, Lakhdar-Hamina & Galitski (2025), Tab. I",
@@ -84,9 +85,10 @@ def data_directory() -> Path:
 
 
 def _examples(
-    images: np.ndarray, labels: np.ndarray, number: int, key: PRNGKeyArray | None
-) -> tuple[Float[Array, "images 1 784"], Float[Array, "images 10"]]:
+    files: list[np.ndarray], number: int, key: PRNGKeyArray | None
+) -> tuple[Float[Array, "images 784"], Float[Array, "images 10"]]:
     """Inputs and targets: `number` of the images, the first ones without a key."""
+    images, labels = files
     chosen = np.arange(number) if key is None else np.asarray(jax.random.permutation(key, len(images)))[:number]
     pixels = (images[chosen].reshape(number, -1) / 255 - MEAN) / DEVIATION
     return jnp.asarray(pixels, jnp.result_type(float)), one_hot(labels[chosen], 10)

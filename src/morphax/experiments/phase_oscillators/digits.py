@@ -11,9 +11,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
-from sklearn.linear_model import RidgeClassifier
-from sklearn.neural_network import MLPClassifier
 
+from morphax._optional import needed
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, optimiser
 from morphax.experiments.training import judged
 from morphax.lab.experiment import Claim, Experiment, parameter
@@ -89,7 +88,8 @@ class Digits(Experiment):
 
     Test accuracy is watched every 10 iterations. "best" is its highest value, as the paper reports; "last" that after
     the last iteration; "validated" that of a second training, on four fifths of the training images, at the iteration
-    that was best on the other fifth, of equals the first.
+    that was best on the other fifth, of equals the first. The perceptron and the linear classifier are those of
+    scikit-learn (extra `sklearn`).
     """
 
     class Config(DigitsConfig):
@@ -108,6 +108,7 @@ class Digits(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        needed("sklearn", "sklearn")  # refuses before anything is trained
         task = config.task()
         held_key, *base_keys = jax.random.split(key, 3)
         work = {
@@ -224,10 +225,18 @@ def _benchmarks(config: "Digits.Config", size: Size, task: Task) -> xr.Dataset:
     inputs, test = np.asarray(task.train_inputs, float), np.asarray(task.test_inputs, float)
     labels, answers = (np.argmax(np.asarray(t), -1) for t in (task.train_targets, task.test_targets))
     epochs = 100 if config.iterations > 100 else 10
-    linear = RidgeClassifier(alpha=1e-6, solver="svd").fit(inputs, labels).score(test, answers)
+    perceptrons = needed("sklearn.neural_network", "sklearn")
+    linear = (
+        needed("sklearn.linear_model", "sklearn")
+        .RidgeClassifier(alpha=1e-6, solver="svd")
+        .fit(inputs, labels)
+        .score(test, answers)
+    )
 
     def perceptron(seed: int) -> float:
-        model = MLPClassifier((size.hidden,), activation="logistic", random_state=seed).set_params(batch_size=10)
+        model = perceptrons.MLPClassifier((size.hidden,), activation="logistic", random_state=seed).set_params(
+            batch_size=10
+        )
         fits = (model.partial_fit(inputs, labels, classes=np.arange(10)) for _ in range(epochs))
         return max(fit.score(test, answers) for fit in fits)
 
