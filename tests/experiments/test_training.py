@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from morphax import WithReadout
-from morphax.experiments.training import judged, train_ensemble
+from morphax.experiments.training import Trainer, judged
 from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members
@@ -26,10 +26,9 @@ def network(key):
     return WithReadout.random(EchoStateNetwork.random(4, key=key), 2, key=key)
 
 
-def trained(progress=None, *, label="a", every=3, **options):
-    progress, stack = progress or Progress(), make_members(network, KEY, 2)
-    arguments = (stack, RULE, DATA, OPTIMISER, STEPS)
-    return train_ensemble(*arguments, key=KEY, progress=progress, label=label, every=every, **options)
+def trained(progress=None, **options):
+    trainer, stack = Trainer(KEY, progress or Progress()), make_members(network, KEY, 2)
+    return trainer.train("a", stack, RULE, DATA, optimiser=OPTIMISER, steps=STEPS, every=3, **options)
 
 
 def lines(progress: Progress) -> list[dict]:
@@ -47,9 +46,8 @@ def test_numbers_are_those_of_train(watch):
 
 
 def test_one_network_is_trained_without_an_ensemble():
-    done = train_ensemble(
-        network(KEY), RULE, DATA, OPTIMISER, 2, key=KEY, progress=Progress(), label="a", ensemble=False
-    )
+    trainer = Trainer(KEY, Progress())
+    done = trainer.train("a", network(KEY), RULE, DATA, optimiser=OPTIMISER, steps=2, ensemble=False)
     assert done.history.metric("loss").shape == (2,)
 
 

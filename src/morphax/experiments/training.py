@@ -1,5 +1,6 @@
 """Training inside an experiment: resumed with its run, written to the run's history, its numbers as arrays."""
 
+from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -22,54 +23,64 @@ class Trained(NamedTuple, Generic[Networks]):
     best: Networks
 
 
-def train_ensemble(
-    networks: Networks,
-    rule: LearningRule,
-    data: Data,
-    optimiser: optax.GradientTransformation,
-    steps: int,
-    *,
-    key: PRNGKeyArray,
-    progress: Progress,
-    label: str,
-    batch_size: int | None = None,
-    watch: dict[str, Data] | None = None,
-    score: Score | None = None,
-    ensemble: bool = True,
-    every: int = 50,
-) -> Trained[Networks]:
-    """Train a stack of networks (or one, without `ensemble`) with `morphax.learning.train.train`.
+class Trainer(NamedTuple):
+    """Trains ensembles inside a run: all with one key, resumed with the run, written to its `history.jsonl`.
 
-    A run that is interrupted goes on inside this training. `history.jsonl` gets the steps at which something was
-    watched, or all steps where nothing is.
+    **Arguments:**
 
-    **Arguments:** those of `train`, but for
-
-    - `progress`, `label`: of the run; no two trainings of a run have the same label.
-    - `batch_size`: all of `data` where they are fewer.
-    - `every`: steps between two looks at the watched data.
+    - `key`: for `morphax.learning.train.train`.
+    - `progress`: of the run.
     """
 
-    def record(rows: list[dict[str, Any]]) -> None:
-        numbered = [{"step": step, **row} for step, row in enumerate(rows)]
-        progress.record(label, [row for row in numbered if not watch or watch.keys() <= row.keys()])
+    key: PRNGKeyArray
+    progress: Progress
 
-    done = train(
-        networks,
-        rule,
-        data,
-        optimiser,
-        steps,
-        key=key,
-        batch_size=None if batch_size is None else min(batch_size, len(data[0])),
-        watch=watch,
-        score=score,
-        ensemble=ensemble,
-        chunk=every,
-        checkpoint=progress.checkpoint(label),
-        on_chunk=record,
-    )
-    return Trained(done.last, History(done.history), done.best)
+    def train(
+        self,
+        label: str,
+        networks: Networks,
+        rule: LearningRule,
+        data: Data,
+        *,
+        optimiser: optax.GradientTransformation,
+        steps: int,
+        batch_size: int | None = None,
+        watch: dict[str, Data] | None = None,
+        score: Score | None = None,
+        ensemble: bool = True,
+        every: int = 50,
+    ) -> Trained[Networks]:
+        """Train a stack of networks (or one, without `ensemble`) with `morphax.learning.train.train`.
+
+        `history.jsonl` gets the steps at which data were watched, or all steps where none are.
+
+        **Arguments:** those of `train`, but for
+
+        - `label`: in `history.jsonl`; no two trainings of a run have the same.
+        - `batch_size`: all of `data` where they are fewer.
+        - `every`: steps between two looks at the watched data.
+        """
+
+        def record(rows: Sequence[dict[str, Any]]) -> None:
+            numbered = [{"step": step, **row} for step, row in enumerate(rows)]
+            self.progress.record(label, [row for row in numbered if not watch or watch.keys() <= row.keys()])
+
+        done = train(
+            networks,
+            rule,
+            data,
+            optimiser,
+            steps,
+            key=self.key,
+            batch_size=None if batch_size is None else min(batch_size, len(data[0])),
+            watch=watch,
+            score=score,
+            ensemble=ensemble,
+            chunk=every,
+            checkpoint=self.progress.checkpoint(label),
+            on_chunk=record,
+        )
+        return Trained(done.last, History(done.history), done.best)
 
 
 @eqx.filter_jit

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
-from morphax.experiments.training import Trained, train_ensemble
+from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
 from morphax.lab.progress import Progress, along
@@ -116,15 +116,13 @@ class Design(Experiment):
         """Designs from all starts; they share a rule that takes them all at once."""
         task_key, start_key, run_key = jax.random.split(key, 3)
         task = waveforms(config.train_points, config.test_points, key=task_key)
-        return train_ensemble(
+        return Trainer(run_key, progress).train(
+            name,
             self._starts(config, measured, start_key),
             ReadoutDesign(config.design_shots),
             (task.train_inputs, task.train_targets),
-            optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
-            config.steps,
-            key=run_key,
-            progress=progress,
-            label=name,
+            optimiser=optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
+            steps=config.steps,
             ensemble=False,
         )
 

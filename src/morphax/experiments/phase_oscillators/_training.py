@@ -5,16 +5,11 @@ from functools import cache
 from typing import Any, Literal, Self
 
 import optax
-from jaxtyping import PRNGKeyArray
 
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
-from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.progress import Progress
 from morphax.learning.equilibrium import EquilibriumPropagation, Measure
-from morphax.learning.rule import LearningRule
-from morphax.learning.train import Data, adjustable
-from morphax.substrates.phase_oscillators import PhaseOscillators
+from morphax.learning.train import adjustable
 from morphax.tasks import Task, phase_digits
 
 
@@ -63,32 +58,14 @@ class DigitsConfig(EquilibriumConfig):
         """The digits, as phases."""
         return phase_digits(self.train_per_class, self.test_per_class)
 
-    def trained(
-        self,
-        networks: PhaseOscillators,
-        rule: LearningRule,
-        data: Data,
-        optimiser: optax.GradientTransformation,
-        *,
-        key: PRNGKeyArray,
-        progress: Progress,
-        label: str,
-        watch: dict[str, Data],
-    ) -> Trained[PhaseOscillators]:
-        """A stack of networks after all iterations."""
-        return train_ensemble(
-            networks,
-            rule,
-            data,
-            optimiser,
-            self.iterations,
-            key=key,
-            progress=progress,
-            label=label,
-            batch_size=self.batch_size,
-            watch=watch,
-            every=self.every,
-        )
+    def training(self, name: Literal["sgd", "adam"] = "sgd", learning_rate: float | None = None) -> dict[str, Any]:
+        """The numbers of a training, for `Trainer.train`."""
+        return {
+            "optimiser": descent(name, learning_rate or self.learning_rate, self.iterations),
+            "steps": self.iterations,
+            "batch_size": self.batch_size,
+            "every": self.every,
+        }
 
 
 SMALL = {"seeds": 1, "batch_size": 31, "sweeps": 60, "train_per_class": 20, "test_per_class": 10}
@@ -107,6 +84,6 @@ def _maker(name: str, steps: int) -> Callable[..., optax.GradientTransformation]
     return make
 
 
-def optimiser(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
+def descent(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Plain descent with a constant rate, or Adam with a cosine."""
     return adjustable(_maker(name, steps), learning_rate=learning_rate)

@@ -7,7 +7,8 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, optimiser
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress, along
@@ -72,6 +73,7 @@ class Better(Experiment):
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         task = config.task()
         make_key, train_key = jax.random.split(key)
+        trainer = Trainer(train_key, progress)
         first, late = _by_order(task)
         test = (task.test_inputs, task.test_targets)
 
@@ -83,10 +85,7 @@ class Better(Experiment):
             # Arrays (of one number a network), so that all deformations share one compilation.
             moved = RandomAffine((8, 8), *(jnp.full(config.seeds, x) for x in deformation), background=-np.pi / 2)
             rule = Augmented(config.rule(phase_classification), moved)
-            steps = optimiser("adam", config.learning_rate, config.iterations)
-            history = config.trained(
-                networks, rule, data, steps, key=train_key, progress=progress, label=label, watch=watch
-            ).history
+            history = trainer.train(label, networks, rule, data, watch=watch, **config.training("adam")).history
             curves = {name: (("iteration", "seed"), 100 * history.watched(name)["accuracy"]) for name in watch}
             return xr.Dataset(curves, {"iteration": history.steps, "seed": np.arange(config.seeds)})
 

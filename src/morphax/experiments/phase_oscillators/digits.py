@@ -13,8 +13,8 @@ from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax._optional import needed
-from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, optimiser
-from morphax.experiments.training import judged
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, mean_and_range
 from morphax.lab.progress import Progress, along
@@ -190,10 +190,8 @@ def _oscillators(
     held = hold_out(task.train_inputs, task.train_targets, config.validation_fraction, key=held_key)
 
     def history(rule: EquilibriumPropagation, data: Data, watch: dict[str, Data], label: str) -> History:
-        steps, label = optimiser("sgd", config.learning_rate, config.iterations), f"{structure} {row}, {label}"
-        return config.trained(
-            networks, rule, data, steps, key=train_key, progress=progress, label=label, watch=watch
-        ).history
+        label = f"{structure} {row}, {label}"
+        return Trainer(train_key, progress).train(label, networks, rule, data, watch=watch, **config.training()).history
 
     rule = config.rule(phase_classification, kind=_Tested)
     whole = history(rule, (task.train_inputs, task.train_targets), {"test": test}, "all images")

@@ -13,8 +13,8 @@ from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
-from morphax.experiments.training import train_ensemble
+from morphax.experiments.phase_oscillators._training import EquilibriumConfig, descent
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress, along
@@ -90,6 +90,7 @@ class Gradient(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, batch_key, start_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, progress)
         task = phase_digits()
         chosen = jax.random.permutation(batch_key, len(task.train_inputs))[: config.compared]
         data, batch = (task.train_inputs, task.train_targets), (task.train_inputs[chosen], task.train_targets[chosen])
@@ -99,18 +100,9 @@ class Gradient(Experiment):
         }
 
         def compared(name: str) -> xr.Dataset:
-            network = train_ensemble(
-                networks[name],
-                config.rule(),
-                data,
-                optimiser("sgd", config.learning_rate, config.iterations),
-                config.iterations,
-                key=train_key,
-                progress=progress,
-                label=name,
-                batch_size=config.batch_size,
-                ensemble=False,
-            ).last
+            optimiser = descent("sgd", config.learning_rate, config.iterations)
+            numbers = {"optimiser": optimiser, "steps": config.iterations, "batch_size": config.batch_size}
+            network = trainer.train(name, networks[name], config.rule(), data, **numbers, ensemble=False).last
 
             def of(rule: EquilibriumRule) -> tuple[np.ndarray, float]:
                 metrics, gradient = _gradient(rule, network, batch, start_key)

@@ -12,7 +12,8 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, optimiser
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE
 from morphax.lab.progress import Progress, along
@@ -76,6 +77,7 @@ class Lattice(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         place_key, held_key, make_key, train_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, progress)
         axes = {"classes": config.classes, "layout": LAYOUTS, "scale": config.scales, "optimiser": config.optimisers}
         task = config.task()
 
@@ -92,15 +94,13 @@ class Lattice(Experiment):
         def compute(classes: int, layout: str, scale: float, name: Literal["sgd", "adam"]) -> xr.Dataset:
             topology = _topology(layout, config.side, classes, place_key)
             data, validation, test = of(classes)
-            trained = config.trained(
+            trained = trainer.train(
+                f"{classes} {layout} {scale} {name}",
                 make_members(lambda k: PhaseOscillators.random(topology, scale=scale, key=k), make_key, config.seeds),
                 config.rule(phase_classification),
                 data,
-                optimiser(name, RATES[name], config.iterations),
-                key=train_key,
-                progress=progress,
-                label=f"{classes} {layout} {scale} {name}",
                 watch={"validation": validation, "test": test},
+                **config.training(name, RATES[name]),
             )
             history, seeds = trained.history, np.arange(config.seeds)
             curves = {which: 100 * history.watched(which)["accuracy"] for which in ("validation", "test")}

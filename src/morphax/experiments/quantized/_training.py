@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from pydantic import Field, model_validator
 
 from morphax._checks import check_range
-from morphax.experiments.training import Trained, train_ensemble
+from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, mean_and_range
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.history import History
 from morphax.learning.objectives import classification
@@ -88,25 +88,21 @@ class PerceptronConfig(BaseConfig):
 
     def trained(
         self,
-        networks: Any,
-        key: PRNGKeyArray,
-        progress: Progress,
+        trainer: Trainer,
         label: str,
-        *,
+        networks: Any,
         epochs: int | None = None,
         task: Task | None = None,
     ) -> Trained[Any]:
         """A stack of networks after training with these images, or those of `task`."""
         task, batches = self.task() if task is None else task, self.train_images // self.batch_size
-        return train_ensemble(
+        return trainer.train(
+            label,
             networks,
             Judged(Backpropagation(), self.shots if _is_random(networks) else 1),
             (task.train_inputs, task.train_targets),
-            _optimiser(self.learning_rate, self.momentum),
-            batches * (epochs or self.epochs),
-            key=key,
-            progress=progress,
-            label=label,
+            optimiser=_optimiser(self.learning_rate, self.momentum),
+            steps=batches * (epochs or self.epochs),
             batch_size=self.batch_size,
             watch={"validation": (task.test_inputs, task.test_targets)},
             every=batches * self.every,
@@ -129,13 +125,11 @@ class PerceptronConfig(BaseConfig):
         columns = {name: (("epoch", "member"), values, units) for name, values in errors.items()}
         return xr.Dataset(columns, {"epoch": history.steps // batches})
 
-    def trainings(
-        self, kinds: Mapping[str, Any], key: PRNGKeyArray, progress: Progress
-    ) -> dict[str, Callable[[], xr.Dataset]]:
+    def trainings(self, trainer: Trainer, kinds: Mapping[str, Any]) -> dict[str, Callable[[], xr.Dataset]]:
         """The pieces of a run that train a stack of `seeds` networks of each kind."""
 
         def learned(kind: str) -> xr.Dataset:
-            return self.errors(self.trained(kinds[kind], key, progress, kind).history)
+            return self.errors(self.trained(trainer, kind, kinds[kind]).history)
 
         return {kind: partial(learned, kind) for kind in kinds}
 

@@ -7,6 +7,7 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, mean_and_range
 from morphax.lab.progress import Progress
@@ -45,7 +46,9 @@ class Classical(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key = jax.random.split(key)
-        parts = progress.pieces(config.trainings({"classical": config.networks(make_key)}, train_key, progress))
+        parts = progress.pieces(
+            config.trainings(Trainer(train_key, progress), {"classical": config.networks(make_key)})
+        )
         return parts["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:

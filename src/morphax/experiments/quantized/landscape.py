@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._claims import ACTIVATION, BOTH, CLASSICAL, HTANH
 from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, Steps, beside, draw_errors
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress, along
 
@@ -55,6 +56,7 @@ class Landscape(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, map_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         strength = config.steps * np.pi / 38
         kinds = {
             CLASSICAL: config.networks(make_key),
@@ -64,11 +66,11 @@ class Landscape(Experiment):
 
         def row(steps: int) -> xr.Dataset:
             networks = config.networks(jax.random.fold_in(map_key, steps), config.widths, steps * np.pi / 38)
-            done = config.trained(networks, train_key, progress, f"map {steps}", epochs=config.map_epochs)
+            done = config.trained(trainer, f"map {steps}", networks, config.map_epochs)
             error = config.errors(done.history).validation.isel(epoch=-1, drop=True).rename(member="width")
             return xr.Dataset({"valley": error}).assign_coords(width=list(config.widths))
 
-        work = config.trainings(kinds, train_key, progress)
+        work = config.trainings(trainer, kinds)
         parts = progress.pieces(work | {f"map {k}": partial(row, k) for k in config.strengths})
         rows = along("steps", {k: parts[f"map {k}"] for k in config.strengths}, {"long_name": "38 g / pi"})
         return beside(parts, kinds).merge(rows)

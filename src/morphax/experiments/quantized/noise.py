@@ -13,6 +13,7 @@ from pydantic import Field
 
 from morphax.experiments.quantized._claims import CLASSICAL, ROTATION, advantage, final
 from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
@@ -103,7 +104,7 @@ class Noise(Experiment):
         }
         kinds |= {f"noise {n:g}": noisy(n * same, 0.0) for n in config.noises}
         kinds |= {f"dropout {p:g}": noisy(0.0, p) for p in config.dropouts}
-        dataset = beside(progress.pieces(config.trainings(kinds, train_key, progress)), kinds)
+        dataset = beside(progress.pieces(config.trainings(Trainer(train_key, progress), kinds)), kinds)
         alone = xr.DataArray([k.startswith("dropout") for k in kinds], dims="kind")
         answered = xr.where(alone, dataset.deterministic, dataset.validation)
         return dataset.assign(error=answered.assign_attrs(units="1"))

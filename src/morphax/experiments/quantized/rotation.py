@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._claims import ACTIVATION, CLASSICAL, HTANH, ROTATION, final
 from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors, swept
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED
 from morphax.lab.progress import Progress, along
@@ -59,6 +60,7 @@ class Rotation(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, sweep_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         kinds = {
             CLASSICAL: config.networks(make_key),
             HTANH: config.networks(make_key, config.width),
@@ -70,10 +72,10 @@ class Rotation(Experiment):
             # Without width an activation has no slope of its own.
             widths = list(config.widths) if rule == HTANH else wide
             networks = config.networks(sweep_key, widths, backward="htanh" if rule == HTANH else "activation")
-            done = config.trained(networks, train_key, progress, f"sweep {rule}", epochs=config.sweep_epochs)
+            done = config.trained(trainer, f"sweep {rule}", networks, config.sweep_epochs)
             return swept(config.errors(done.history), "width", widths)
 
-        work = config.trainings(kinds, train_key, progress)
+        work = config.trainings(trainer, kinds)
         parts = progress.pieces(work | {f"sweep {rule}": partial(learned, rule) for rule in (HTANH, ACTIVATION)})
         own = parts[f"sweep {ACTIVATION}"].reindex(width=list(config.widths))
         sweep = along("rule", {HTANH: parts[f"sweep {HTANH}"], ACTIVATION: own})

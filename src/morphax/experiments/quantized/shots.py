@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
@@ -65,7 +66,7 @@ class Shots(Experiment):
 
         def compute() -> xr.Dataset:
             task, networks = config.task(), config.networks(make_key, config.width)
-            done = config.trained(networks, train_key, progress, "training", task=task)
+            done = config.trained(Trainer(train_key, progress), "training", networks, task=task)
             errors = []
             for index, number in enumerate(config.numbers):
                 judge = eqx.Partial(_errors, task, number, config.repeats)

@@ -12,6 +12,7 @@ from pydantic import model_validator
 from morphax.experiments.quantized import _claims as paper
 from morphax.experiments.quantized._claims import CLASSICAL, Point, advantage, final
 from morphax.experiments.quantized._training import COLOURS, SMALL, PerceptronConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress, along
 from morphax.substrates.quantized import Backward
@@ -81,13 +82,14 @@ class Subsets(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, draw_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
 
         def learned(label: str, task: Task, index: int) -> xr.Dataset:
             def error(kind: str) -> xr.DataArray:
                 width, strength, backward = POINTS[kind]
                 strengths = None if strength is None else [strength]
                 networks = config.networks(jax.random.fold_in(make_key, index), [width], strengths, backward)
-                done = config.trained(networks, train_key, progress, f"{label} {kind}", task=task)
+                done = config.trained(trainer, f"{label} {kind}", networks, task=task)
                 return config.errors(done.history).validation
 
             return along("kind", {kind: xr.Dataset({"error": error(kind)}) for kind in POINTS}).isel(member=0)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.quantized._claims import CLASSICAL, WEAK, final
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig, Steps, beside, draw_errors, swept
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE
 from morphax.lab.progress import Progress
@@ -52,6 +53,7 @@ class Weak(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, sweep_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         kinds = {
             CLASSICAL: config.networks(make_key),
             "weak": config.networks(make_key, strength=config.steps * np.pi / 38),
@@ -59,10 +61,10 @@ class Weak(Experiment):
 
         def sweep() -> xr.Dataset:
             networks = config.networks(sweep_key, strength=[k * np.pi / 38 for k in config.sweep])
-            done = config.trained(networks, train_key, progress, "sweep", epochs=config.sweep_epochs)
+            done = config.trained(trainer, "sweep", networks, config.sweep_epochs)
             return swept(config.errors(done.history), "steps", config.sweep, {"long_name": "38 g / pi"})
 
-        parts = progress.pieces(config.trainings(kinds, train_key, progress) | {"sweep": sweep})
+        parts = progress.pieces(config.trainings(trainer, kinds) | {"sweep": sweep})
         return beside(parts, kinds).merge(parts["sweep"])
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:

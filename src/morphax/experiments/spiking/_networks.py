@@ -5,16 +5,12 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
-from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.progress import Progress
-from morphax.learning.backprop import Backpropagation
 from morphax.learning.optimisers import split_rows
 from morphax.learning.rule import Metrics
-from morphax.learning.train import Data, adjustable
-from morphax.substrates.spiking import SpikingNetwork
+from morphax.learning.train import adjustable
 
 
 class SpikingConfig(BaseConfig):
@@ -52,32 +48,9 @@ class SpikingConfig(BaseConfig):
         rates = {"deviations": self.learning_rate, "means": self.mean_learning_rate}
         return adjustable(_split_adam, **rates, decay=self.decay)
 
-    def trained(
-        self,
-        networks: SpikingNetwork,
-        rule: Backpropagation,
-        data: Data,
-        *,
-        key: PRNGKeyArray,
-        progress: Progress,
-        label: str,
-        ensemble: bool = True,
-    ) -> Trained[SpikingNetwork]:
-        """After all epochs; `best` is the network with the least loss on further chains, which are watched."""
-        return train_ensemble(
-            networks,
-            rule,
-            data,
-            self.optimiser(),
-            self.epochs,
-            key=key,
-            progress=progress,
-            label=label,
-            watch={"further": data},
-            score=_least_loss,
-            ensemble=ensemble,
-            every=self.every,
-        )
+    def training(self) -> dict[str, Any]:
+        """The numbers of a training, for `Trainer.train`: best is what has the least loss on the chains "further"."""
+        return {"optimiser": self.optimiser(), "steps": self.epochs, "every": self.every, "score": _least_loss}
 
 
 def _least_loss(watched: dict[str, Metrics]) -> Array:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.spiking._networks import SpikingConfig
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, TURNED, draw_coefficients
-from morphax.experiments.training import judged
+from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, mean_and_range
 from morphax.lab.progress import Progress, along
@@ -143,7 +143,8 @@ def _learned(
 
     rule = Backpropagation(DensityMatrixLoss(config.burn_in), observe="every")
     networks, training = make_members(make, make_key, config.seeds), data(config.chains, config.intervals)
-    done = config.trained(networks, rule, training, key=train_key, progress=progress, label=label)
+    trainer = Trainer(train_key, progress)
+    done = trainer.train(label, networks, rule, training, watch={"further": training}, **config.training())
     seen = done.history.watched("further")
     judge = eqx.Partial(judged, rule, data(config.test_chains, config.test_intervals))
     tested = map_members(judge, done.best, jax.random.split(test_key, config.seeds))

@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.spiking._networks import SpikingConfig
-from morphax.experiments.training import judged
+from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY
 from morphax.lab.progress import Progress, along
@@ -127,7 +127,8 @@ def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progre
     wanted = (1 - config.smoothing) * sampled + config.smoothing * uniform
     own = judged(rule, data(*test, wanted), teacher, jax.random.fold_in(sample_key, 1))["loss"]
     student, training = network(make_key), data(config.chains, config.intervals, wanted)
-    done = config.trained(student, rule, training, key=train_key, progress=progress, label=label, ensemble=False)
+    trainer, watch = Trainer(train_key, progress), {"further": training}
+    done = trainer.train(label, student, rule, training, watch=watch, ensemble=False, **config.training())
     before = judged(rule, data(*test, wanted), student, test_key)["loss"]
     run = data(1, config.test_intervals, wanted)
     runs = map_members(

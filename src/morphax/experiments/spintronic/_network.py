@@ -12,13 +12,10 @@ import optax
 import xarray as xr
 from jaxtyping import PRNGKeyArray, PyTree
 
-from morphax.experiments.training import Trained, train_ensemble
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
-from morphax.learning.rule import LearningRule
-from morphax.learning.train import Data, Score, adjustable
+from morphax.learning.train import Data, adjustable
 from morphax.substrates.layers import LayeredNetwork
 from morphax.substrates.recurrent import ContinuousTimeRecurrentNetwork
 from morphax.substrates.spintronic import SpintronicNetwork
@@ -94,44 +91,19 @@ class NetworkConfig(BaseConfig):
         """The training images, with some held out to choose by."""
         return hold_out(task.train_inputs, task.train_targets, self.validation_fraction, key=key)
 
-    def steps_per_epoch(self, data: Data) -> int:
-        """Whole batches in the images."""
-        return max(1, len(data[0]) // self.batch_size)
+    def training(self, data: Data, visits: int | None = None) -> dict[str, Any]:
+        """The numbers of a training, for `Trainer.train`: Adam with this schedule, every gradient clipped to 1.
 
-    def optimiser(self, data: Data) -> optax.GradientTransformation:
-        """Adam with this schedule, every element of the gradient clipped to 1."""
-        make = _adam(self.schedule, self.steps_per_epoch(data), self.epochs)
-        return adjustable(make, learning_rate=self.learning_rate, decay=self.learning_rate_decay)
-
-    def trained(
-        self,
-        networks: WithReadout,
-        data: Data,
-        *,
-        key: PRNGKeyArray,
-        progress: Progress,
-        label: str,
-        rule: LearningRule | None = None,
-        watch: dict[str, Data] | None = None,
-        score: Score | None = None,
-        visits: int | None = None,
-    ) -> Trained[WithReadout]:
-        """A stack of networks after all epochs; watched data are judged after each, or at `visits` times in all."""
-        epoch = self.steps_per_epoch(data)
-        return train_ensemble(
-            networks,
-            rule or Backpropagation(),
-            data,
-            self.optimiser(data),
-            self.epochs * epoch,
-            key=key,
-            progress=progress,
-            label=label,
-            batch_size=self.batch_size,
-            watch=watch,
-            score=score,
-            every=epoch * max(1, self.epochs // (visits or self.epochs)),
-        )
+        Watched data are judged after every epoch, or `visits` times in all.
+        """
+        epoch = max(1, len(data[0]) // self.batch_size)  # in steps
+        make = _adam(self.schedule, epoch, self.epochs)
+        return {
+            "optimiser": adjustable(make, learning_rate=self.learning_rate, decay=self.learning_rate_decay),
+            "steps": self.epochs * epoch,
+            "batch_size": self.batch_size,
+            "every": epoch * max(1, self.epochs // (visits or self.epochs)),
+        }
 
 
 @cache

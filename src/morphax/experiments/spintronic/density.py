@@ -10,9 +10,11 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.spintronic._network import NetworkConfig, median_band, percent
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, RED
 from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
 from morphax.learning.history import History
 
 VARIED = {
@@ -88,15 +90,15 @@ class Density(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
         train, test = (task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)
 
         def trained(label: str, visits: int, **changes: Any) -> History:
-            here, watch = config.but(**changes), {"train": train, "test": test}
-            networks = here.networks("spintronic", make_key)
-            return here.trained(
-                networks, train, key=train_key, progress=progress, label=label, watch=watch, visits=visits
-            ).history
+            here = config.but(**changes)
+            networks, watch = here.networks("spintronic", make_key), {"train": train, "test": test}
+            numbers = here.training(train, visits)
+            return trainer.train(label, networks, Backpropagation(), train, watch=watch, **numbers).history
 
         def accuracy(label: str, changes: dict[str, float]) -> xr.Dataset:
             last = trained(label, 1, **changes).watched("test")["accuracy"][-1]

@@ -12,8 +12,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.spintronic._network import NetworkConfig, layered
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
 from morphax.substrates.base import evolve
 from morphax.substrates.layers import LayeredNetwork
@@ -78,13 +80,14 @@ class Dynamics(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
         labels = {interval: f"{interval:g} ns" for interval in (config.fast, config.adapted, config.slow)}
 
         def traces(interval: float) -> xr.Dataset:
             here, train = config.but(interval=interval), (task.train_inputs, task.train_targets)
-            networks = here.networks("spintronic", make_key)
-            done = here.trained(networks, train, key=train_key, progress=progress, label=labels[interval])
+            networks, numbers = here.networks("spintronic", make_key), here.training(train)
+            done = trainer.train(labels[interval], networks, Backpropagation(), train, **numbers)
             return self._traces(here, done.last, _images(task))
 
         parts = progress.pieces({label: partial(traces, interval) for interval, label in labels.items()})

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.spintronic._network import NetworkConfig
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress, along
@@ -93,9 +94,8 @@ class Mismatch(Experiment):
             train=(task.train_inputs, task.train_targets),
             test=(task.test_inputs, task.test_targets),
             make_key=make_key,
-            train_key=train_key,
             device_keys=jax.random.split(device_key, (config.seeds, config.devices)),
-            progress=progress,
+            trainer=Trainer(train_key, progress),
         )
         spreads = [spread for spread in config.spreads if spread > 0]
         work = {OFF_CHIP: lab.off_chip}
@@ -143,9 +143,8 @@ class _Laboratory:
     train: Data
     test: Data
     make_key: PRNGKeyArray
-    train_key: PRNGKeyArray
     device_keys: PRNGKeyArray
-    progress: Progress
+    trainer: Trainer
 
     def off_chip(self) -> xr.Dataset:
         """Trained on the model: mismatch of either kind, rounding, noise."""
@@ -204,9 +203,7 @@ class _Laboratory:
 
     def trained(self, config: NetworkConfig, networks: WithReadout, label: str, rule: Any) -> WithReadout:
         """The networks after training by a rule."""
-        return config.trained(
-            networks, self.train, key=self.train_key, progress=self.progress, label=label, rule=rule
-        ).last
+        return self.trainer.train(label, networks, rule, self.train, **config.training(self.train)).last
 
     def on_devices(self, networks: WithReadout, imperfections: Imperfections, devices: int | None = None) -> np.ndarray:
         """Accuracy in per cent (networks, devices) on fabricated devices."""

@@ -10,10 +10,11 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.spintronic._network import Entry, NetworkConfig, accuracies, converged, percent
-from morphax.experiments.training import Trained
+from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, mean_and_range
 from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import member
 from morphax.learning.train import Data
 from morphax.substrates.imperfections import inference_energy
@@ -115,6 +116,7 @@ class SequentialDigits(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, held_key, make_key, train_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
         held = config.held_out(task, held_key)
         test = (task.test_inputs, task.test_targets)
@@ -124,7 +126,7 @@ class SequentialDigits(Experiment):
             if here.schedule == "cosine":
                 here = here.but(epochs=config.cosine_epochs)
             networks = here.networks(ENTRIES[entry].kind, make_key)
-            return here.trained(networks, data, key=train_key, progress=progress, label=label, **options)
+            return trainer.train(label, networks, Backpropagation(), data, **here.training(data), **options)
 
         def judged(entry: str) -> xr.Dataset:
             """Trained on all training images."""

@@ -20,9 +20,11 @@ from morphax.experiments.spintronic._network import (
     percent,
 )
 from morphax.experiments.spintronic.sequential_digits import CTRNN, ENTRIES
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
 from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
 from morphax.substrates.wrappers import WithReadout
 
 REFERENCE = "spintronic"
@@ -124,13 +126,14 @@ class TimeScales(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
         train, test = (task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)
 
         def point(label: str, entry: Entry, interval: float) -> xr.Dataset:
             here = config.but(interval=interval, **entry.changes)
-            networks, watch = here.networks(entry.kind, make_key), {"test": test}
-            done = here.trained(networks, train, key=train_key, progress=progress, label=label, watch=watch, visits=2)
+            networks, numbers = here.networks(entry.kind, make_key), here.training(train, visits=2)
+            done = trainer.train(label, networks, Backpropagation(), train, watch={"test": test}, **numbers)
             last, reference = done.history.watched("test")["accuracy"][-1], accuracies(converged(done.last, 0.1), test)
             drive = np.asarray(eqx.filter_vmap(cumulative_drive)(done.last))
             return xr.Dataset(

@@ -6,10 +6,12 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.spintronic._network import Kind, NetworkConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress, along
 from morphax.lab.tune import Range, tune
+from morphax.learning.backprop import Backpropagation
 
 SEARCHES: dict[str, tuple[Kind, str]] = {
     "spintronic": ("spintronic", "inverse"),
@@ -56,15 +58,15 @@ class Tune(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, held_key, make_key, train_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, Progress())  # of a search whole trials are kept
         train, validation = config.held_out(config.task(data_key), held_key)
 
         def search(index: int, kind: Kind, schedule: str) -> xr.Dataset:
             def value(settings: dict[str, float]) -> float:
                 here = config.but(schedule=schedule, **settings)
-                networks, watch = here.networks(kind, make_key), {"validation": validation}
-                done = here.trained(
-                    networks, train, key=train_key, progress=Progress(), label="trial", watch=watch, visits=1
-                )
+                networks, numbers = here.networks(kind, make_key), here.training(train, visits=1)
+                numbers["watch"] = {"validation": validation}
+                done = trainer.train("trial", networks, Backpropagation(), train, **numbers)
                 return 100 * done.history.watched("validation")["accuracy"][-1].mean()
 
             space = {
