@@ -241,15 +241,6 @@ def test_without_cutoff_the_filter_passes_all_changes():
         np.testing.assert_allclose(state.filtered, state.power - net.initial_power, atol=1e-14)
 
 
-def test_unconnected_recurrent_neurons_relax_exponentially():
-    rates = np.array([0.02, 0.1, 0.5, 1.0, 3.0])
-    net = ContinuousTimeRecurrentNetwork(unconnected(5), damping_rate=rates, interval=2.5, measured="states")
-    start = jnp.array([1.0, -3.0, 0.1, 20.0, -0.5])
-    states, _ = evolve(net, INPUTS[:, :1], state=start)
-    times = 2.5 * np.arange(1, 7)
-    np.testing.assert_allclose(states, start * np.exp(-times[:, None] * rates), rtol=1e-12)
-
-
 @eqx.filter_jit
 def powers_of(net, inputs):
     step = net.stepper()
@@ -433,8 +424,6 @@ def connections(layers=(2, 1), **changes):
         (lambda: SpintronicNetwork(connections(), nonlinear_damping=-1.0), "nonlinear_damping is -1.0; .* >= 0"),
         (lambda: SpintronicNetwork(connections(), initial_power=0.0), "initial_power is 0.0; .* > 0 and <= 1"),
         (lambda: SpintronicNetwork(connections(), cutoff_frequency=jnp.ones(2)), r"cutoff_frequency has shape \(2,\)"),
-        (lambda: ContinuousTimeRecurrentNetwork(connections(), damping_rate=-1.0), "damping_rate is -1.0"),
-        (lambda: ContinuousTimeRecurrentNetwork(connections(), measured="x"), "measured is 'x'"),  # pyright: ignore
         (lambda: evolve(SpintronicNetwork(connections()), jnp.ones((4, 2))), r"one input has 2 channels, shape \(2,\)"),
         (lambda: evolve(SpintronicNetwork(connections()), jnp.ones(4), observe="all"), "observe is 'all'"),  # pyright: ignore
         (lambda: WithReadout(SpintronicNetwork(connections()), jnp.ones((2, 3)), jnp.ones(2)), r"weights has .*any, 1"),
