@@ -207,7 +207,7 @@ class _Recorded(EquilibriumPropagation):
 
 
 def _network(size: int, key: PRNGKeyArray) -> PhaseOscillators:
-    return PhaseOscillators.all_to_all(2, size - 3, 1, scale=1.0, bias_scale=0.5, key=key)
+    return PhaseOscillators.all_to_all(2, size - 3, 1, coupling_deviation=1.0, bias_scale=0.5, key=key)
 
 
 def _trained(
