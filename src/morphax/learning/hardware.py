@@ -70,7 +70,7 @@ class InTheLoop(WrappedRule):
     Watched data are judged on the device.
 
     **Raises:** `ValueError` for `Imperfections` without key, measured states of a Python function, and when that
-    function answers with another shape, NaN or infinity.
+    function answers with another shape, NaN or infinity, or raises (its exception is the cause).
 
     Source: Wright et al., Nature 601, 549 (2022), "physics-aware training"; Plouet et al. (2025), Sec. V.
     """
@@ -138,7 +138,10 @@ class InTheLoop(WrappedRule):
         weights, _ = select(substrate, "weight")
 
         def ask(weights: PyTree, inputs: Array) -> np.ndarray:
-            answers = np.asarray(device(jax.tree.map(np.asarray, weights), np.asarray(inputs)), expected.dtype)
+            try:
+                answers = np.asarray(device(jax.tree.map(np.asarray, weights), np.asarray(inputs)), expected.dtype)
+            except Exception as error:
+                raise ValueError(f"the device did not answer: {type(error).__name__}: {error}") from error
             check_shape("the device's answer", answers, expected.shape)
             check_finite("the device's answer", answers)
             return answers
