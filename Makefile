@@ -1,9 +1,9 @@
-# make demo | test | check | benchmark | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
+# make demo | test | test-norse | check | benchmark | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test test-norse check benchmark clean
 
 demo: .venv/installed
 	$(BIN)/morphax run josephson/waveforms
@@ -11,6 +11,11 @@ demo: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+
+# Exported graphs in Norse. It brings PyTorch, of which pip on Linux takes the build for CUDA (some GB) unless
+# PIP_EXTRA_INDEX_URL is PyTorch's index of builds for CPUs (1 GB).
+test-norse: .venv/installed-norse
+	$(BIN)/python -m pytest -m norse tests/export $(ARGS)
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
@@ -39,6 +44,10 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+.venv/installed-norse: .venv/installed-test
+	$(PIP) --editable '.[norse]'
 	@touch $@
 
 .venv/installed-benchmark: .venv/installed

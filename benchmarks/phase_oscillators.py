@@ -33,7 +33,7 @@ import optax
 import torch
 
 from morphax import PhaseOscillators
-from morphax.dynamics.relaxation import AdaptiveRungeKutta, Descent, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import AdaptiveRungeKutta, BlockSweeps, Relaxer, RungeKutta
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import EquilibriumPropagation
 from morphax.learning.train import train
@@ -41,10 +41,10 @@ from morphax.substrates.energy import Nudge, phase_overlap
 from morphax.tasks import phase_digits, xor
 
 BATCH, STRENGTH, KEY = 300, 0.1, jax.random.key(0)
-SWEEPS = Descent(1e-4, 1000)
+SWEEPS = BlockSweeps(1e-4, 1000)
 WAYS: dict[str, Relaxer] = {
     "morphax, sweeps to 1e-4": SWEEPS,
-    "morphax, dynamics to T = 10, then sweeps": Descent(1e-4, 1000, RungeKutta(10.0, 0.25)),
+    "morphax, dynamics to T = 10, then sweeps": BlockSweeps(1e-4, 1000, RungeKutta(10.0, 0.25)),
     "Diffrax Tsit5, T = 100, tolerance 1e-3": AdaptiveRungeKutta(100.0, 1e-3, 1e-3),
     "Diffrax Tsit5, T = 100, tolerance 1e-6": AdaptiveRungeKutta(100.0, 1e-6, 1e-6),
     "morphax Runge-Kutta 4, T = 100, steps of 0.25": RungeKutta(100.0, 0.25),
@@ -182,7 +182,7 @@ class Torch:
 
 def one_search(runs: int, iterations: int) -> None:
     task = xor()
-    rule = EquilibriumPropagation(relaxer=Descent(1e-4, 500), strength=STRENGTH)
+    rule = EquilibriumPropagation(relaxer=BlockSweeps(1e-4, 500), strength=STRENGTH)
     descent = optax.sgd(0.1)
 
     def networks(key: jax.Array) -> PhaseOscillators:

@@ -63,7 +63,7 @@ def table(name: str, page: Path) -> str:
     lines = ["| claim | paper or baseline | here | verdict | source |", "|---|---|---|---|---|"]
     for claim in read_json(folder / "claims.json"):
         texts = claim_texts(claim)
-        verdict = f"**{texts['verdict']}**" if texts["verdict"] == "not met" else texts["verdict"]
+        verdict = texts["verdict"] if texts["verdict"] in ("met", "reported") else f"**{texts['verdict']}**"
         cells = (claim["claim"], texts["expected"], texts["here"], verdict, claim["source"])
         # |00> is a state, not two columns.
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")

@@ -20,6 +20,7 @@ def test_tables_are_up_to_date():
     "page",
     [
         "README.md",
+        "docs/devices.md",
         "docs/josephson.md",
         "docs/experiments.md",
         "docs/phase-oscillators.md",

@@ -62,7 +62,12 @@ from morphax.substrates.reservoirs import (
 )
 from morphax.substrates.spiking import SpikingNetwork as SpikingNetwork
 from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
-from morphax.substrates.wrappers import WithInput as WithInput, WithReadout as WithReadout, Wrapper as Wrapper
+from morphax.substrates.wrappers import (
+    WithInput as WithInput,
+    WithReadout as WithReadout,
+    Wrapper as Wrapper,
+    fitted as fitted,
+)
 from morphax.tasks.base import Task as Task
 
 __version__ = importlib.metadata.version("morphax")

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import hashlib
 import inspect
+import io
 import json
 import math
 import shutil
@@ -31,6 +32,9 @@ OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `morphax`; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe on Windows cannot encode "≥"
     out, err = Console(highlight=False), Console(stderr=True, highlight=False)
     try:
         return options.action(options, out, err)
@@ -101,7 +105,7 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
     for claim in experiment.claims:
         paper = "computed alongside" if callable(claim.paper) else "—" if claim.paper is None else f"{claim.paper:g}"
         tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
-        claims.add_row(claim.claim, f"{claim.relation} {paper}{tolerance}", claim.source)
+        claims.add_row(claim.text, f"{claim.relation} {paper}{tolerance}", claim.source)
     out.print(claims)
     return OK
 
@@ -138,7 +142,7 @@ def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder
     colours = {"met": "green", "not met": "bold red", "reported": "dim"}
     for claim in verdicts:
         texts = claim_texts(claim)
-        colour = colours[texts["verdict"]]
+        colour = colours.get(texts["verdict"], "bold yellow")  # no verdict, and why
         table.add_row(claim["claim"], texts["expected"], texts["here"], f"[{colour}]{texts['verdict']}[/{colour}]")
     out.print(table)
     out.print(f"report: {folder.path / 'report.html'}", markup=False, soft_wrap=True)

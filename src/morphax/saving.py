@@ -32,6 +32,10 @@ class NotStorableError(ValueError):
     """Something in a pytree has no name by which it could be found again."""
 
 
+class NowhereError(NotStorableError):
+    """A class or function was typed in: it stands in no module and in no file."""
+
+
 def save(path: str | Path, tree: Any) -> Path:
     """Write a substrate (or any pytree of modules) to one file, whole or not at all.
 
@@ -210,7 +214,7 @@ def _name(thing: Any, where: str) -> dict[str, str]:
         try:
             file = Path(inspect.getfile(sys.modules[module]))
         except (KeyError, TypeError):
-            raise NotStorableError(f"{where} is {name} from {module}, which is neither a module nor a file") from None
+            raise NowhereError(f"{where} is {name} from {module}, which is neither a module nor a file") from None
         stored |= {"file": str(file.resolve()), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     return stored
 

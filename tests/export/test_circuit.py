@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import qiskit_aer
+from qiskit import qasm3
 
 from morphax import QuantizedPerceptron
 from morphax.export.circuit import read_counts, to_circuit, to_openqasm
 from morphax.substrates.quantized import NoisyPerceptron
 
-pytest.importorskip("qiskit")
 pytestmark = pytest.mark.usefixtures("double")
 IMAGE = jax.random.normal(jax.random.key(5), (4,))
 
@@ -23,11 +24,10 @@ def network(**rest) -> QuantizedPerceptron:
 @pytest.mark.parametrize("numbers", [{"width": 0.8}, {"width": 0.8, "strength": 0.9}, {"strength": 0.6}])
 def test_the_circuit_on_aer_gives_the_distribution_of_the_sampler(numbers):
     """Total variation: at most what counting noise explains, sum of sqrt(p (1 - p) / 2 pi n) and four deviations."""
-    aer = pytest.importorskip("qiskit_aer")
     net, shots = network(**numbers), 20_000
     outcomes = list(product((1, -1), repeat=6))
     exact = np.array([net.probability(IMAGE, jnp.array(o, float).reshape(2, 3)) for o in outcomes])
-    counts = aer.AerSimulator().run(to_circuit(net, IMAGE), shots=shots, seed_simulator=7).result().get_counts()
+    counts = qiskit_aer.AerSimulator().run(to_circuit(net, IMAGE), shots=shots, seed_simulator=7).result().get_counts()
     found = read_counts(counts)
     seen = np.array([found.get(o, 0) for o in outcomes]) / shots
     expected = np.sum(np.sqrt(exact * (1 - exact) / (2 * np.pi * shots)))
@@ -35,8 +35,6 @@ def test_the_circuit_on_aer_gives_the_distribution_of_the_sampler(numbers):
 
 
 def test_openqasm_comes_back_as_the_same_circuit():
-    qasm3 = pytest.importorskip("qiskit.qasm3")
-    pytest.importorskip("qiskit_qasm3_import")
     net = network(width=0.8, strength=0.9)
     text = to_openqasm(net, IMAGE)
     assert text.startswith("OPENQASM 3")

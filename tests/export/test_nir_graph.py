@@ -1,9 +1,11 @@
 """Exported graphs back from a file, by the equations of NIR, and in another simulator."""
 
+from importlib import import_module
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import nir
 import numpy as np
 import pytest
 
@@ -11,7 +13,6 @@ from morphax import evolve
 from morphax.export.nir_graph import from_nir, to_nir
 from morphax.substrates.spiking import SpikingNetwork
 
-nir = pytest.importorskip("nir")
 NEURONS, INPUTS, STEP = 6, 4, 0.5
 RANDOM = np.random.default_rng(4)  # keeps every voltage 3e-4 away from threshold, so that rounding makes no spikes
 RECURRENT = RANDOM.normal(0.0, 0.6, (NEURONS, NEURONS))
@@ -97,9 +98,10 @@ def test_the_graph_means_the_network():
     np.testing.assert_array_equal(np.array(found), spikes_of(net))
 
 
-@pytest.mark.filterwarnings("ignore:nirtorch.load is being deprecated:DeprecationWarning")
+@pytest.mark.norse
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Norse's use of PyTorch and of nirtorch
 def test_the_graph_spikes_alike_in_norse(tmp_path):
-    torch, norse = pytest.importorskip("torch"), pytest.importorskip("norse.torch")
+    torch, norse = import_module("torch"), import_module("norse.torch")
     net = network()
     nir.write(tmp_path / "network.nir", to_nir(net))
     graph = nir.read(tmp_path / "network.nir")

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one-line errors, run folders, resumption."""
 
+import io
 import json
 import subprocess
 import sys
@@ -239,6 +240,22 @@ def test_a_bad_series_is_one_line(content, message, capsys):
     Path("tide.csv").write_text(content)
     arguments = ["run", "josephson/forecast", "--set", "csv=tide.csv", "--set", "column=height"]
     assert message in error_of(capsys, arguments, 2)
+
+
+def test_a_pipe_that_cannot_encode_a_sign_gets_a_question_mark(monkeypatch):
+    """As on Windows, whose pipes take the characters of a code page."""
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert main(["show", "josephson/waveforms"]) == 0
+    pipe.seek(0)
+    assert "? 1 " in pipe.read()
+
+
+def test_what_an_extra_installs_is_asked_for_before_anything_is_trained(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    error = error_of(capsys, ["run", "phase-oscillators/digits", "--quick", "--out", "out"], 1)
+    assert 'pip install "morphax[sklearn]"' in error
+    assert not list(Path("out").glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize("name", sorted(set(all_experiments()) - {"josephson/waveforms"}))

@@ -6,7 +6,8 @@ import pytest
 import xarray as xr
 
 from morphax.experiments.quantized import Landscape, Weak
-from morphax.experiments.quantized._training import advantage, beside
+from morphax.experiments.quantized._claims import advantage
+from morphax.experiments.quantized._training import beside
 
 
 def errors(mean: float) -> xr.Dataset:
@@ -16,7 +17,7 @@ def errors(mean: float) -> xr.Dataset:
 
 def points(config, strength: float) -> xr.Dataset:
     kinds = {"classical": config.networks(jax.random.key(0)), "weak": config.networks(jax.random.key(1), 0.0, strength)}
-    return beside([errors(0.07), errors(0.05)], kinds)
+    return beside({"classical": errors(0.07), "weak": errors(0.05)}, kinds)
 
 
 @pytest.fixture(scope="module")

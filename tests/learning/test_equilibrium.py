@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from morphax import HopfieldNetwork, PhaseOscillators
-from morphax.dynamics.relaxation import Descent, RungeKutta
+from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import (
     EquilibriumPropagation,
@@ -23,7 +23,7 @@ from morphax.substrates.energy import phase_distance, phase_overlap, squared_err
 from morphax.tasks import xor
 
 KEY = jax.random.key(0)
-TIGHT = Descent(1e-12, 50_000)
+TIGHT = BlockSweeps(1e-12, 50_000)
 LONG = RungeKutta(400.0, 0.1)
 
 
@@ -101,10 +101,12 @@ def test_initial_states_are_averaged(double):
 def test_relaxations_that_do_not_converge_are_counted_and_left_out(double):
     network, inputs, targets, cost = phases()
     torn = eqx.tree_at(lambda n: n.frequencies, network, jnp.full_like(network.frequencies, 50.0))
-    metrics, gradient = EquilibriumPropagation(cost, Descent(most=200)).gradient(torn, inputs, targets, key=KEY)
+    metrics, gradient = EquilibriumPropagation(cost, BlockSweeps(max_sweeps=200)).gradient(
+        torn, inputs, targets, key=KEY
+    )
     assert metrics["unconverged"] == 1
     assert not flat(gradient).any()
-    hasty = Descent(1e-6, most=10)
+    hasty = BlockSweeps(1e-6, max_sweeps=10)
     few, _ = EquilibriumPropagation(cost, hasty).gradient(network, inputs, targets, key=KEY)
     assert 0 < few["unconverged"] <= 1
 
@@ -123,7 +125,7 @@ def test_it_learns_xor_in_an_ensemble():
 @pytest.mark.parametrize("rule", [ImplicitDifferentiation, RelaxationBackpropagation])
 def test_the_exact_rules_train_in_the_same_loop(rule):
     network, inputs, targets, cost = phases()
-    relaxer = Descent() if rule is ImplicitDifferentiation else RungeKutta(20.0)
+    relaxer = BlockSweeps() if rule is ImplicitDifferentiation else RungeKutta(20.0)
     trained = train(network, rule(cost, relaxer), (inputs, targets), optax.sgd(0.1), 30, key=KEY)
     assert trained.history[-1]["loss"] < 0.7 * trained.history[0]["loss"]
 
@@ -152,4 +154,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="targets is 9; a phase is from -pi to pi"):
         train(network, EquilibriumPropagation(), (inputs, targets.at[0].set(9.0)), optax.sgd(0.1), 1, key=KEY)
     with pytest.raises(ValueError, match="only RungeKutta can be differentiated"):
-        RelaxationBackpropagation(phase_distance, Descent()).gradient(network, inputs, targets, key=KEY)
+        RelaxationBackpropagation(phase_distance, BlockSweeps()).gradient(network, inputs, targets, key=KEY)

@@ -1,4 +1,4 @@
-"""The readout against closed forms, SciPy and scikit-learn's ridge; metrics by hand."""
+"""The readout against closed forms, SciPy and scikit-learn's ridge."""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 from morphax import JosephsonMixer, answer, fit_readout, read_task
-from morphax.learning.metrics import (
-    accuracy,
-    capacity,
-    classify,
-    mean_log10_error,
-    nrmse,
-    rmse,
-    root_sum_square_over_n,
-)
+from morphax.learning.metrics import capacity, rmse
 from morphax.substrates.reservoirs import EchoStateNetwork
 from morphax.tasks import linear_memory, waveforms
 
@@ -114,16 +106,3 @@ def test_linear_memory_capacity_is_bounded_by_the_number_of_neurons_and_nearly_r
     task = linear_memory(range(1, 61), 4000, 4000, washout=100, key=jax.random.key(1))
     total = capacity(answer(read_task(network, task), task)[0], task.test_targets).sum()
     assert 15 < total < 20.5
-
-
-def test_metrics_by_hand():
-    outputs, targets = jnp.array([[0.9], [0.2], [0.6], [0.4]]), jnp.array([[1.0], [0.0], [0.0], [1.0]])
-    squares = 0.01 + 0.04 + 0.36 + 0.36
-    assert jnp.array_equal(classify(outputs), jnp.array([1, 0, 1, 0]))
-    assert jnp.array_equal(classify(jnp.array([[0.1, 0.7, 0.2]])), jnp.array([1]))
-    assert accuracy(outputs, targets) == 0.5
-    assert np.isclose(rmse(outputs, targets), np.sqrt(squares / 4))
-    assert np.isclose(root_sum_square_over_n(outputs, targets), np.sqrt(squares) / 4)
-    assert np.isclose(nrmse(outputs, targets), np.sqrt(squares / 4) / 0.5)
-    assert np.isclose(mean_log10_error(outputs, targets), np.log10([0.1, 0.2, 0.6, 0.6]).mean())
-    assert capacity(targets, targets) == 1

@@ -116,17 +116,30 @@ def test_independent_pair_spins_miss_the_quantum_constraint():
     assert extended_correlations(spins)[1] > 0.05
 
 
+def test_weights_in_single_precision_sum_to_1_as_well_as_they_can():
+    spins = jnp.asarray(configurations(12), jnp.float32)
+    weights = jax.nn.softmax(3 * jax.random.normal(jax.random.key(0), (4096,), jnp.float32))
+    chi = correlations(spins, weights)
+    assert chi.dtype == jnp.float32
+    assert chi[0, 0, 0, 0] == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(jax.jit(correlations)(spins, weights), chi, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: expectations(jnp.ones(32)), r"\(8\^Q,\)"),
         (lambda: correlations(jnp.ones((5, 4))), "every qubit has 3"),
+        (lambda: correlations(jnp.ones((5, 3)), np.ones(4) / 4), r"weights has shape \(4,\); it must be \(5,\)"),
+        (lambda: correlations(jnp.ones((2, 3)), np.array([0.4, 0.4])), "weights has the sum 0.8; it must be 1"),
+        (lambda: correlations(jnp.ones((2, 3)), np.array([1, np.nan])), r"weights\[1\] is nan"),
+        (lambda: extended_correlations(np.ones((2, 15)), np.ones(2)), "weights has the sum 2; it must be 1"),
         (lambda: density_matrix(jnp.ones((4, 3))), r"\(4,\) \* Q"),
         (lambda: coefficients(np.eye(3)), "power of two"),
         (lambda: extended_correlations(np.ones((5, 9))), "15, 36, 66"),
         (lambda: configurations(40), "spins is 40"),
     ],
 )
-def test_wrong_sizes_are_refused(call, message):
+def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

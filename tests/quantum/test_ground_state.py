@@ -135,7 +135,7 @@ def test_failed_solver_is_reported(monkeypatch):
 
 def test_missing_solver_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cvxpy", None)
-    with pytest.raises(ImportError, match=r"pip install 'morphax\[bounds\]'"):
+    with pytest.raises(ImportError, match=r'pip install "morphax\[bounds\]"'):
         energy_bound(4, 1.0, 1.0, neighbours=2)
     assert energy_bound(4, 1.0, 1.0, neighbours=1).energy == -7.0
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from morphax.dynamics.relaxation import AdaptiveRungeKutta, Descent
+from morphax.dynamics.relaxation import AdaptiveRungeKutta, BlockSweeps
 from morphax.substrates.energy import Nudge, squared_error
 from morphax.substrates.hopfield import HopfieldNetwork
 
@@ -21,7 +21,7 @@ def network() -> HopfieldNetwork:
 def test_descent_ends_where_the_dynamics_do(strength):
     nudge = Nudge(squared_error, strength, jnp.array([1.0, 0.0, 0.5]))
     drive = jax.random.uniform(jax.random.key(1), (5,))
-    ended = network().relax(drive, nudge=nudge, relaxer=Descent(1e-11))
+    ended = network().relax(drive, nudge=nudge, relaxer=BlockSweeps(1e-11))
     followed = network().relax(drive, nudge=nudge, relaxer=AdaptiveRungeKutta(200.0, 1e-10, 1e-10))
     assert ended.converged
     for a, b in zip(ended.state, followed.state, strict=True):
@@ -39,9 +39,20 @@ def test_the_force_is_minus_the_slope_of_the_energy_inside():
 
 def test_the_equilibrium_is_the_minimum_of_the_energy():
     net, drive = network(), jnp.linspace(0, 1, 5)
-    best = net.energy(net.relax(drive, relaxer=Descent(1e-11)).state, drive)
+    best = net.energy(net.relax(drive, relaxer=BlockSweeps(1e-11)).state, drive)
     states = jax.vmap(lambda k: net.initial_state(key=k))(jax.random.split(jax.random.key(3), 1000))
     assert jnp.all(jax.vmap(net.energy, (0, None))(states, drive) >= best)
+
+
+def test_without_a_key_neurons_that_excite_each_other_do_not_stay_silent():
+    # Of three layers in a row, in each of which all is alike; silent is where no force acts, and a saddle.
+    net = HopfieldNetwork([jnp.ones((4, 2)), jnp.ones((4, 4)), jnp.ones((1, 4))], [jnp.zeros(n) for n in (4, 4, 1)])
+    drive, silent = jnp.zeros(2), tuple(jnp.zeros(n) for n in (4, 4, 1))
+    assert net.distance(net.force(silent, drive), silent) == 0
+    ended = net.relax(drive)
+    assert ended.converged
+    assert net.observe(ended.state) == 1
+    assert net.energy(ended.state, drive) < net.energy(silent, drive)
 
 
 def test_bad_arguments():

@@ -140,8 +140,8 @@ class AdaptiveRungeKutta(eqx.Module):
         return ended._replace(converged=ended.converged & (solution.result == diffrax.RESULTS.successful))
 
 
-class Descent(eqx.Module):
-    """Sweep until the force is small: the substrate's own descent to the equilibria of its dynamics.
+class BlockSweeps(eqx.Module):
+    """Sweep over blocks of units until the force is small: the substrate's own way to the equilibria of its dynamics.
 
     Sweeps move in larger steps than the dynamics and may enter another basin. Where it matters which equilibrium is
     reached, let the physical dynamics decide with a short `prefix`.
@@ -149,17 +149,17 @@ class Descent(eqx.Module):
     **Arguments:**
 
     - `tolerance`: largest force that counts as converged, > 0.
-    - `most`: sweeps at most; a relaxation that needs more counts as not converged.
+    - `max_sweeps`: sweeps at most, >= 1; a relaxation that needs more counts as not converged.
     - `prefix`: dynamics that are followed first, or None.
     """
 
     tolerance: float = eqx.field(static=True, default=1e-5)
-    most: int = eqx.field(static=True, default=2000)
+    max_sweeps: int = eqx.field(static=True, default=2000)
     prefix: RungeKutta | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         check_range("tolerance", self.tolerance, low=0.0, open_low=True)
-        check_count("most", self.most, 1)
+        check_count("max_sweeps", self.max_sweeps, 1)
 
     def __call__(
         self,
@@ -178,34 +178,47 @@ class Descent(eqx.Module):
         sweeps = landscape.sweeps
         if sweeps is None:
             raise ValueError(
-                "relaxer is Descent, but this substrate has no sweeps; use RungeKutta, or define them in `landscape`"
+                "relaxer is BlockSweeps, but this substrate has no sweeps; use RungeKutta, or define them in "
+                "`landscape`"
             )
         if self.prefix is not None:
             state = self.prefix(landscape, state, key=key).state
+        everyone = jnp.asarray(leave + 1)
 
-        def unfinished(carry: tuple[Any, Array, Array]) -> Array:
-            _, moving, count = carry
-            return (moving > leave) & (count < self.most)
+        def number(moves: Array) -> Array:
+            return moves.astype(int) if batch is None else jax.lax.psum(moves.astype(int), batch)
 
-        def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            swept, force = sweeps.sweep(carry[0])
-            # What a sweep leaves behind may be somewhat more than what it met last.
-            moving = (force > self.tolerance / 2).astype(int)
-            return swept, moving if batch is None else jax.lax.psum(moving, batch), carry[2] + 1
+        def unfinished(carry: tuple[Any, ...]) -> Array:
+            _, moving, count, *_ = carry
+            return (moving > leave) & (count < self.max_sweeps)
 
-        start = (sweeps.encode(state), jnp.asarray(leave + 1), jnp.asarray(0))
-        swept, _, count = jax.lax.while_loop(unfinished, body, start)
-        return _ended(landscape, sweeps.decode(swept), count, self.tolerance)
+        def sweep(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            swept, met = sweeps.sweep(carry[0])
+            # What a sweep leaves behind may be somewhat more than what it met.
+            return swept, number(met > self.tolerance / 2), carry[2] + 1
+
+        def sweep_and_judge(carry: tuple[Any, Array, Array, State, Array]) -> tuple[Any, Array, Array, State, Array]:
+            swept, _, count = jax.lax.while_loop(unfinished, sweep, (carry[0], everyone, carry[2]))
+            state = sweeps.decode(swept)
+            left = _largest(landscape.force(state))
+            return swept, number(left > self.tolerance), count, state, left
+
+        unknown = jnp.asarray(jnp.inf, jnp.result_type(*jax.tree.leaves(state)))
+        start = (sweeps.encode(state), everyone, jnp.asarray(0), state, unknown)
+        _, _, count, state, left = jax.lax.while_loop(unfinished, sweep_and_judge, start)
+        return Relaxation(state, left, count, left <= self.tolerance)
 
 
-Relaxer = RungeKutta | AdaptiveRungeKutta | Descent
+Relaxer = RungeKutta | AdaptiveRungeKutta | BlockSweeps
 
 
 def _ended(landscape: Landscape, state: State, steps: Array, tolerance: float | None) -> Relaxation:
-    leaves = jax.tree.leaves(landscape.force(state))
-    residual = jnp.max(jnp.array([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]))
-    small = jnp.isfinite(residual) if tolerance is None else residual <= tolerance
-    return Relaxation(state, residual, steps, small)
+    residual = _largest(landscape.force(state))
+    return Relaxation(state, residual, steps, jnp.isfinite(residual) if tolerance is None else residual <= tolerance)
+
+
+def _largest(force: State) -> Float[Array, ""]:
+    return jnp.max(jnp.array([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(force)]))
 
 
 def _kicked(state: State, size: float, key: PRNGKeyArray) -> State:

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from morphax._checks import check_count, check_finite, check_shape
-from morphax.export._optional import needed
+from morphax._optional import needed
 from morphax.substrates.quantized import QuantizedPerceptron
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def to_circuit(network: QuantizedPerceptron, image: ArrayLike, *, most_branches:
 
     Source: Barney, Lakhdar-Hamina & Galitski (2025), Figs. 3 and 6.
     """
-    qiskit = needed("qiskit")
+    qiskit = needed("qiskit", "export")
     if not isinstance(network, QuantizedPerceptron):
         raise TypeError(f"network is a {type(network).__name__}; it must be a QuantizedPerceptron")
     if network.width.ndim:
@@ -84,7 +84,7 @@ def to_circuit(network: QuantizedPerceptron, image: ArrayLike, *, most_branches:
 
 def to_openqasm(network: QuantizedPerceptron, image: ArrayLike, *, most_branches: int = BRANCHES) -> str:
     """`to_circuit` as OpenQASM 3. `qiskit.qasm3.loads` reads it back."""
-    return needed("qiskit.qasm3").dumps(to_circuit(network, image, most_branches=most_branches))
+    return needed("qiskit.qasm3", "export").dumps(to_circuit(network, image, most_branches=most_branches))
 
 
 def read_counts(counts: dict[str, int]) -> dict[tuple[int, ...], int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from morphax._checks import check_range, check_shape
-from morphax.export._optional import needed
+from morphax._optional import needed
 from morphax.substrates.spiking import SpikingNetwork
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def to_nir(network: SpikingNetwork) -> "NIRGraph":
         >>> graph.nodes["neurons"].tau_syn, graph.nodes["neurons"].w_in
         (array([0.005]), array([5.]))
     """
-    nir = needed("nir")
+    nir = needed("nir", "export")
 
     if network.refractory_steps > 1:
         raise ValueError(
@@ -151,7 +151,7 @@ def _edges(source: str, forward: str, neurons: str, back: str, sink: str) -> lis
 
 def _parts(graph: "NIRGraph") -> tuple[str, str, str]:
     """Names of the Linear of the input, the CubaLIF and the recurrent Linear."""
-    nir = needed("nir")
+    nir = needed("nir", "export")
 
     if not isinstance(graph, nir.NIRGraph):
         raise ValueError(f"graph is a {type(graph).__name__}; it must be a NIRGraph")

@@ -1,9 +1,10 @@
 """What an experiment is: a validated configuration, a run, claims fixed beforehand, and figures."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import xarray as xr
 from jaxtyping import PRNGKeyArray
@@ -14,6 +15,8 @@ from morphax._checks import check_choice
 from morphax.lab.progress import Progress
 
 Relation = Literal["within", "at least", "at most", "reported"]
+FromDataset = Callable[[xr.Dataset], Any]
+"""A number that is taken from the result of a run."""
 
 
 def parameter(default: Any, description: str, *, unit: str = "", **limits: Any) -> Any:
@@ -30,53 +33,74 @@ class BaseConfig(BaseModel):
     precision: Literal["double", "single"] = parameter("double", "floating-point precision of the run")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """What is expected of a result, written down before the run: a paper's number, or a baseline of the same run.
 
+    Made by `at_least`, `at_most` or `within`, which are judged, or by `reported`: a number that the reader should know.
+
     **Arguments:**
 
-    - `claim`: what is claimed, in a sentence.
+    - `text`: what is claimed, in a sentence.
     - `paper`: the number the paper printed; or a function of the dataset for a baseline that runs alongside.
     - `ours`: a function of the dataset that gives the number here.
-    - `relation`: "within" (|ours - paper| <= tolerance), "at least" (ours >= paper - tolerance), "at most"
-      (ours <= paper + tolerance), or "reported": no verdict, a number that the reader should know.
-    - `tolerance`: in units of the number, >= 0.
     - `source`: where the paper says so, or what the baseline is.
+    - `tolerance`: in units of the number; below 0 it is how much more than `paper` is asked for.
 
         >>> import xarray as xr
         >>> from morphax import Claim
-        >>> claim = Claim("16 states classify", 0.995, lambda d: d.accuracy.mean(), "at least", 0.0, "Sec. IV A")
+        >>> claim = Claim.at_least("16 states classify", 0.995, lambda d: d.accuracy.mean(), source="Sec. IV A")
         >>> verdict = claim.judge(xr.Dataset({"accuracy": ("seed", [1.0, 0.998])}))
         >>> verdict["ours"], verdict["met"]
         (0.999, True)
     """
 
-    claim: str
-    paper: float | Callable[[xr.Dataset], Any] | None
-    ours: Callable[[xr.Dataset], Any]
+    text: str
+    paper: float | FromDataset | None
+    ours: FromDataset
     relation: Relation
-    tolerance: float
     source: str
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("relation", self.relation, ("within", "at least", "at most", "reported"))
         if self.paper is None and self.relation != "reported":
-            raise ValueError(f"paper is None in {self.claim!r}; only a claim that is 'reported' has no number to meet")
+            raise ValueError(f"paper is None in {self.text!r}; only a claim that is 'reported' has no number to meet")
+
+    @classmethod
+    def at_least(
+        cls, text: str, paper: float | FromDataset, ours: FromDataset, *, source: str, tolerance: float = 0.0
+    ) -> Self:
+        """Met when ours >= paper - tolerance."""
+        return cls(text=text, paper=paper, ours=ours, relation="at least", source=source, tolerance=tolerance)
+
+    @classmethod
+    def at_most(
+        cls, text: str, paper: float | FromDataset, ours: FromDataset, *, source: str, tolerance: float = 0.0
+    ) -> Self:
+        """Met when ours <= paper + tolerance."""
+        return cls(text=text, paper=paper, ours=ours, relation="at most", source=source, tolerance=tolerance)
+
+    @classmethod
+    def within(cls, text: str, paper: float | FromDataset, ours: FromDataset, *, source: str, tolerance: float) -> Self:
+        """Met when |ours - paper| <= tolerance."""
+        return cls(text=text, paper=paper, ours=ours, relation="within", source=source, tolerance=tolerance)
+
+    @classmethod
+    def reported(cls, text: str, ours: FromDataset, *, source: str, paper: float | FromDataset | None = None) -> Self:
+        """No verdict; `paper` is a number to see beside it, where there is one."""
+        return cls(text=text, paper=paper, ours=ours, relation="reported", source=source)
 
     def judge(self, dataset: xr.Dataset) -> dict[str, Any]:
         """The claim beside what came out, as it is written to `claims.json`.
 
         `ours` and `met` are None when the run's configuration left out the point that the claim is about (the dataset
-        raises KeyError for it).
+        raises KeyError for it). A number that is NaN or infinite is None, too; then there is no verdict, whatever the
+        relation, and `no_verdict` says why.
         """
-        try:
-            paper = float(self.paper(dataset)) if callable(self.paper) else self.paper
-            ours = float(self.ours(dataset))
-        except KeyError:
-            paper, ours = None, None
-        return {
-            "claim": self.claim,
+        paper, ours, why = self._numbers(dataset)
+        verdict = {
+            "claim": self.text,
             "paper": paper,
             "ours": ours,
             "tolerance": self.tolerance,
@@ -84,6 +108,18 @@ class Claim:
             "source": self.source,
             "met": None if paper is None or ours is None or self.relation == "reported" else self._holds(paper, ours),
         }
+        return verdict | {"no_verdict": why} if why else verdict
+
+    def _numbers(self, dataset: xr.Dataset) -> tuple[float | None, float | None, str]:
+        """The paper's number and ours, None where there is none to compare, and what is wrong with them."""
+        try:
+            paper = float(self.paper(dataset)) if callable(self.paper) else self.paper
+            ours = float(self.ours(dataset))
+        except KeyError:
+            return None, None, ""
+        baseline, here = _wrong(paper), _wrong(ours)
+        why = here or (f"the baseline is {baseline}" if baseline else "")
+        return None if baseline else paper, None if here else ours, why
 
     def _holds(self, paper: float, ours: float) -> bool:
         # A number that was computed as 1 - 0.005 must still equal a printed 0.995.
@@ -91,6 +127,13 @@ class Claim:
         if self.relation == "within":
             return abs(ours - paper) <= slack
         return ours >= paper - slack if self.relation == "at least" else ours <= paper + slack
+
+
+def _wrong(value: float | None) -> str:
+    """What keeps a number from being compared, and from being written: JSON has neither NaN nor infinity."""
+    if value is None or math.isfinite(value):
+        return ""
+    return "not a number" if math.isnan(value) else "infinite"
 
 
 class Experiment(ABC):
@@ -108,7 +151,7 @@ class Experiment(ABC):
         ...     class Config(BaseConfig):
         ...         darts: int = parameter(100_000, "darts thrown", ge=1)
         ...     quick = {"darts": 1000}
-        ...     claims = (Claim("pi", np.pi, lambda d: float(d.pi), "within", 0.05, "Archimedes"),)
+        ...     claims = (Claim.within("pi", np.pi, lambda d: d.pi, source="Archimedes", tolerance=0.05),)
         ...     def run(self, config, *, key, progress):
         ...         darts = jax.random.uniform(key, (config.darts, 2))
         ...         return xr.Dataset({"pi": 4 * float((darts**2).sum(1).__lt__(1).mean())})

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import xarray as xr
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from morphax.files import write_atomically
@@ -27,6 +29,12 @@ STYLE: dict[Any, Any] = {
     # The same data must give the same file.
     "svg.hashsalt": "morphax",
 }
+
+
+def mean_and_range(axes: Axes, x: Any, values: xr.DataArray, over: str = "seed", **style: Any) -> None:
+    """The mean over a dimension as a line, and all between the least and the greatest as a band."""
+    (line,) = axes.plot(x, values.mean(over), **style)
+    axes.fill_between(x, values.min(over), values.max(over), color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def save_figures(draw: Callable[[], dict[str, Figure]], folder: Path) -> list[Path]:

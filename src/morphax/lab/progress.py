@@ -29,7 +29,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Progress:
-    """Carries out the pieces of a run.
+    """Carries out the pieces of a run. `seconds` is what pieces that were read had taken when they were computed.
 
     **Arguments:**
 
@@ -40,37 +40,36 @@ class Progress:
         >>> import xarray as xr
         >>> from morphax.lab.progress import Progress
         >>> parts = Progress().pieces({"one": lambda: xr.Dataset({"x": 1.0}), "two": lambda: xr.Dataset({"x": 2.0})})
-        >>> [float(part.x) for part in parts]
-        [1.0, 2.0]
+        >>> float(parts["two"].x)
+        2.0
     """
 
     def __init__(self, folder: Path | None = None, *, history: Path | None = None, console: Console | None = None):
         self.folder = folder
         self.history = history
         self.console = console
-        self.finished = 0
-        self.expected = 0
+        self.seconds = 0.0
         self._unwritten: tuple[str, list[dict[str, Any]]] | None = None
         self._written_at = -math.inf
 
-    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> list[xr.Dataset]:
-        """The datasets of all pieces, in order; those that an earlier, interrupted run finished are read, not redone.
+    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> dict[str, xr.Dataset]:
+        """The dataset of every piece by its label; what an earlier, interrupted run finished is read, not done again.
 
         **Raises:** `NonFiniteError` when a piece holds NaN or infinity, naming piece, variable and place. Pieces
         that finished before it stay kept.
         """
         return self.chain(list(work), lambda label, _: work[label]())
 
-    def chain(self, labels: list[str], compute: Callable[[str, list[xr.Dataset]], xr.Dataset]) -> list[xr.Dataset]:
+    def chain(
+        self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]
+    ) -> dict[str, xr.Dataset]:
         """Like `pieces`, for pieces that need what came before: `compute(label, earlier results)`."""
-        self.finished, self.expected = 0, len(labels)
-        results: list[xr.Dataset] = []
+        results: dict[str, xr.Dataset] = {}
         with _bar(self.console) as bar:
             task = bar.add_task("", total=len(labels))
             for label in labels:
                 bar.update(task, description=label)
-                results.append(self._piece(label, lambda label=label: compute(label, results)))
-                self.finished += 1
+                results[label] = self._piece(label, lambda label=label: compute(label, results))
                 bar.advance(task)
         return results
 
@@ -83,6 +82,8 @@ class Progress:
 
         The file is written at the end of a piece, and on the way not more often than every few seconds.
         """
+        if self._unwritten is not None and self._unwritten[0] != label:
+            self._write_history()
         self._unwritten = (label, rows)
         if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
             self._write_history()
@@ -100,15 +101,38 @@ class Progress:
     def _piece(self, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         path = None if self.folder is None else self.folder / f"{_slug(label)}.nc"
         if path is not None and path.exists():
-            return read_dataset(path)
+            result = read_dataset(path)
+            self.seconds += result.attrs.pop("seconds", 0.0)
+            return result
+        started = time.perf_counter()
         try:
             result = compute()
         finally:
             self._write_history()
         _check_finite(label, result)
         if path is not None:
-            write_dataset(path, result)
+            write_dataset(path, result.assign_attrs(seconds=time.perf_counter() - started))
         return result
+
+
+def along(
+    dim: str, parts: Mapping[Any, xr.Dataset], attributes: Mapping[str, str] | None = None, **options: Any
+) -> xr.Dataset:
+    """Datasets side by side along a new dimension, whose coordinate the keys of `parts` are.
+
+    **Arguments:**
+
+    - `dim`: the dimension's name.
+    - `parts`: coordinate -> dataset, in order: what `Progress.pieces` gave, or some of it.
+    - `attributes`: of the coordinate (`units`, `long_name`).
+    - `options`: of `xarray.concat`.
+
+        >>> import xarray as xr
+        >>> from morphax.lab.progress import along
+        >>> along("drive", {0.1: xr.Dataset({"x": 1.0}), 0.2: xr.Dataset({"x": 2.0})}).x.sel(drive=0.2).item()
+        2.0
+    """
+    return xr.concat(list(parts.values()), xr.Variable(dim, list(parts), attributes), **options)
 
 
 def _check_finite(label: str, result: xr.Dataset) -> None:

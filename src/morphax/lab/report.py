@@ -39,10 +39,12 @@ def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
     sign = {"within": "", "at least": "≥ ", "at most": "≤ ", "reported": ""}[claim["relation"]]
     tolerance = f" ± {claim['tolerance']:.3g}" if claim["tolerance"] else ""
     expected = "—" if claim["paper"] is None else f"{sign}{_short(claim['paper'])}{tolerance}"
-    if claim["ours"] is None:
-        return {"expected": expected, "here": "not run", "verdict": "reported"}
     verdict = {True: "met", False: "not met", None: "reported"}[claim["met"]]
-    return {"expected": expected, "here": _short(claim["ours"]), "verdict": verdict}
+    missing = "not run"
+    if "no_verdict" in claim:
+        verdict, missing = f"no verdict: {claim['no_verdict']}", "—"
+    here = missing if claim["ours"] is None else _short(claim["ours"])
+    return {"expected": expected, "here": here, "verdict": verdict}
 
 
 def _short(value: float) -> str:

@@ -49,25 +49,30 @@ class RunFolder:
         return (self.path / "report.html").exists()
 
     def execute(self, *, console: Console | None = None) -> list[dict[str, Any]]:
-        """Run what is missing, write everything, and return the judged claims."""
+        """Run what is missing, write everything, and return the judged claims.
+
+        `seconds` of the result are those of all legs of an interrupted run, but for what was spent on pieces that were
+        not finished then.
+        """
         if self.complete:
             return read_json(self.path / "claims.json")
+        if not (self.path / "result.nc").exists():
+            self._compute(console)
+        return self.publish()
+
+    def _compute(self, console: Console | None) -> None:
+        """Write the environment and the result, with the seconds that all legs of the run took."""
+        progress = Progress(self.path / "checkpoints", history=self.path / "history.jsonl", console=console)
         write_json(self.path / "environment.json", environment(self.config.seed))
-        checkpoints = self.path / "checkpoints"
-        history = self.path / "history.jsonl"
         started = time.perf_counter()
         # XLA already keeps every core busy; BLAS threads beside its own make small decompositions several times slower.
         with jax.enable_x64(self.config.precision == "double"), threadpool_limits(limits=1, user_api="blas"):
-            self.progress = Progress(checkpoints, history=history, console=console)
-            dataset = self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self.progress)
-        dataset = dataset.assign_attrs(experiment=self.experiment.name, seconds=time.perf_counter() - started)
-        write_dataset(self.path / "result.nc", dataset)
-        verdicts = self.publish()
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        return verdicts
+            dataset = self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=progress)
+        seconds = progress.seconds + time.perf_counter() - started
+        write_dataset(self.path / "result.nc", dataset.assign_attrs(experiment=self.experiment.name, seconds=seconds))
 
     def publish(self) -> list[dict[str, Any]]:
-        """Judge the stored result and write claims, figures, exports and report from it."""
+        """Judge the stored result and write claims, figures, exports and report from it; its pieces are not kept."""
         dataset = self.dataset()
         verdicts = [claim.judge(dataset) for claim in self.experiment.claims]
         write_json(self.path / "claims.json", verdicts)
@@ -75,6 +80,7 @@ class RunFolder:
             write_text(self.path / name, text)
         save_figures(lambda: self.experiment.figures(dataset), self.path / "figures")
         write_report(self.path, type(self.experiment), dataset)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         return verdicts
 
     def dataset(self) -> xr.Dataset:

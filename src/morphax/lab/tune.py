@@ -52,10 +52,10 @@ def tune(
         name: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log) for name, r in space.items()
     }
 
-    def trial(name: str, earlier: list[xr.Dataset]) -> xr.Dataset:
+    def trial(name: str, earlier: dict[str, xr.Dataset]) -> xr.Dataset:
         sampler = optuna.samplers.TPESampler(seed=SEEDS_APART * seed + len(earlier))
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for done in earlier:
+        for done in earlier.values():
             settings = {parameter: float(done[parameter]) for parameter in space}
             study.add_trial(
                 optuna.trial.create_trial(params=settings, distributions=distributions, value=float(done.value))
@@ -64,13 +64,13 @@ def tune(
         return xr.Dataset({**settings, "value": evaluate(settings)})
 
     parts = progress.chain([f"{label} {index}" for index in range(trials)], trial)
-    return xr.concat(parts, xr.Variable("trial", np.arange(trials)))
+    return xr.concat(list(parts.values()), xr.Variable("trial", np.arange(trials)))
 
 
 def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("tuning needs Optuna: pip install 'morphax[tune]'") from error
+        raise ImportError('tuning needs Optuna: pip install "morphax[tune]"') from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

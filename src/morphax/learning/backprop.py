@@ -58,6 +58,11 @@ class Backpropagation(LearningRule):
     def __check_init__(self) -> None:
         check_count("shards", self.shards, 1, len(jax.devices()))
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
     def needs(self) -> str:
         """A substrate."""
         return "a substrate whose step can be differentiated"

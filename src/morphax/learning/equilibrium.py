@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, is_concrete
-from morphax.dynamics.relaxation import Descent, Relaxation, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import BlockSweeps, Relaxation, Relaxer, RungeKutta
 from morphax.learning.metrics import accuracy
 from morphax.learning.rule import LearningRule, Metrics, check_outputs
 from morphax.substrates.base import State, check_channels
@@ -60,7 +60,7 @@ class EquilibriumRule(LearningRule):
 
     Inputs have shape (examples, channels) or (examples, 1, channels): each is one vector that is clamped.
 
-    A large batch sweeps until three quarters are at rest (`Descent`), the slowest quarter likewise, and so on.
+    A large batch sweeps until three quarters are at rest (`BlockSweeps`), the slowest quarter likewise, and so on.
     Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
     say how many. When none converged the gradient is 0.
     """
@@ -140,7 +140,7 @@ class EquilibriumRule(LearningRule):
             return jax.vmap(one, axis_name="examples")(*examples)
 
         examples = (inputs, starts, keys, targets)
-        ended = _in_stages(relax, relaxer, examples) if isinstance(relaxer, Descent) else relax(relaxer, examples)
+        ended = _in_stages(relax, relaxer, examples) if isinstance(relaxer, BlockSweeps) else relax(relaxer, examples)
         return ended._replace(state=jax.vmap(lambda s, k: substrate.found(s, key=k))(ended.state, keys))
 
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
@@ -248,6 +248,11 @@ class ImplicitDifferentiation(EquilibriumRule):
     approaches for $\beta \to 0$.
     """
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
     def gradient(
         self,
         substrate: EnergySubstrate,
@@ -294,6 +299,11 @@ class RelaxationBackpropagation(EquilibriumRule):
     """
 
     relaxer: Relaxer | None = RungeKutta()
+
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
 
     def check_data(self, substrate: EnergySubstrate, inputs: Array, targets: Array) -> None:
         """Besides, refuse a relaxer that cannot be differentiated."""
@@ -346,7 +356,7 @@ def _most_probable(outputs: Float[Array, "examples classes"], targets: Float[Arr
     return {"accuracy": accuracy(outputs, targets)}
 
 
-def _in_stages(relax: Callable[..., Relaxation], relaxer: Descent, examples: tuple[Any, ...]) -> Relaxation:
+def _in_stages(relax: Callable[..., Relaxation], relaxer: BlockSweeps, examples: tuple[Any, ...]) -> Relaxation:
     """Examples of one batch wait for each other, and most need few sweeps: the slowest go on among themselves."""
     slow = len(examples[0]) // 4
     if slow < FEWEST:

@@ -37,6 +37,11 @@ class LearningRule(eqx.Module):
         ...         return {"loss": loss}, slope
     """
 
+    @property
+    def exact(self) -> bool:
+        """Whether the gradient is the derivative of the loss, wherever the substrate's derivatives are exact."""
+        return False
+
     @abstractmethod
     def gradient(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> tuple[Metrics, PyTree]:
         """Metrics (scalars or small arrays by name, among them the "loss") and a gradient.

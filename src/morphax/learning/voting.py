@@ -34,11 +34,11 @@ class MajorityVote(WrappedRule):
         check_count("block", self.block, 1)
 
     def check_data(self, substrate: Substrate, inputs: Any, targets: Any) -> None:
-        """What the rule refuses, and targets of fewer than two classes."""
-        check_shape("targets", targets, (None, None))
-        if targets.shape[1] < 2:
+        """What the rule refuses, and targets that are not one of several classes at the end of each example."""
+        if targets.ndim != 2 or targets.shape[1] < 2:
             raise ValueError(
-                f"targets has shape {targets.shape}; votes are cast for 2 classes or more, one column each"
+                f"targets has shape {targets.shape}; a vote decides between 2 classes or more after the last input, so "
+                "it must be (examples, classes): use morphax.tasks.windows for a stream, one_hot for labels"
             )
         super().check_data(substrate, inputs, targets)
 
@@ -73,7 +73,7 @@ def vote(
 
     What does not depend on chance - the first layer of a perceptron - is computed once for all shots.
 
-    **Raises:** `ValueError` for fewer than 1 shot or example, or at once, and for inputs that are not finite.
+    **Raises:** `ValueError` for fewer than 1 shot, example, or example in a block, and for inputs that are not finite.
     """
     check_count("shots", shots, 1)
     check_count("block", block, 1)

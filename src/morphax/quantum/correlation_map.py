@@ -23,7 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_finite, check_shape, is_concrete
 from morphax.quantum.states import PAULI, number_of_qubits
 
 
@@ -113,15 +113,16 @@ def correlations(spins: Float[Array, "samples spins"], weights: ArrayLike | None
     **Arguments:**
 
     - `spins`: +1 or -1, three a qubit; the first axis is time, or counts configurations.
-    - `weights`: shape (samples,), of sum 1. None: equal.
+    - `weights`: shape (samples,), finite, of sum 1: it is the trace of $\rho$. None: equal.
 
     **Returns:** shape (4,) * Q.
 
-    **Raises:** `ValueError` for a number of spins that is no multiple of 3.
+    **Raises:** `ValueError` for a number of spins that is no multiple of 3, and weights of another shape or sum.
     """
     samples, number = spins.shape
     if number % 3:
         raise ValueError(f"spins has {number} columns; every qubit has 3")
+    _check_weights(weights, samples)
     share = jnp.full(samples, 1 / samples, spins.dtype) if weights is None else jnp.asarray(weights)
     sites = [
         jnp.concatenate([jnp.ones((samples, 1), spins.dtype), s], axis=1) for s in jnp.split(spins, number // 3, 1)
@@ -158,12 +159,14 @@ def extended_correlations(
 
     **Arguments:** as for `correlations`, with spins in the order of `extended_spins`.
 
-    **Raises:** `ValueError` for a number of spins that belongs to no number of qubits.
+    **Raises:** `ValueError` for a number of spins that belongs to no number of qubits, and weights of another shape or
+    sum.
     """
     samples, number = np.shape(spins)
     qubits = next((q for q in range(2, 9) if 3 * q + 9 * q * (q - 1) // 2 == number), None)
     if qubits is None:
         raise ValueError(f"spins has {number} columns; Q qubits have 3 Q + 9 Q (Q - 1) / 2: 15, 36, 66, ...")
+    _check_weights(weights, samples)
     share = np.full(samples, 1 / samples) if weights is None else np.asarray(weights)
     column = {index: place for place, index in enumerate(extended_spins(qubits))}
     chi, miss = np.zeros((4,) * qubits), 0.0
@@ -172,6 +175,18 @@ def extended_correlations(
         chi[index] = np.mean(ways)
         miss = max(miss, float(np.max(np.abs(np.array(ways) - chi[index]))))
     return chi, miss
+
+
+def _check_weights(weights: ArrayLike | None, samples: int) -> None:
+    """Refuse weights that are no mean over the samples."""
+    if weights is None:
+        return
+    check_shape("weights", weights, (samples,))
+    check_finite("weights", weights)
+    if is_concrete(weights):
+        total = float(np.sum(np.asarray(weights, float)))
+        if abs(total - 1) > 1e-5:
+            raise ValueError(f"weights has the sum {total:g}; it must be 1")
 
 
 def _ways(index: tuple[int, ...]) -> list[list[tuple[int, ...]]]:

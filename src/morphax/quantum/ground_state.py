@@ -237,5 +237,5 @@ def _cvxpy() -> Any:
     try:
         import cvxpy
     except ImportError as error:
-        raise ImportError("energy bounds need CVXPY and Clarabel: pip install 'morphax[bounds]'") from error
+        raise ImportError('energy bounds need CVXPY and Clarabel: pip install "morphax[bounds]"') from error
     return cvxpy

@@ -71,6 +71,11 @@ class Substrate(eqx.Module):
         """
         return 1
 
+    @property
+    def exact_derivatives(self) -> bool:
+        """Whether derivatives are those of what is computed; False where others stand in for them, as for a spike."""
+        return True
+
     @abstractmethod
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> State:
         """The state before the first input: any pytree."""

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -54,6 +55,9 @@ class EnergySubstrate(Substrate):
     included, and the sweeps of a faster descent). One `step` is one relaxation: an input is clamped until the system
     has come to rest. Its derivative is that of the equilibrium, by the implicit function theorem,
     $ds = -(\partial F / \partial s)^{-1} \, dF$, however the equilibrium was found.
+
+    Where an energy has a symmetry, `initial_state` without a key must not share it (`golden_sequence`): a relaxation
+    keeps it, and ends in a saddle.
 
     Two springs, the second the output:
 
@@ -128,7 +132,8 @@ class EnergySubstrate(Substrate):
         **Arguments:**
 
         - `drive`: the inputs.
-        - `state`: where to start; by default the substrate's own initial state, random where `key` is given.
+        - `state`: where to start; by default the substrate's own initial state, random where `key` is given. One that
+          is as symmetric as the energy stays so and may end in a saddle: only a force that vanishes is asked for.
         - `nudge`: pull on the outputs, or None.
         - `relaxer`: the dynamics or a descent (`morphax.dynamics.relaxation`).
         - `key`: for a random initial state, and for noise.
@@ -287,6 +292,18 @@ def squared_error(output: ArrayLike, target: ArrayLike) -> Array:
 def _tilt(output: ArrayLike, slope: ArrayLike) -> Array:
     """A cost that pulls equally everywhere."""
     return jnp.multiply(output, slope)
+
+
+def golden_sequence(length: int) -> Float[Array, " length"]:
+    r"""Numbers that fill ]0, 1[ evenly and without a symmetry: $n \varphi \bmod 1$ with the golden ratio $\varphi$.
+
+    Where to start without a key: the same point at every call, and no special one.
+
+        >>> from morphax.substrates.energy import golden_sequence
+        >>> [round(float(x), 2) for x in golden_sequence(4)]
+        [0.62, 0.24, 0.85, 0.47]
+    """
+    return jnp.asarray(np.arange(1, length + 1) * (1 + 5**0.5) / 2 % 1, jnp.result_type(float))
 
 
 def wrap(angle: ArrayLike) -> Array:

@@ -6,13 +6,14 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_finite, check_range, check_shape
-from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
+from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
 from morphax.pytrees import WEIGHT
-from morphax.substrates.energy import EnergySubstrate, Nudge, slope
+from morphax.substrates.energy import EnergySubstrate, Nudge, golden_sequence, slope
 
 Layers = tuple[Float[Array, "..."], ...]
 
@@ -89,12 +90,16 @@ class HopfieldNetwork(EnergySubstrate):
     @property
     def default_relaxer(self) -> Relaxer:
         """Sweeps."""
-        return Descent()
+        return BlockSweeps()
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Layers:
-        """Potentials uniform in [0, 1]; without a key all 0."""
+        """Potentials uniform in [0, 1]; without a key spread over it by the golden ratio.
+
+        Where all are 0 nothing moves without inputs and biases, and neurons with equal couplings stay equal.
+        """
         if key is None:
-            return tuple(jnp.zeros_like(b) for b in self.biases)
+            ends = np.cumsum([len(b) for b in self.biases])
+            return tuple(jnp.split(golden_sequence(int(ends[-1])), ends[:-1]))
         keys = jax.random.split(key, len(self.biases))
         return tuple(jax.random.uniform(k, b.shape) for k, b in zip(keys, self.biases, strict=True))
 

@@ -12,12 +12,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_finite, check_range, check_shape, is_concrete
-from morphax.dynamics.relaxation import Descent, Landscape, Relaxer, Sweeps
+from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.energy import (
     Cost,
     EnergySubstrate,
     Nudge,
+    golden_sequence,
     phase_overlap,
     phase_squared_error,
     slope,
@@ -49,9 +50,9 @@ class PhaseOscillators(EnergySubstrate):
     **State:** phases of the free units, shape (free,). **Drive:** phases of the inputs, shape (inputs,).
     **Observation:** phases of the outputs in $[-\pi, \pi[$. Costs of a nudge must be periodic.
 
-    `relax` descends by sweeps (`Descent`): the best phase of an oscillator, all others given, is the angle of the field
-    that it feels. Units that are not coupled to each other move at once; others in chunks, held back by the sum of a
-    unit's couplings in its chunk, which keeps every sweep of a free network from raising the energy.
+    `relax` descends by `BlockSweeps`: the best phase of an oscillator, all others given, is the angle of the field that
+    it feels. Units that are not coupled to each other move at once; others in chunks, held back by the sum of a unit's
+    couplings in its chunk, which keeps every sweep of a free network from raising the energy.
 
     **Raises:** `ValueError` for wrong shapes, NaN or infinity.
 
@@ -184,12 +185,17 @@ class PhaseOscillators(EnergySubstrate):
     @property
     def default_relaxer(self) -> Relaxer:
         """Sweeps."""
-        return Descent()
+        return BlockSweeps()
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " free"]:
-        r"""Phases uniform in $[-\pi, \pi[$; without a key all 0."""
-        shape = (len(self.topology.free),)
-        return jnp.zeros(shape) if key is None else jax.random.uniform(key, shape, minval=-jnp.pi, maxval=jnp.pi)
+        r"""Phases uniform in $[-\pi, \pi[$; without a key spread over it by the golden ratio.
+
+        With inputs of 0 or $\pi$ and no bias no torque acts where all phases are 0 or $\pi$: mostly a saddle.
+        """
+        free = len(self.topology.free)
+        if key is None:
+            return jnp.pi * (2 * golden_sequence(free) - 1)
+        return jax.random.uniform(key, (free,), minval=-jnp.pi, maxval=jnp.pi)
 
     def observe(self, state: Float[Array, " free"], *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
         r"""Phases of the outputs in $[-\pi, \pi[$."""

@@ -63,6 +63,11 @@ class BinarisedPerceptron(Substrate):
         """Inputs of the first layer."""
         return self.weights[0].shape[1]
 
+    @property
+    def exact_derivatives(self) -> bool:
+        """No: outcomes are signs, and straight-through estimators stand for their derivatives."""
+        return False
+
     @abstractmethod
     def activations(
         self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None

@@ -203,6 +203,11 @@ class SpikingNetwork(Substrate):
         """With Poisson inputs one number for all of them, or one each; else one number an input."""
         return self.input_weights.shape[1] if self.input_rate is None else (1, self.input_weights.shape[1])
 
+    @property
+    def exact_derivatives(self) -> bool:
+        """No: a surrogate stands for the derivative of a spike."""
+        return False
+
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> SpikingState:
         """At the leak potential (below threshold: else at the reset potential), without currents and spikes."""
         resting = jnp.where(self.leak_potential < self.threshold, self.leak_potential, self.reset_potential)

@@ -15,6 +15,7 @@ from morphax.substrates.base import Consumption
 from morphax.substrates.layers import Connections, LayeredNetwork, Measured, Method, per_neuron
 from morphax.units import MHz, ns
 
+LEAST_POWER = 1e-30  # from which an oscillator grows when it is driven again, however far it had faded
 NEURON_POWER, SYNAPSE_POWER = 1e-6, 1e-7  # W: 100 fJ and 10 fJ in the 100 ns of a presentation (Sec. V)
 
 
@@ -38,7 +39,9 @@ class SpintronicNetwork(LayeredNetwork):
     layer below; the text and Fig. 1 say intralayer, and that is what is built (the printed form does not learn).
 
     While the drive is constant the equation for $x$ is logistic and solved in closed form (`auto_oscillator_step`), so
-    the default scheme stays within [0, 1] and free of overflow for any drive; see `LayeredNetwork` for the schemes.
+    the default scheme stays within [0, 1] and free of overflow for any drive; see `LayeredNetwork` for the schemes. It
+    starts every step from a power of at least $10^{-30}$, which is far below the fluctuations of any device: the
+    derivative of a return from less, up to the inverse of the power, has no number in single precision.
 
     **Units:** times in ns; `damping_rate`, `amplification` and `fixed_bias` in 1/ns; weights, biases and inputs are
     dimensionless.
@@ -129,7 +132,8 @@ class SpintronicNetwork(LayeredNetwork):
         self, state: AutoOscillatorState, current: Float[Array, " neurons"], duration: ArrayLike
     ) -> AutoOscillatorState:
         """Power in closed form; the filter sees its change in the middle of `duration`, an error of third order."""
-        power = auto_oscillator_step(state.power, current, self.damping_rate, self.nonlinear_damping, duration)
+        before = jnp.maximum(state.power, LEAST_POWER)
+        power = auto_oscillator_step(before, current, self.damping_rate, self.nonlinear_damping, duration)
         fading = jnp.exp(-self.cutoff_frequency * duration / 2)
         return AutoOscillatorState(power, fading * (fading * state.filtered + power - state.power))
 

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 
 from morphax._checks import check_count
 
+PLACES = np.int32  # one type of index whatever the precision of the numbers
 CHUNKS = 20  # into which units that are coupled to each other are cut for their sweeps, at most
 
 
@@ -110,17 +111,17 @@ class Topology:
     @cached_property
     def free(self) -> np.ndarray:
         """Units that move, ascending: the order of a state."""
-        return np.setdiff1d(np.arange(self.units), self.inputs)
+        return np.setdiff1d(np.arange(self.units), self.inputs).astype(PLACES)
 
     @cached_property
     def read(self) -> np.ndarray:
         """Where in a state the outputs are."""
-        return np.searchsorted(self.free, self.outputs)
+        return np.searchsorted(self.free, self.outputs).astype(PLACES)
 
     @cached_property
     def edge_at(self) -> np.ndarray:
         """Number of the coupling between two units, or how many there are where none is: shape (units, units)."""
-        numbers = np.full((self.units, self.units), len(self.edges), np.int32)
+        numbers = np.full((self.units, self.units), len(self.edges), PLACES)
         i, j = self.edges.T
         numbers[i, j] = numbers[j, i] = np.arange(len(self.edges))
         return numbers
@@ -146,12 +147,12 @@ class Topology:
         padded = [_padded(units, number) for units, number in zip(members, chunks, strict=True)]
         return tuple(
             Group(
-                units=units,
+                units=units.astype(PLACES),
                 chunks=chunks[index],
                 edges=tuple(self._between(units, other) for other in padded),
                 input_edges=self._between(units, None),
-                outputs=np.flatnonzero(np.isin(self.read, members[index])),
-                places=np.searchsorted(members[index], self.read[np.isin(self.read, members[index])]),
+                outputs=np.flatnonzero(np.isin(self.read, members[index])).astype(PLACES),
+                places=np.searchsorted(members[index], self.read[np.isin(self.read, members[index])]).astype(PLACES),
             )
             for index, units in enumerate(padded)
         )
@@ -160,7 +161,7 @@ class Topology:
     def back(self) -> np.ndarray:
         """Where in the concatenated groups the units of a state are."""
         units = np.concatenate([group.units for group in self.groups])
-        return np.array([int(np.flatnonzero(units == unit)[0]) for unit in range(len(self.free))])
+        return np.array([int(np.flatnonzero(units == unit)[0]) for unit in range(len(self.free))], PLACES)
 
     def _between(self, rows: np.ndarray, columns: np.ndarray | None) -> np.ndarray | None:
         """Numbers of the couplings of two groups, or of one to the inputs; None where there are none."""

@@ -24,6 +24,7 @@ from morphax.substrates.base import (
     counted,
     numbers_of,
 )
+from morphax.tasks.base import Task
 
 Kind = TypeVar("Kind", bound="type[Wrapper]")
 
@@ -45,7 +46,7 @@ class Wrapper(Substrate):
     def __new__(cls, substrate: Substrate | None = None, *args: Any, **options: Any) -> Self:
         """The class that keeps the kind of `substrate`."""
         made: Any = cls if substrate is None else cls.around(substrate)
-        return super().__new__(made)  # pyright: ignore[reportGeneralTypeIssues] (some kind of `cls`)
+        return super().__new__(made)
 
     @classmethod
     def around(cls, substrate: Substrate) -> type[Self]:
@@ -61,6 +62,11 @@ class Wrapper(Substrate):
     def channels(self) -> int | tuple[int, ...]:
         """Those of the substrate."""
         return self.substrate.channels
+
+    @property
+    def exact_derivatives(self) -> bool:
+        """Whether they are inside."""
+        return self.substrate.exact_derivatives
 
     def drive(self, drive: Float[Array, "..."]) -> Float[Array, "..."]:
         """What reaches the substrate of one input: all of it."""
@@ -116,7 +122,8 @@ def keeps(kind: type[Substrate]) -> Callable[[Kind], Kind]:
 @cache
 def _joined(cls: type[Wrapper], kinds: tuple[type[Wrapper], ...]) -> Any:
     content = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, "wraps_as": cls}
-    return type(cls)(cls.__name__, (cls, *kinds), content)
+    metaclass: Any = type(cls)
+    return metaclass(cls.__name__, (cls, *kinds), content)
 
 
 def _rebuilt(cls: type[Wrapper], values: dict[str, Any]) -> Wrapper:
@@ -275,3 +282,24 @@ class WithInput(Wrapper):
             return inner(state, as_taken(self.substrate, state, self.drive(drive), key), key=key)
 
         return step
+
+
+def fitted(substrate: Substrate, task: Task, *, key: PRNGKeyArray) -> Substrate:
+    """The substrate with what it lacks for a task around it: a random input layer, a random readout, both, or nothing.
+
+    An input layer where it does not take the task's channels, a readout where it does not give as many outputs.
+
+        >>> import jax
+        >>> from morphax import SpintronicNetwork, fitted
+        >>> from morphax.tasks import phase_digits
+        >>> network = SpintronicNetwork.random((8, 8), key=jax.random.key(0))
+        >>> network = fitted(network, phase_digits(), key=jax.random.key(1))
+        >>> type(network).__name__, type(network.substrate).__name__
+        ('WithReadout', 'WithInput')
+    """
+    first, second = jax.random.split(key)
+    if task.channels not in numbers_of(substrate.channels):
+        substrate = WithInput.random(substrate, task.channels, key=first)
+    if count_neurons(substrate) != task.outputs:
+        substrate = WithReadout.random(substrate, task.outputs, key=second)
+    return substrate

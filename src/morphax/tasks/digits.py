@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
-from sklearn.datasets import load_digits
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from morphax._checks import check_count, check_range
 from morphax.tasks.base import Task, one_hot
+from morphax.tasks.idx import read_shipped
 
 
 def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task:
@@ -25,8 +25,8 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
 
     **Raises:** `ValueError` for a fraction out of range.
 
-    Source: scikit-learn's copy of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
-    Learning Repository (1998); sequential as in Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III.
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository
+    (1998), the test set; sequential as in Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III.
 
         >>> import jax
         >>> from morphax.tasks import sequential_digits
@@ -35,7 +35,7 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
         ((898, 64), (899, 10))
     """
     check_range("train_fraction", train_fraction, low=0.0, high=1.0, open_low=True)
-    images, labels = load_digits(return_X_y=True)
+    images, labels = _digits()
     train = int(train_fraction * len(images))
     if train == len(images):
         raise ValueError(f"train_fraction is {train_fraction:g}; it must leave images to test with")
@@ -71,7 +71,7 @@ def phase_digits(train_per_class: int = 100, test_per_class: int = 70) -> Task:
         >>> phase_digits().train_inputs.shape, phase_digits().test_targets.shape
         ((1000, 64), (700, 10))
     """
-    images, labels = load_digits(return_X_y=True)
+    images, labels = _digits()
     fewest = int(np.bincount(labels).min())
     check_count("train_per_class", train_per_class, 1, fewest - 1)
     check_count("test_per_class", test_per_class, 1, fewest - train_per_class)
@@ -89,6 +89,12 @@ def phase_digits(train_per_class: int = 100, test_per_class: int = 70) -> Task:
         arrangement="inputs",
         reference="Wang, Wanjura & Marquardt (2024), Sec. III B",
     )
+
+
+def _digits() -> tuple[Float[np.ndarray, "1797 64"], Int[np.ndarray, " 1797"]]:
+    """Pixels from 0 to 16, and which digit it is."""
+    images, labels = (read_shipped(f"digits-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    return images.reshape(len(images), -1).astype(float), labels.astype(int)
 
 
 class HeldOut(NamedTuple):

@@ -1,5 +1,7 @@
 """Which couplings, dissipations and drives should one build?"""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,13 +12,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
+from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.design import ReadoutDesign
+from morphax.learning.ensemble import member
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import answer, read_task
-from morphax.learning.train import train
 from morphax.pytrees import WEIGHT
 from morphax.quantum.measurement import PhotonNumbers
 from morphax.substrates.base import evolve
@@ -67,29 +70,23 @@ class Design(Experiment):
         "numbers": (1000, 10_000, 1_000_000),
     }
     claims = (
-        Claim(
+        Claim.at_least(
             "designed, 4 states, 10^4 shots, against the working point with 16 states and as many shots",
             lambda d: at(d, "working, 16", 10_000),
             lambda d: at(d, "designed, 4", 10_000),
-            "at least",
-            0.0,
-            "16 measured states of the working point, same run",
+            source="16 measured states of the working point, same run",
         ),
-        Claim(
+        Claim.at_least(
             "designed, 4 states, 10^4 shots, against the paper's accuracy of exact populations",
             0.995,
             lambda d: at(d, "designed, 4", 10_000),
-            "at least",
-            0.0,
-            "Sec. IV A",
+            source="Sec. IV A",
         ),
-        Claim(
+        Claim.at_least(
             "designed, 16 states, 10^4 shots, against the working point with 10^6",
             lambda d: at(d, "working, 16", 1_000_000),
             lambda d: at(d, "designed, 16", 10_000),
-            "at least",
-            0.0,
-            "a hundred times the shots at the working point, same run",
+            source="a hundred times the shots at the working point, same run",
         ),
     )
 
@@ -97,44 +94,37 @@ class Design(Experiment):
         designs = {f"designed, {n}": n for n in (config.fewer, config.full)}
         references = {f"working, {n}": n for n in (config.fewer, config.full)}
         train_key, test_key = jax.random.split(key)
-        work = {
-            name: lambda n=name, m=m: self._designed(config, n, m, train_key, test_key, progress)
-            for name, m in designs.items()
-        }
-        work |= {
-            name: lambda m=m: self._tested(config, config.mixer(measured=m), test_key) for name, m in references.items()
-        }
-        labels = xr.Variable("device", list(work), {"long_name": "device, measured states"})
-        return xr.concat(progress.pieces(work), labels, join="outer", coords="minimal", compat="override")
 
-    def _designed(
-        self,
-        config: Config,
-        name: str,
-        measured: int,
-        train_key: PRNGKeyArray,
-        test_key: PRNGKeyArray,
-        progress: Progress,
-    ) -> xr.Dataset:
-        task_key, start_key, run_key = jax.random.split(train_key, 3)
+        def designed(name: str, measured: int) -> xr.Dataset:
+            trained = self._trained(config, name, measured, train_key, progress)
+            errors = trained.history.metric("loss")
+            mixer = member(trained.last, int(np.argmin(errors[-1]))).substrate()
+            curve = (("start", "step"), errors.T, {"units": "1", "long_name": "expected squared error of the readout"})
+            return self._tested(config, mixer, test_key).assign(error=curve)
+
+        work = {name: partial(designed, name, n) for name, n in designs.items()}
+        work |= {
+            name: partial(self._tested, config, config.mixer(measured=n), test_key) for name, n in references.items()
+        }
+        attributes = {"long_name": "device, measured states"}
+        parts = progress.pieces(work)
+        return along("device", parts, attributes, join="outer", coords="minimal", compat="override")
+
+    def _trained(
+        self, config: Config, name: str, measured: int, key: PRNGKeyArray, progress: Progress
+    ) -> Trained[MixerParameters]:
+        """Designs from all starts; they share a rule that takes them all at once."""
+        task_key, start_key, run_key = jax.random.split(key, 3)
         task = waveforms(config.train_points, config.test_points, key=task_key)
-        stack = self._starts(config, measured, start_key)
-        trained = train(
-            stack,
+        return Trainer(run_key, progress).train(
+            name,
+            self._starts(config, measured, start_key),
             ReadoutDesign(config.design_shots),
             (task.train_inputs, task.train_targets),
-            optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
-            config.steps,
-            key=run_key,
-            checkpoint=progress.checkpoint(f"{name} training"),
-            on_chunk=lambda rows: progress.record(name, rows),
+            optimiser=optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
+            steps=config.steps,
+            ensemble=False,
         )
-        errors = np.array([row["loss"] for row in trained.history])
-        winner = int(np.argmin(errors[-1]))
-        chosen = jax.tree.map(lambda leaf: leaf[winner], eqx.filter(trained.last, eqx.is_array))
-        mixer = eqx.combine(chosen, trained.last).substrate()
-        curve = (("start", "step"), errors.T, {"units": "1", "long_name": "expected squared error of the readout"})
-        return self._tested(config, mixer, test_key).assign(error=curve)
 
     def _starts(self, config: Config, measured: int, key: PRNGKeyArray) -> MixerParameters:
         """Random devices around the working point: half an octave in drive and damping, couplings of either sign."""
@@ -167,7 +157,7 @@ class Design(Experiment):
             return jax.lax.map(at, jnp.array(config.numbers, float)), photons
 
         scores, photons = over_seeds(one, key, config.seeds)
-        rate = {"units": "rad/us"}
+        rate, entries = {"units": "rad/us"}, {"long_name": "upper triangle of G"}
         return xr.Dataset(
             {
                 "accuracy": (("seed", "shots"), scores, {"units": "1", "long_name": "test accuracy"}),
@@ -175,7 +165,7 @@ class Design(Experiment):
                 "coupling": (
                     ("mode", "other"),
                     np.triu(mixer.coupling) * us,
-                    rate | {"long_name": "upper triangle of G"},
+                    rate | entries,
                 ),
                 "damping_rate": ("mode", np.asarray(mixer.damping_rate) * us, rate),
                 "drive_amplitude": ("mode", np.asarray(mixer.drive_amplitude) * us**0.5, {"units": "sqrt(rad/us)"}),
@@ -196,15 +186,8 @@ class Design(Experiment):
         styles = ((BLUE, "o-"), (RED, "o-"), (GREY, "s:"), ("black", "s:"))
         for device, (colour, style) in zip(devices, styles, strict=True):
             part = 100 * dataset.accuracy.sel(device=device)
-            right.errorbar(
-                part.shots,
-                part.mean("seed"),
-                part.std("seed"),
-                fmt=style,
-                color=colour,
-                capsize=3,
-                label=f"{device} states",
-            )
+            mean, spread = part.mean("seed"), part.std("seed")
+            right.errorbar(part.shots, mean, spread, fmt=style, color=colour, capsize=3, label=f"{device} states")
         right.axhline(99.5, color="black", linewidth=0.8, linestyle=":")
         right.set(xscale="log", xlabel="measurement shots per reading", ylabel="accuracy (%)", ylim=(None, 100.5))
         right.set_title(f"new sequences, {dataset.sizes['seed']} seeds")

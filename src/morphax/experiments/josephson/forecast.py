@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ from pydantic import model_validator
 from morphax.experiments.josephson._mixer import MixerConfig, Ridge, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
 from morphax.substrates.reservoirs import EchoStateNetwork
@@ -78,13 +79,11 @@ class Forecast(Experiment):
     name = "josephson/forecast"
     quick = {"seeds": 3}
     claims = tuple(
-        Claim(
+        Claim.at_most(
             f"test error of the mixer against {MODELS[other][0]}, same run (NRMSE)",
             lambda d, other=other: d.nrmse.sel(model=other).mean(),
             lambda d: d.nrmse.sel(model="mixer").mean(),
-            "at most",
-            0.0,
-            f"{MODELS[other][0]}, same split and same readout training",
+            source=f"{MODELS[other][0]}, same split and same readout training",
         )
         for other in ("persistence", "autoregression", "echo-state")
     )
@@ -116,10 +115,10 @@ class Forecast(Experiment):
             "echo-state": (network, config.leak_rates),
         }
         work = {
-            model: lambda m=model, read=read, values=values: self._model(config, m, read, values, task, key)
+            model: partial(self._model, config, model, read, values, task, key)
             for model, (read, values) in candidates.items()
         }
-        scaled = xr.concat(progress.pieces(work), xr.Variable("model", list(candidates)))
+        scaled = along("model", progress.pieces(work))
         return _in_own_units(scaled, name, times[-len(task.test_targets) :], task, scaling)
 
     def _model(

@@ -1,6 +1,7 @@
 """Fig. 4: how many neurons must be measured?"""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import read_task
 from morphax.substrates.base import Substrate
@@ -40,61 +41,41 @@ class Neurons(Experiment):
     name = "josephson/neurons"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
     claims = (
-        Claim(
-            "quantum: 16 measured neurons classify",
-            0.995,
-            lambda d: d.accuracy.sel(reservoir="quantum", neurons=16).mean(),
-            "at least",
-            0.0,
-            "Sec. IV A",
+        *(
+            Claim.at_least(
+                f"quantum: {n} measured neurons classify",
+                0.995,
+                lambda d, n=n: d.accuracy.sel(reservoir="quantum", neurons=n).mean(),
+                source="Sec. IV A",
+            )
+            for n in (16, 9)
         ),
-        Claim(
-            "quantum: 9 measured neurons classify",
-            0.995,
-            lambda d: d.accuracy.sel(reservoir="quantum", neurons=9).mean(),
-            "at least",
-            0.0,
-            "Sec. IV A",
-        ),
-        Claim("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), "at least", 0.0, "Sec. IV A, Fig. 4"),
-        Claim("dynamic, better of two: neurons for 99 %", 24, lambda d: dynamic(d), "at least", 0.0, "Ref. 26, Fig. 4"),
-        Claim(
+        Claim.at_least("static: neurons for 99 %", 40, lambda d: neurons_for(d, "static"), source="Sec. IV A, Fig. 4"),
+        Claim.at_least("dynamic, better of two: neurons for 99 %", 24, lambda d: dynamic(d), source="Ref. 26, Fig. 4"),
+        Claim.at_least(
             "neurons that the better dynamic one needs more than the quantum one",
             0.0,
             lambda d: dynamic(d) - neurons_for(d, "quantum"),
-            "at least",
-            0.0,
-            "Sec. IV A, Fig. 4",
+            source="Sec. IV A, Fig. 4",
         ),
-        Claim(
+        Claim.reported(
             "echo-state network: neurons for 99 %",
-            None,
             lambda d: neurons_for(d, "echo-state"),
-            "reported",
-            0.0,
-            "what a user would pick instead",
+            source="what a user would pick instead",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        makers = reservoirs(config)
-        work = {kind: lambda make=make: self._curve(config, make, key) for kind, make in makers.items()}
+        work = {kind: partial(self._curve, config, make, key) for kind, make in reservoirs(config).items()}
         parts = progress.pieces(work)
-        kinds = xr.Variable("reservoir", list(makers))
-        return xr.concat(parts, kinds, data_vars="all", coords="minimal", compat="equals", join="exact")
+        return along("reservoir", parts, data_vars="all", coords="minimal", compat="equals", join="exact")
 
     def _curve(self, config: Config, make: Callable[[PRNGKeyArray], Substrate], key: PRNGKeyArray) -> xr.Dataset:
         def one(key: PRNGKeyArray) -> jax.Array:
             task_key, device_key, run_key = jax.random.split(key, 3)
             task = waveforms(config.train_points, config.test_points, key=task_key)
             reading = read_task(make(device_key), task, noise=config.noise, key=run_key)
-            outputs = answers_of_first(
-                reading.train,
-                task.train_targets,
-                reading.test,
-                config.sizes,
-                **config.readout,
-            )
+            outputs = answers_of_first(reading.train, task.train_targets, reading.test, config.sizes, **config.readout)
             return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
 
         attributes = {"units": "1", "long_name": "test accuracy"}

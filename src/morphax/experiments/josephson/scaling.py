@@ -1,5 +1,7 @@
 """What do more modes buy?"""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import nrmse
 from morphax.learning.readout import read_task
 from morphax.quantum.measurement import Populations, basis_states
@@ -44,36 +46,29 @@ class Scaling(Experiment):
     name = "josephson/scaling"
     quick = {"seeds": 2, "train_points": 600, "test_points": 400, "modes": (1, 2, 4, 10), "sizes": (4, 16, 64)}
     claims = (
-        Claim(
+        Claim.at_most(
             "64 measured states: NRMSE of ten modes against two modes",
             lambda d: at(d, 2, 64),
             lambda d: at(d, 10, 64),
-            "at most",
-            0.0,
-            "two modes, all 64 states, same run",
+            source="two modes, all 64 states, same run",
         ),
-        Claim(
+        Claim.at_most(
             "ten modes: NRMSE with 64 measured states against 4",
             lambda d: at(d, 10, 4),
             lambda d: at(d, 10, 64),
-            "at most",
-            0.0,
-            "four measured states, same run",
+            source="four measured states, same run",
         ),
-        Claim(
+        Claim.at_most(
             "ten modes: NRMSE with 256 measured states against 64",
             lambda d: at(d, 10, 64),
             lambda d: at(d, 10, 256),
-            "at most",
-            0.0,
-            "do still more states help? same run",
+            source="do still more states help? same run",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        work = {f"{modes} modes": lambda m=modes: self._curve(config, m, key) for modes in config.modes}
-        axis = xr.Variable("modes", list(config.modes), {"long_name": "number of modes"})
-        return xr.concat(progress.pieces(work), axis)
+        parts = progress.pieces({f"{modes} modes": partial(self._curve, config, modes, key) for modes in config.modes})
+        return along("modes", {n: parts[f"{n} modes"] for n in config.modes}, {"long_name": "number of modes"})
 
     def _curve(self, config: Config, modes: int, key: PRNGKeyArray) -> xr.Dataset:
         exist = [size for size in config.sizes if size <= config.levels**modes]
@@ -115,17 +110,8 @@ class Scaling(Experiment):
         for modes, shade in zip(dataset.modes.values, np.linspace(0.2, 1, dataset.sizes["modes"]), strict=True):
             part = dataset.nrmse.sel(modes=modes).dropna("neurons", how="all")
             label = f"{modes} mode" if modes == 1 else f"{modes} modes"
-            axis.errorbar(
-                part.neurons,
-                part.mean("seed"),
-                part.std("seed"),
-                fmt="o-",
-                alpha=shade,
-                color=BLUE,
-                markersize=4,
-                capsize=2,
-                label=label,
-            )
+            style = {"fmt": "o-", "alpha": shade, "color": BLUE, "markersize": 4, "capsize": 2, "label": label}
+            axis.errorbar(part.neurons, part.mean("seed"), part.std("seed"), **style)
         axis.set(xscale="log", xlabel="measured populations", ylabel="test NRMSE on NARMA-10")
         axis.set_xticks(dataset.neurons.values, [str(n) for n in dataset.neurons.values])
         axis.minorticks_off()

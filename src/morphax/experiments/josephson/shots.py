@@ -1,5 +1,7 @@
 """How many repetitions of the measurement does the accuracy cost?"""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.waveforms import waveforms
@@ -34,33 +36,27 @@ class Shots(Experiment):
     name = "josephson/shots"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "numbers": (100, 10_000, 1_000_000)}
     claims = (
-        Claim(
+        Claim.within(
             "99.5 % needs as many shots per reading (log10), best coupling",
             6.0,
             lambda d: np.log10(shots_for(d, 0.995)),
-            "within",
-            1.0,
-            "estimate of the design notes; the paper is silent",
+            source="estimate of the design notes; the paper is silent",
+            tolerance=1.0,
         ),
-        Claim(
+        Claim.reported(
             "accuracy at 1000 shots, best coupling",
-            0.995,
             lambda d: d.accuracy.sel(shots=1000).mean("seed").max(),
-            "reported",
-            0.0,
-            "the paper's accuracy holds for exact populations",
+            source="the paper's accuracy holds for exact populations",
+            paper=0.995,
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         if len(config.drives) != len(config.couplings):
             raise ValueError(f"drives is {config.drives}; it must hold one amplitude for each of the couplings")
-        pairs = list(zip(config.couplings, config.drives, strict=True))
-        work = {
-            f"g={coupling}": lambda c=coupling, e=drive: self._curve(config, c, e, key) for coupling, drive in pairs
-        }
-        couplings = xr.Variable("coupling", list(config.couplings), {"units": "MHz (times 2 pi)"})
-        return xr.concat(progress.pieces(work), couplings)
+        drives = dict(zip(config.couplings, config.drives, strict=True))
+        parts = progress.pieces({f"g={g}": partial(self._curve, config, g, drives[g], key) for g in drives})
+        return along("coupling", {g: parts[f"g={g}"] for g in drives}, {"units": "MHz (times 2 pi)"})
 
     def _curve(self, config: Config, coupling: float, drive: float, key: PRNGKeyArray) -> xr.Dataset:
         point = config.model_copy(update={"coupling": coupling, "drive_amplitude": drive})

@@ -1,5 +1,7 @@
 """Fig. 3: sine or square?"""
 
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy, rmse, root_sum_square_over_n
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.waveforms import waveforms
@@ -41,23 +43,26 @@ class Waveforms(Experiment):
     name = "josephson/waveforms"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400}
     claims = (
-        Claim(
-            "16 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 16").mean(), "at least", 0.0, B
+        Claim.at_least(
+            "16 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 16").mean(), source=B
         ),
-        Claim("16 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 16").min(), "at least", 0.0, B),
-        Claim("16 states: mean RMSE (Eq. 4)", 0.003, lambda d: _rmse(d, "separate, 16"), "at most", 0.0, B),
-        Claim("9 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 9").mean(), "at least", 0.0, C),
-        Claim("9 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 9").min(), "at least", 0.0, C),
-        Claim("9 states: mean RMSE (Eq. 4)", 0.017, lambda d: _rmse(d, "separate, 9"), "at most", 0.0, C),
-        Claim("16 states, joint port", 0.995, lambda d: d.accuracy.sel(row="joint, 16").mean(), "reported", 0.0, JOINT),
-        Claim("9 states, joint port", 0.995, lambda d: d.accuracy.sel(row="joint, 9").mean(), "reported", 0.0, JOINT),
+        Claim.at_least("16 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 16").min(), source=B),
+        Claim.at_most("16 states: mean RMSE (Eq. 4)", 0.003, lambda d: _rmse(d, "separate, 16"), source=B),
+        Claim.at_least("9 states: mean accuracy", 0.995, lambda d: d.accuracy.sel(row="separate, 9").mean(), source=C),
+        Claim.at_least("9 states: worst seed", 0.995, lambda d: d.accuracy.sel(row="separate, 9").min(), source=C),
+        Claim.at_most("9 states: mean RMSE (Eq. 4)", 0.017, lambda d: _rmse(d, "separate, 9"), source=C),
+        Claim.reported(
+            "16 states, joint port", lambda d: d.accuracy.sel(row="joint, 16").mean(), source=JOINT, paper=0.995
+        ),
+        Claim.reported(
+            "9 states, joint port", lambda d: d.accuracy.sel(row="joint, 9").mean(), source=JOINT, paper=0.995
+        ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        parts = progress.pieces({row: lambda row=row: self._row(config, row, key) for row in ROWS})
-        per_row = [*SCORES, "prediction"]
-        rows = xr.Variable("row", list(ROWS), {"long_name": "port, number of measured states"})
-        return xr.concat(parts, rows, data_vars=per_row, coords="minimal", compat="equals", join="exact")
+        parts = progress.pieces({row: partial(self._row, config, row, key) for row in ROWS})
+        per_row, attributes = [*SCORES, "prediction"], {"long_name": "port, number of measured states"}
+        return along("row", parts, attributes, data_vars=per_row, coords="minimal", compat="equals", join="exact")
 
     def _row(self, config: Config, row: str, key: PRNGKeyArray) -> xr.Dataset:
         port, measured = ROWS[row]

@@ -6,10 +6,11 @@ from typing import Any, Literal, Self
 
 import optax
 
-from morphax.dynamics.relaxation import Descent, RungeKutta
+from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.learning.equilibrium import EquilibriumPropagation, Measure
 from morphax.learning.train import adjustable
+from morphax.tasks import Task, phase_digits
 
 
 class EquilibriumConfig(BaseConfig):
@@ -26,10 +27,10 @@ class EquilibriumConfig(BaseConfig):
         """This configuration with other numbers."""
         return self.model_copy(update=changes)
 
-    def relaxer(self) -> Descent:
+    def relaxer(self) -> BlockSweeps:
         """Sweeps, after the dynamics where a prefix is asked for."""
         prefix = RungeKutta(self.prefix, 0.25) if self.prefix else None
-        return Descent(self.tolerance, self.sweeps, prefix)
+        return BlockSweeps(self.tolerance, self.sweeps, prefix)
 
     def rule(
         self,
@@ -40,6 +41,34 @@ class EquilibriumConfig(BaseConfig):
     ) -> EquilibriumPropagation:
         """Equilibrium propagation, or a kind of it, with these numbers."""
         return kind(relaxer=self.relaxer(), strength=self.strength, measure=measure, **rest)
+
+
+class DigitsConfig(EquilibriumConfig):
+    """Networks that learn digits of 8 x 8 pixels."""
+
+    tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
+    seeds: int = parameter(2, "networks of each kind", ge=1)
+    iterations: int = parameter(1000, "updates", ge=1)
+    batch_size: int = parameter(100, "images in an update", ge=1)
+    every: int = parameter(10, "updates between two looks", ge=1)
+    train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
+    test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
+
+    def task(self) -> Task:
+        """The digits, as phases."""
+        return phase_digits(self.train_per_class, self.test_per_class)
+
+    def training(self, name: Literal["sgd", "adam"] = "sgd", learning_rate: float | None = None) -> dict[str, Any]:
+        """The numbers of a training, for `Trainer.train`."""
+        return {
+            "optimiser": descent(name, learning_rate or self.learning_rate, self.iterations),
+            "steps": self.iterations,
+            "batch_size": self.batch_size,
+            "every": self.every,
+        }
+
+
+SMALL = {"seeds": 1, "batch_size": 31, "sweeps": 60, "train_per_class": 20, "test_per_class": 10}
 
 
 @cache
@@ -55,6 +84,6 @@ def _maker(name: str, steps: int) -> Callable[..., optax.GradientTransformation]
     return make
 
 
-def optimiser(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
+def descent(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Plain descent with a constant rate, or Adam with a cosine."""
     return adjustable(_maker(name, steps), learning_rate=learning_rate)

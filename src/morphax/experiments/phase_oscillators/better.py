@@ -1,7 +1,5 @@
 """How well can phase oscillators read digits when they are trained with care?"""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +7,17 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.augmentation import Augmented, RandomAffine
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import phase_classification
-from morphax.learning.train import Data, History, train
+from morphax.learning.train import Data
 from morphax.substrates.phase_oscillators import PhaseOscillators
-from morphax.tasks import Task, phase_digits
+from morphax.tasks import Task
 
 ANN = 95.1  # best of the paper's artificial networks, Tab. II, chosen by test accuracy
 COLOURS = (BLUE, ORANGE, GREEN, RED)
@@ -34,14 +33,12 @@ class Better(Experiment):
     chosen by test images.
     """
 
-    class Config(EquilibriumConfig):
-        tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
+    class Config(DigitsConfig):
         sweeps: int = parameter(200, "sweeps at most", ge=1)
         seeds: int = parameter(3, "networks of each candidate", ge=1)
         learning_rate: float = parameter(0.015, "highest rate of Adam, falling as a cosine", gt=0)
         strength: float = parameter(0.5, "beta, strength of the nudge", gt=0)
         iterations: int = parameter(4000, "updates", ge=1)
-        batch_size: int = parameter(100, "images in an update", ge=1)
         every: int = parameter(200, "updates between two looks", ge=1)
         hidden: tuple[int, ...] = parameter((200, 400), "hidden units", min_length=1)
         deformations: tuple[Deformation, ...] = parameter(
@@ -49,102 +46,66 @@ class Better(Experiment):
             "largest shift (pixels), angle (rad), change of size; the first is no deformation",
             min_length=1,
         )
-        train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
-        test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
 
     name = "phase-oscillators/better"
-    quick = {
-        "seeds": 1,
-        "iterations": 40,
-        "batch_size": 31,
-        "every": 20,
-        "sweeps": 60,
-        "hidden": (20,),
-        "deformations": ((0, 0, 0), (0.7, 0.3, 0.2)),
-        "train_per_class": 20,
-        "test_per_class": 10,
-    }
+    quick = SMALL | {"iterations": 40, "every": 20, "hidden": (20,), "deformations": ((0, 0, 0), (0.7, 0.3, 0.2))}
     claims = (
-        Claim(
+        Claim.at_least(
             "test accuracy after the last iteration, chosen on validation (%)",
             ANN,
-            lambda d: float(d.last.mean("seed")),
-            "at least",
-            0.0,
-            "Tab. II: best ANN",
+            lambda d: d.last.mean("seed"),
+            source="Tab. II: best ANN",
         ),
-        Claim(
+        Claim.reported(
             "the same, as the paper reports: best over training (%)",
-            ANN,
-            lambda d: float(d.final.max("iteration").mean("seed")),
-            "reported",
-            0.0,
-            "Tab. II: best ANN",
+            lambda d: d.final.max("iteration").mean("seed"),
+            source="Tab. II: best ANN",
+            paper=ANN,
         ),
-        Claim(
+        Claim.at_least(
             "deformed images help: validation accuracy of the best candidate against the best without (%)",
-            lambda d: float(d.validation.isel(iteration=-1, deformation=0).mean("seed").max()),
-            lambda d: float(d.validation.isel(iteration=-1).mean("seed").max()),
-            "at least",
-            0.0,
-            "ours",
+            lambda d: d.validation.isel(iteration=-1, deformation=0).mean("seed").max(),
+            lambda d: d.validation.isel(iteration=-1).mean("seed").max(),
+            source="ours",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        task = phase_digits(config.train_per_class, config.test_per_class)
+        task = config.task()
         make_key, train_key = jax.random.split(key)
+        trainer = Trainer(train_key, progress)
         first, late = _by_order(task)
         test = (task.test_inputs, task.test_targets)
 
-        def trained(hidden: int, deformation: Deformation, data: Data, watch: dict[str, Data], label: str) -> History:
+        def accuracies(
+            hidden: int, deformation: Deformation, data: Data, watch: dict[str, Data], label: str
+        ) -> xr.Dataset:
+            """Of watched data in the course of a training."""
             networks = make_members(lambda k: PhaseOscillators.layered((64, hidden, 10), key=k), make_key, config.seeds)
             # Arrays (of one number a network), so that all deformations share one compilation.
             moved = RandomAffine((8, 8), *(jnp.full(config.seeds, x) for x in deformation), background=-np.pi / 2)
-            return train(
-                networks,
-                Augmented(config.rule(phase_classification), moved),
-                data,
-                optimiser("adam", config.learning_rate, config.iterations),
-                config.iterations,
-                key=train_key,
-                batch_size=min(config.batch_size, len(data[0])),
-                watch=watch,
-                ensemble=True,
-                chunk=config.every,
-                checkpoint=progress.checkpoint(label),
-                on_chunk=lambda rows: progress.record(label, rows),
-            ).history
+            rule = Augmented(config.rule(phase_classification), moved)
+            history = trainer.train(label, networks, rule, data, watch=watch, **config.training("adam")).history
+            curves = {name: (("iteration", "seed"), 100 * history.watched(name)["accuracy"]) for name in watch}
+            return xr.Dataset(curves, {"iteration": history.steps, "seed": np.arange(config.seeds)})
 
-        def compute(label: str, earlier: list[xr.Dataset]) -> xr.Dataset:
+        def compute(label: str, earlier: dict[str, xr.Dataset]) -> xr.Dataset:
             if label in candidates:
-                history = trained(*candidates[label], first, {"validation": late, "test": test}, label)
-                seen = {name: (("iteration", "seed"), _seen(history, name)) for name in ("validation", "test")}
-                return xr.Dataset(seen)
-            means = [float(part.validation.isel(iteration=-1).mean()) for part in earlier]
-            chosen = list(candidates)[int(np.argmax(means))]
+                return accuracies(*candidates[label], first, {"validation": late, "test": test}, label)
+            chosen = max(earlier, key=lambda name: float(earlier[name].validation.isel(iteration=-1).mean()))
             everything = (task.train_inputs, task.train_targets)
-            history = trained(*candidates[chosen], everything, {"test": test}, label)
-            final = _seen(history, "test")
-            return xr.Dataset(
-                {
-                    "final": (("iteration", "seed"), final),
-                    "last": ("seed", final[-1]),
-                },
-                attrs={"chosen": chosen},
-            )
+            final = accuracies(*candidates[chosen], everything, {"test": test}, label).rename(test="final")
+            return final.assign(last=final.final.isel(iteration=-1, drop=True)).assign_attrs(chosen=chosen)
 
         names = {_name(d): d for d in config.deformations}
         candidates = {f"{h} hidden, {name}": (h, d) for h in config.hidden for name, d in names.items()}
-        *parts, last = progress.chain([*candidates, "all images"], compute)
-        deformation, rows = xr.Variable("deformation", list(names)), len(names)
-        lines = [xr.concat(parts[i : i + rows], deformation) for i in range(0, len(parts), rows)]
-        dataset = xr.concat(lines, xr.Variable("hidden", list(config.hidden))).merge(last).assign_attrs(last.attrs)
+        parts = progress.chain([*candidates, "all images"], compute)
+        last = parts["all images"]
+        lines = {h: along("deformation", {name: parts[f"{h} hidden, {name}"] for name in names}) for h in config.hidden}
+        dataset = along("hidden", lines).merge(last).assign_attrs(last.attrs)
         for name in ("validation", "test", "final", "last"):
             dataset[name].attrs = {"units": "%", "long_name": "accuracy"}
-        visits = len(dataset.iteration)
-        ends = np.minimum(config.every * (1 + np.arange(visits)), config.iterations)
-        return dataset.assign_coords(iteration=ends, seed=np.arange(config.seeds))
+        return dataset
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
@@ -152,15 +113,9 @@ class Better(Experiment):
         ends = dataset.isel(iteration=-1)
         for hidden, colour in zip(dataset.hidden.values, COLOURS, strict=False):
             for name, style in (("validation", "o-"), ("test", "s:")):
-                line = ends[name].sel(hidden=hidden)
-                choice.errorbar(
-                    np.arange(len(dataset.deformation)),
-                    line.mean("seed"),
-                    line.std("seed"),
-                    fmt=style,
-                    color=colour,
-                    label=f"{hidden} hidden, {name}",
-                )
+                line, label = ends[name].sel(hidden=hidden), f"{hidden} hidden, {name}"
+                places = np.arange(len(dataset.deformation))
+                choice.errorbar(places, line.mean("seed"), line.std("seed"), fmt=style, color=colour, label=label)
         choice.axhline(ANN, color="black", linewidth=0.8)
         choice.set_xticks(range(len(dataset.deformation)), list(dataset.deformation.values), fontsize="xx-small")
         choice.set(xlabel="shift, angle, size", ylabel="accuracy (%)", title="trained on three quarters, at the end")
@@ -174,11 +129,6 @@ class Better(Experiment):
         curve.set(xlabel="iteration", ylabel="test error (%)", title=title)
         curve.legend(fontsize="x-small")
         return {"better": figure}
-
-
-def _seen(history: History, name: str) -> Any:
-    """Accuracy (visits, seeds) of watched data, in percent."""
-    return 100 * np.array([row[name]["accuracy"] for row in history if name in row])
 
 
 def _name(deformation: Deformation) -> str:

@@ -1,5 +1,6 @@
 """How good is the gradient that the physics gives?"""
 
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,11 +12,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.dynamics.relaxation import Descent, RungeKutta
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
+from morphax.experiments.phase_oscillators._training import EquilibriumConfig, descent
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.equilibrium import (
     NUDGINGS,
     EquilibriumPropagation,
@@ -24,7 +26,6 @@ from morphax.learning.equilibrium import (
     Nudging,
     RelaxationBackpropagation,
 )
-from morphax.learning.train import train
 from morphax.pytrees import select
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.tasks import phase_digits
@@ -64,107 +65,77 @@ class Gradient(Experiment):
     }
     claims = (
         *(
-            Claim(
-                f"{network}: cosine at beta = 0.001, one-sided",
-                0.99,
-                at(network, "one-sided", 1e-3),
-                "at least",
-                0.0,
-                "theory",
+            Claim.at_least(
+                f"{network}: cosine at beta = 0.001, one-sided", 0.99, at(network, "one-sided", 1e-3), source="theory"
             )
             for network in ("layered", "all-to-all")
         ),
-        Claim(
-            "layered: one-sided is of first order (log10 of the error's fall from 0.01 to 0.001)",
-            1.0,
-            lambda d: order(d, "one-sided"),
-            "within",
-            0.3,
-            "theory",
+        *(
+            Claim.within(
+                f"layered: {nudging} is of {text} order (log10 of the error's fall from 0.01 to 0.001)",
+                expected,
+                lambda d, nudging=nudging: order(d, nudging),
+                source="theory",
+                tolerance=0.3 * expected,
+            )
+            for nudging, text, expected in (("one-sided", "first", 1.0), ("symmetric", "second", 2.0))
         ),
-        Claim(
-            "layered: symmetric is of second order (log10 of the error's fall from 0.01 to 0.001)",
-            2.0,
-            lambda d: order(d, "symmetric"),
-            "within",
-            0.6,
-            "theory",
-        ),
-        Claim(
-            "layered: cosine at beta = 0.1, one-sided", None, at("layered", "one-sided", 0.1), "reported", 0.0, "ours"
-        ),
-        Claim(
+        Claim.reported("layered: cosine at beta = 0.1, one-sided", at("layered", "one-sided", 0.1), source="ours"),
+        Claim.reported(
             "layered: cosine of back-propagation through the relaxation",
-            None,
-            lambda d: float(d.unrolled.sel(network="layered")),
-            "reported",
-            0.0,
-            "ours",
+            lambda d: d.unrolled.sel(network="layered"),
+            source="ours",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, batch_key, start_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, progress)
         task = phase_digits()
         chosen = jax.random.permutation(batch_key, len(task.train_inputs))[: config.compared]
         data, batch = (task.train_inputs, task.train_targets), (task.train_inputs[chosen], task.train_targets[chosen])
-        makers = {
-            "layered": lambda: PhaseOscillators.layered((64, 20, 10), key=make_key),
-            "all-to-all": lambda: PhaseOscillators.all_to_all(64, 11, 10, key=make_key),
+        networks = {
+            "layered": PhaseOscillators.layered((64, 20, 10), key=make_key),
+            "all-to-all": PhaseOscillators.all_to_all(64, 11, 10, key=make_key),
         }
 
         def compared(name: str) -> xr.Dataset:
-            steps = optimiser("sgd", config.learning_rate, config.iterations)
-            network = train(
-                makers[name](),
-                config.rule(),
-                data,
-                steps,
-                config.iterations,
-                key=train_key,
-                batch_size=config.batch_size,
-            ).last
+            optimiser = descent("sgd", config.learning_rate, config.iterations)
+            numbers = {"optimiser": optimiser, "steps": config.iterations, "batch_size": config.batch_size}
+            network = trainer.train(name, networks[name], config.rule(), data, **numbers, ensemble=False).last
 
             def of(rule: EquilibriumRule) -> tuple[np.ndarray, float]:
                 metrics, gradient = _gradient(rule, network, batch, start_key)
                 return np.asarray(gradient), float(metrics["unconverged"])
 
             def propagated(tolerance: float, nudging: Nudging) -> list[tuple[np.ndarray, float]]:
-                relaxer = Descent(tolerance, 20_000)
+                relaxer = BlockSweeps(tolerance, 20_000)
                 # An array, so that all strengths share one compilation.
                 strengths = [jnp.asarray(b) for b in config.strengths]
                 return [of(EquilibriumPropagation(relaxer=relaxer, strength=b, nudging=nudging)) for b in strengths]
 
             tight = min(config.tolerances)
-            exact, _ = of(ImplicitDifferentiation(relaxer=Descent(tight, 20_000)))
+            exact, _ = of(ImplicitDifferentiation(relaxer=BlockSweeps(tight, 20_000)))
             found = [propagated(tight, nudging) for nudging in NUDGINGS]
             loose = [propagated(tolerance, "one-sided") for tolerance in config.tolerances]
             # The dynamics may end in other equilibria than sweeps: both gradients where the dynamics ends.
             dynamics = RungeKutta(config.unrolled, 0.25)
             through, _ = of(RelaxationBackpropagation(relaxer=dynamics))
             there, _ = of(ImplicitDifferentiation(relaxer=dynamics))
-            missing = {"may_be_missing": 1}
+            dims, missing = ("nudging", "strength"), {"may_be_missing": 1}
+            cosines, loose_cosines = ([[_cosine(g, exact) for g, _ in row] for row in rows] for rows in (found, loose))
             return xr.Dataset(
                 {
-                    "cosine": (
-                        ("nudging", "strength"),
-                        [[_cosine(g, exact) for g, _ in row] for row in found],
-                        missing,
-                    ),
-                    "error": (("nudging", "strength"), [[_error(g, exact) for g, _ in row] for row in found]),
-                    "unconverged": (("nudging", "strength"), [[share for _, share in row] for row in found]),
-                    "loose_cosine": (
-                        ("rest", "strength"),
-                        [[_cosine(g, exact) for g, _ in row] for row in loose],
-                        missing,
-                    ),
+                    "cosine": (dims, cosines, missing),
+                    "error": (dims, [[_error(g, exact) for g, _ in row] for row in found]),
+                    "unconverged": (dims, [[share for _, share in row] for row in found]),
+                    "loose_cosine": (("rest", "strength"), loose_cosines, missing),
                     "unrolled": ((), _cosine(through, there)),
                     "unrolled_error": ((), _error(through, there)),
                 }
             )
 
-        parts = list(progress.pieces({name: lambda n=name: compared(n) for name in makers}))
-        dataset = xr.concat(parts, xr.Variable("network", list(makers)))
+        dataset = along("network", progress.pieces({name: partial(compared, name) for name in networks}))
         for variable in dataset.data_vars.values():
             variable.attrs["units"] = "1"
         return dataset.assign_coords(

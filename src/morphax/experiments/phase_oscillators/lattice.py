@@ -1,5 +1,7 @@
 """Can oscillators learn that are coupled to their nearest neighbours only?"""
 
+import itertools
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -10,16 +12,17 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.equilibrium import phase_classification
-from morphax.learning.train import Data, train
+from morphax.learning.train import Data
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.substrates.topology import Topology
-from morphax.tasks import hold_out, phase_digits
+from morphax.tasks import hold_out
 
 LAYOUTS = ("among pixels", "scattered", "opposite sides")
 RATES = {"sgd": 0.1, "adam": 0.03}
@@ -34,78 +37,49 @@ class Lattice(Experiment):
     against their distance: how far a signal gets.
     """
 
-    class Config(EquilibriumConfig):
-        tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
-        seeds: int = parameter(2, "networks of each kind", ge=1)
+    class Config(DigitsConfig):
         side: int = parameter(16, "rows and columns of the lattice", ge=16)
         iterations: int = parameter(600, "updates", ge=1)
-        batch_size: int = parameter(100, "images in an update", ge=1)
         every: int = parameter(25, "updates between two looks", ge=1)
         scales: tuple[float, ...] = parameter((0.5, 2.0), "standard deviation of the first couplings", min_length=1)
         optimisers: tuple[Literal["sgd", "adam"], ...] = parameter(("sgd", "adam"), f"with rates {RATES}", min_length=1)
         classes: tuple[int, ...] = parameter((2, 10), "the first so many digits", min_length=1)
-        train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
-        test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
 
     name = "phase-oscillators/lattice"
-    quick = {
-        "seeds": 1,
-        "iterations": 20,
-        "batch_size": 31,
-        "every": 10,
-        "sweeps": 60,
-        "scales": (0.5,),
-        "optimisers": ("adam",),
-        "classes": (10,),
-        "train_per_class": 20,
-        "test_per_class": 10,
-    }
+    quick = SMALL | {"iterations": 20, "every": 10, "scales": (0.5,), "optimisers": ("adam",), "classes": (10,)}
     claims = (
-        Claim(
+        Claim.reported(
             "ten digits: validated test accuracy of the best lattice, chosen on validation (%)",
-            10.0,
             lambda d: _chosen(d, 10, LAYOUTS),
-            "reported",
-            0.0,
-            'Sec. III B: "could not make that architecture train"',
+            source='Sec. III B: "could not make that architecture train"',
+            paper=10.0,
         ),
-        Claim(
+        Claim.at_least(
             "ten digits: the best lattice does better than twice chance (%)",
             20.0,
             lambda d: _chosen(d, 10, LAYOUTS),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
-        Claim(
+        Claim.at_most(
             "ten digits, from side to side: no better than twice chance (%)",
             20.0,
             lambda d: _chosen(d, 10, LAYOUTS[2:]),
-            "at most",
-            0.0,
-            "ours: the paper's explanation, too far from the outputs",
+            source="ours: the paper's explanation, too far from the outputs",
         ),
-        Claim(
+        Claim.at_least(
             "two digits: validated test accuracy of the best lattice, chosen on validation (%)",
             90.0,
             lambda d: _chosen(d, 2, LAYOUTS),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         place_key, held_key, make_key, train_key = jax.random.split(key, 4)
-        kinds = [
-            (n, layout, scale, name)
-            for n in config.classes
-            for layout in LAYOUTS
-            for scale in config.scales
-            for name in config.optimisers
-        ]
-        task = phase_digits(config.train_per_class, config.test_per_class)
+        trainer = Trainer(train_key, progress)
+        axes = {"classes": config.classes, "layout": LAYOUTS, "scale": config.scales, "optimiser": config.optimisers}
+        task = config.task()
 
         def of(classes: int) -> tuple[Data, Data, Data]:
             """The first digits: training, validation, test."""
@@ -119,60 +93,39 @@ class Lattice(Experiment):
 
         def compute(classes: int, layout: str, scale: float, name: Literal["sgd", "adam"]) -> xr.Dataset:
             topology = _topology(layout, config.side, classes, place_key)
-            networks = make_members(
-                lambda k: PhaseOscillators.random(topology, scale=scale, key=k), make_key, config.seeds
-            )
             data, validation, test = of(classes)
-            trained = train(
-                networks,
+            trained = trainer.train(
+                f"{classes} {layout} {scale} {name}",
+                make_members(lambda k: PhaseOscillators.random(topology, scale=scale, key=k), make_key, config.seeds),
                 config.rule(phase_classification),
                 data,
-                optimiser(name, RATES[name], config.iterations),
-                config.iterations,
-                key=train_key,
-                batch_size=min(config.batch_size, len(data[0])),
                 watch={"validation": validation, "test": test},
-                ensemble=True,
-                chunk=config.every,
-                checkpoint=progress.checkpoint(f"{classes} {layout} {scale} {name}"),
+                **config.training(name, RATES[name]),
             )
-            curves = {
-                which: 100 * np.array([row[which]["accuracy"] for row in trained.history if which in row])
-                for which in ("validation", "test")
-            }
+            history, seeds = trained.history, np.arange(config.seeds)
+            curves = {which: 100 * history.watched(which)["accuracy"] for which in ("validation", "test")}
             first = np.argmax(curves["validation"], axis=0)
-            picked = {f"{which}_chosen": ("seed", c[first, np.arange(config.seeds)]) for which, c in curves.items()}
-            response = eqx.Partial(_response, config.relaxer(), test[0][:10])
-            keys = jax.random.split(train_key, config.seeds)
+            picked = {f"{which}_chosen": ("seed", curve[first, seeds]) for which, curve in curves.items()}
+            one = eqx.Partial(_response, config.relaxer(), test[0][:10])
+            response = map_members(one, trained.last, jax.random.split(train_key, config.seeds))
+            far = {"units": "1", "long_name": "|d output / d input|", "may_be_missing": 1}
             return xr.Dataset(
                 {
                     **{which: (("iteration", "seed"), curve) for which, curve in curves.items()},
                     **picked,
-                    "unconverged": ((), np.mean([row["unconverged"] for row in trained.history])),
-                    "response": (
-                        "distance",
-                        _by_distance(map_members(response, trained.last, keys), topology, config),
-                        {"units": "1", "long_name": "|d output / d input|", "may_be_missing": 1},
-                    ),
-                }
+                    "unconverged": ((), history.metric("unconverged").mean()),
+                    "response": ("distance", _by_distance(response, topology, config), far),
+                },
+                {"iteration": history.steps, "seed": seeds},
             )
 
-        work = {" ".join(map(str, kind)): lambda k=kind: compute(*k) for kind in kinds}
-        parts = dict(zip(kinds, progress.pieces(work), strict=True))
-        axes = (
-            ("classes", config.classes),
-            ("layout", LAYOUTS),
-            ("scale", config.scales),
-            ("optimiser", config.optimisers),
-        )
-        dataset = _nested(parts, axes, ())
+        kinds = list(itertools.product(*axes.values()))
+        parts = progress.pieces({" ".join(map(str, kind)): partial(compute, *kind) for kind in kinds})
+        dataset = _nested(dict(zip(kinds, parts.values(), strict=True)), axes)
         for name in ("validation", "test", "validation_chosen", "test_chosen"):
             dataset[name].attrs = {"units": "%", "long_name": "accuracy"}
         dataset.unconverged.attrs = {"units": "1", "long_name": "share of relaxations"}
-        ends = np.minimum(config.every * (1 + np.arange(dataset.sizes["iteration"])), config.iterations)
-        return dataset.assign_coords(
-            iteration=ends, seed=np.arange(config.seeds), distance=np.arange(1, dataset.sizes["distance"] + 1)
-        )
+        return dataset.assign_coords(distance=np.arange(1, dataset.sizes["distance"] + 1))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(4.2 * (dataset.sizes["classes"] + 1), 3.8))
@@ -189,9 +142,8 @@ class Lattice(Experiment):
         for layout, colour in zip(LAYOUTS, (BLUE, ORANGE, GREEN), strict=True):
             line = last.response.sel(layout=layout).mean(("scale", "optimiser")).dropna("distance")
             far.semilogy(line.distance, line, "o-", color=colour, label=layout)
-        far.set(
-            xlabel="distance (sites)", ylabel="|d output / d input|", title="how far a signal gets", ylim=(1e-10, None)
-        )
+        far.set(xlabel="distance (sites)", ylabel="|d output / d input|", ylim=(1e-10, None))
+        far.set_title("how far a signal gets")
         far.legend(fontsize="x-small")
         return {"lattice": figure}
 
@@ -236,11 +188,12 @@ def _by_distance(response: Array, topology: Topology, config: "Lattice.Config") 
     return np.array([mean[steps == d].mean() if (steps == d).any() else np.nan for d in bins])
 
 
-def _nested(parts: dict[Any, xr.Dataset], axes: tuple[tuple[str, Any], ...], chosen: tuple[Any, ...]) -> xr.Dataset:
+def _nested(parts: dict[Any, xr.Dataset], axes: dict[str, Any], chosen: tuple[Any, ...] = ()) -> xr.Dataset:
+    """Parts, each with a key of one value from every axis, side by side along all of them."""
     if not axes:
         return parts[chosen]
-    (name, values), *rest = axes
-    return xr.concat([_nested(parts, tuple(rest), (*chosen, v)) for v in values], xr.Variable(name, list(values)))
+    (name, values), *rest = axes.items()
+    return along(name, {value: _nested(parts, dict(rest), (*chosen, value)) for value in values})
 
 
 def _chosen(dataset: xr.Dataset, classes: int, layouts: tuple[str, ...]) -> float:

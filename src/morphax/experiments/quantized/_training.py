@@ -1,7 +1,7 @@
-"""What the experiments with quantised perceptrons share: Table I, one way to train and judge, and intervals."""
+"""What the experiments with quantised perceptrons share: Table I, and one way to train and judge."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
@@ -14,24 +14,20 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.axes import Axes
 from pydantic import Field, model_validator
-from scipy import stats
 
 from morphax._checks import check_range
+from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, mean_and_range
+from morphax.lab.progress import along
 from morphax.learning.backprop import Backpropagation
+from morphax.learning.history import History
 from morphax.learning.objectives import classification
 from morphax.learning.rule import Metrics
-from morphax.learning.train import Trained, train
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
 
-CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
-# The paper's best points: rotation (a), weak measurement (g), both (a, g); and the validation errors it printed there.
-BEST_WIDTH, BEST_STRENGTH, BEST_BOTH = 10**-0.5, 5 * np.pi / 19, (10 ** (-1 / 3), 9 * np.pi / 19)
-ROTATION_ERROR, WEAK_ERROR, BOTH_ERROR = 0.0472, 0.0529, 0.0463
 NonNegative = Annotated[float, Field(ge=0)]
 Steps = Annotated[int, Field(ge=0, le=19)]
 """A strength g in units of pi / 38: the paper's points are multiples of pi / 19."""
@@ -90,6 +86,53 @@ class PerceptronConfig(BaseConfig):
 
         return eqx.filter_vmap(make)(jax.random.split(key, number), widths, strengths)
 
+    def trained(
+        self,
+        trainer: Trainer,
+        label: str,
+        networks: Any,
+        epochs: int | None = None,
+        task: Task | None = None,
+    ) -> Trained[Any]:
+        """A stack of networks after training with these images, or those of `task`."""
+        task, batches = self.task() if task is None else task, self.train_images // self.batch_size
+        return trainer.train(
+            label,
+            networks,
+            Judged(Backpropagation(), self.shots if _is_random(networks) else 1),
+            (task.train_inputs, task.train_targets),
+            optimiser=_optimiser(self.learning_rate, self.momentum),
+            steps=batches * (epochs or self.epochs),
+            batch_size=self.batch_size,
+            watch={"validation": (task.test_inputs, task.test_targets)},
+            every=batches * self.every,
+        )
+
+    def errors(self, history: History) -> xr.Dataset:
+        """Errors over (epoch, member) in the course of a training.
+
+        "validation" is that of the majority of shots, "deterministic" that of the classical pass with the same weights,
+        "training" that of the single shots of the last epoch.
+        """
+        batches = self.train_images // self.batch_size
+        seen, single = history.watched("validation"), 1 - history.metric("accuracy")
+        errors = {
+            "validation": 1 - seen["accuracy"],
+            "deterministic": 1 - seen["deterministic"],
+            "training": np.array([single[step - batches : step].mean(0) for step in history.steps]),
+        }
+        units = {"units": "1", "long_name": "share of wrong answers"}
+        columns = {name: (("epoch", "member"), values, units) for name, values in errors.items()}
+        return xr.Dataset(columns, {"epoch": history.steps // batches})
+
+    def trainings(self, trainer: Trainer, kinds: Mapping[str, Any]) -> dict[str, Callable[[], xr.Dataset]]:
+        """The pieces of a run that train a stack of `seeds` networks of each kind."""
+
+        def learned(kind: str) -> xr.Dataset:
+            return self.errors(self.trained(trainer, kind, kinds[kind]).history)
+
+        return {kind: partial(learned, kind) for kind in kinds}
+
 
 class Judged(MajorityVote):
     """A majority vote that is watched beside the deterministic answer."""
@@ -106,65 +149,19 @@ def _optimiser(learning_rate: float, momentum: float) -> optax.GradientTransform
     return optax.sgd(learning_rate, momentum=momentum)
 
 
-def trained(
-    config: PerceptronConfig,
-    networks: Any,
-    key: PRNGKeyArray,
-    progress: Progress,
-    label: str,
-    epochs: int | None = None,
-    task: Task | None = None,
-) -> tuple[xr.Dataset, Trained[Any]]:
-    """Train a stack of networks, with the images of `config` or of `task`; errors over (epoch, member).
-
-    "validation" is that of the majority of shots, "deterministic" that of the classical pass with the same weights,
-    "training" that of the single shots of the last epoch.
-    """
-    task, epochs = config.task() if task is None else task, config.epochs if epochs is None else epochs
-    batches = config.train_images // config.batch_size
-    done = train(
-        networks,
-        Judged(Backpropagation(), config.shots if _is_random(networks) else 1),
-        (task.train_inputs, task.train_targets),
-        _optimiser(config.learning_rate, config.momentum),
-        batches * epochs,
-        key=key,
-        batch_size=config.batch_size,
-        watch={"validation": (task.test_inputs, task.test_targets)},
-        ensemble=True,
-        chunk=batches * config.every,
-        checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: progress.record(
-            label, [{"step": step, **row} for step, row in enumerate(rows) if "validation" in row]
-        ),
-    )
-    seen = [row["validation"] for row in done.history if "validation" in row]
-    ends = np.minimum(config.every * (1 + np.arange(len(seen))), epochs)
-    single = 1 - np.array([row["accuracy"] for row in done.history])
-    errors = {
-        "validation": 1 - np.array([row["accuracy"] for row in seen]),
-        "deterministic": 1 - np.array([row["deterministic"] for row in seen]),
-        "training": np.array([single[batches * (end - 1) : batches * end].mean(0) for end in ends]),
-    }
-    units = {"units": "1", "long_name": "share of wrong answers"}
-    dataset = xr.Dataset({name: (("epoch", "member"), values, units) for name, values in errors.items()})
-    return dataset.assign_coords(epoch=ends), done
-
-
-def trainings(
-    config: PerceptronConfig, kinds: Mapping[str, Any], key: PRNGKeyArray, progress: Progress
-) -> dict[str, Callable[[], xr.Dataset]]:
-    """The pieces of a run that train a stack of `seeds` networks of each kind."""
-    return {name: lambda name=name: trained(config, kinds[name], key, progress, name)[0] for name in kinds}
-
-
-def beside(parts: Sequence[xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
-    """What `trainings` gave: errors over (kind, epoch, seed); a and g of each kind that has them."""
-    together = xr.concat(parts, xr.Variable("kind", list(kinds))).rename(member="seed")
+def beside(parts: Mapping[str, xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
+    """What `PerceptronConfig.trainings` gave: errors over (kind, epoch, seed); a and g of each kind that has them."""
+    together = along("kind", {kind: parts[kind] for kind in kinds}).rename(member="seed")
     quantised = [stack if isinstance(stack, QuantizedPerceptron) else None for stack in kinds.values()]
     a = [np.nan if stack is None else float(stack.width[0]) for stack in quantised]
     g = [np.nan if stack is None else _strength(stack) for stack in quantised]
     return together.assign_coords(seed=np.arange(together.sizes["seed"]), a=("kind", a), g=("kind", g))
+
+
+def swept(errors: xr.Dataset, dim: str, values: Sequence[float], attributes: dict | None = None) -> xr.Dataset:
+    """Errors of a stack with one network for each value, under names of their own."""
+    renamed = errors.rename({name: f"sweep_{name}" for name in errors} | {"member": dim, "epoch": "epoch_s"})
+    return renamed.assign_coords({dim: (dim, list(values), attributes)})
 
 
 def _is_random(stack: Any) -> bool:
@@ -179,43 +176,6 @@ def _strength(stack: Any) -> float:
 def draw_errors(axes: Axes, errors: xr.DataArray, title: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
     """Error over epochs of each kind: mean over seeds, and their range."""
     for kind, colour in zip(errors.kind.values, COLOURS, strict=False):
-        part = errors.sel(kind=kind)
-        axes.plot(part.epoch, part.mean("seed"), color=colour, label=labels.get(kind, kind))
-        axes.fill_between(part.epoch, part.min("seed"), part.max("seed"), color=colour, alpha=0.2, linewidth=0)
+        mean_and_range(axes, errors.epoch, errors.sel(kind=kind), color=colour, label=labels.get(kind, kind))
     low = float(errors.min())
     axes.set(xlabel="epoch", ylabel="validation error", title=title, ylim=(0.9 * low, 1.8 * low))
-
-
-def last(dataset: xr.Dataset, kind: str, name: str = "validation", **point: float) -> xr.DataArray:
-    """Errors of all seeds of a kind after the last epoch; KeyError where the run had it at another `a` or `g`."""
-    errors = dataset[name].sel(kind=kind).isel(epoch=-1)
-    for coordinate, wanted in point.items():
-        if not np.isclose(errors[coordinate], wanted):
-            raise KeyError(f"{kind}: {coordinate} is {float(errors[coordinate])}, not {wanted}")
-    return errors
-
-
-def final(kind: str, name: str = "validation", **point: float) -> Callable[[xr.Dataset], float]:
-    """Mean over seeds of `last`."""
-    return lambda d: float(last(d, kind, name, **point).mean("seed"))
-
-
-def advantage(
-    better: str, worse: str = CLASSICAL, name: str = "validation", **point: float
-) -> Callable[[xr.Dataset], float]:
-    """Lower end of the 95 % interval (Welch) of how much smaller the error of one kind, at `point`, is than another's.
-
-    The interval covers what differs between seeds: initial weights, order of images, outcomes of measurements; not the
-    choice of the images.
-    """
-
-    def interval(dataset: xr.Dataset) -> float:
-        first, second = last(dataset, worse, name).values, last(dataset, better, name, **point).values
-        parts = [np.var(x, ddof=1) / len(x) for x in (first, second)]
-        difference, square = np.mean(first) - np.mean(second), sum(parts)
-        if square == 0:
-            return float(difference)
-        freedom = square**2 / sum(v**2 / (len(x) - 1) for v, x in zip(parts, (first, second), strict=True))
-        return float(difference - stats.t.ppf(0.975, freedom) * np.sqrt(square))
-
-    return interval

@@ -6,9 +6,10 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE, RED, mean_and_range
 from morphax.lab.progress import Progress
 
 
@@ -22,50 +23,39 @@ class Classical(Experiment):
     name = "quantized/classical"
     quick = SMALL | {"shots": 1}
     claims = (
-        Claim(
+        Claim.within(
             "training error after the last epoch",
             0.0,
-            lambda d: float(d.training.isel(epoch=-1).mean()),
-            "within",
-            0.001,
-            'Fig. 2: "vanishes"',
+            lambda d: d.training.isel(epoch=-1).mean(),
+            source='Fig. 2: "vanishes"',
+            tolerance=0.001,
         ),
-        Claim(
+        Claim.at_least(
             "validation error after the last epoch",
             0.05,
-            lambda d: float(d.validation.isel(epoch=-1).mean()),
-            "at least",
-            0.0,
-            'Fig. 2: "bottoms out at a nonzero value"; ours: the number',
+            lambda d: d.validation.isel(epoch=-1).mean(),
+            source='Fig. 2: "bottoms out at a nonzero value"; ours: the number',
         ),
-        Claim(
+        Claim.at_most(
             "most of it is there after a tenth of the epochs: validation error then, of the last",
             1.25,
-            lambda d: float((d.validation.isel(epoch=(len(d.epoch) - 1) // 10) / d.validation.isel(epoch=-1)).mean()),
-            "at most",
-            0.0,
-            "Fig. 2; ours: the number",
+            lambda d: (d.validation.isel(epoch=(len(d.epoch) - 1) // 10) / d.validation.isel(epoch=-1)).mean(),
+            source="Fig. 2; ours: the number",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        first, second = jax.random.split(key)
-        work = {"classical": lambda: trained(config, config.networks(first), second, progress, "classical")[0]}
-        return progress.pieces(work)[0].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
+        make_key, train_key = jax.random.split(key)
+        parts = progress.pieces(
+            config.trainings(Trainer(train_key, progress), {"classical": config.networks(make_key)})
+        )
+        return parts["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(5.5, 3.8))
         axes = figure.subplots()
         for name, colour in (("validation", BLUE), ("training", RED)):
-            axes.plot(dataset.epoch, dataset[name].mean("seed"), color=colour, label=name)
-            axes.fill_between(
-                dataset.epoch,
-                dataset[name].min("seed"),
-                dataset[name].max("seed"),
-                color=colour,
-                alpha=0.2,
-                linewidth=0,
-            )
+            mean_and_range(axes, dataset.epoch, dataset[name], color=colour, label=name)
         axes.set(xlabel="epoch", ylabel="error", title="Fig. 2: classical", ylim=(0, None))
         axes.legend()
         return {"classical": figure}

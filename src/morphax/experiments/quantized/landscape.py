@@ -1,33 +1,18 @@
 """Both ways to be quantum at once."""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import (
-    ACTIVATION,
-    BEST_BOTH,
-    BOTH_ERROR,
-    CLASSICAL,
-    HTANH,
-    SMALL,
-    NonNegative,
-    PerceptronConfig,
-    Steps,
-    advantage,
-    beside,
-    draw_errors,
-    final,
-    trained,
-    trainings,
-)
+from morphax.experiments.quantized._claims import ACTIVATION, BOTH, CLASSICAL, HTANH
+from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, Steps, beside, draw_errors
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.progress import Progress
-
-WIDTH, STRENGTH = BEST_BOTH
+from morphax.lab.progress import Progress, along
 
 
 def valley(dataset: xr.Dataset) -> float:
@@ -45,7 +30,7 @@ class Landscape(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(WIDTH, "a at the point of the claim", gt=0)
+        width: float = parameter(BOTH.width, "a at the point of the claim", gt=0)
         steps: Steps = parameter(18, "g at the point of the claim, in units of pi / 38")
         widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in (-6, -4, -3, -2, 0, 2))), "a of the map", min_length=2
@@ -58,42 +43,20 @@ class Landscape(Experiment):
     name = "quantized/landscape"
     quick = SMALL | {"widths": (0.0, 0.5), "strengths": (8, 19), "map_epochs": 2}
     claims = (
-        Claim(
-            "a = 10^-1/3, g = 9 pi / 19: validation error, backward htanh",
-            BOTH_ERROR,
-            final(HTANH, a=WIDTH, g=STRENGTH),
-            "within",
-            0.003,
-            "Fig. 8",
-        ),
-        Claim(
-            "a = 10^-1/3, g = 9 pi / 19: validation error, own slope",
-            BOTH_ERROR,
-            final(ACTIVATION, a=WIDTH, g=STRENGTH),
-            "within",
-            0.003,
-            "Fig. 8",
-        ),
-        Claim(
-            "less error than the classical network, own slope: lower end of the 95 % interval",
-            0.0,
-            advantage(ACTIVATION, a=WIDTH, g=STRENGTH),
-            "at least",
-            0.0,
-            "Fig. 8",
-        ),
-        Claim(
+        BOTH.reached("a = 10^-1/3, g = 9 pi / 19: validation error, backward htanh", HTANH),
+        BOTH.reached("a = 10^-1/3, g = 9 pi / 19: validation error, own slope", ACTIVATION),
+        BOTH.gains("less error than the classical network, own slope", ACTIVATION),
+        Claim.at_least(
             "the best points of the map are quantum: error of the classical corner less the lowest of the others",
             0.007,
             valley,
-            "at least",
-            0.0,
-            "Fig. 8; ours: two binomial errors of a difference",
+            source="Fig. 8; ours: two binomial errors of a difference",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, map_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         strength = config.steps * np.pi / 38
         kinds = {
             CLASSICAL: config.networks(make_key),
@@ -103,14 +66,14 @@ class Landscape(Experiment):
 
         def row(steps: int) -> xr.Dataset:
             networks = config.networks(jax.random.fold_in(map_key, steps), config.widths, steps * np.pi / 38)
-            part, _ = trained(config, networks, train_key, progress, f"map {steps}", config.map_epochs)
-            error = part.validation.isel(epoch=-1, drop=True).rename(member="width")
+            done = config.trained(trainer, f"map {steps}", networks, config.map_epochs)
+            error = config.errors(done.history).validation.isel(epoch=-1, drop=True).rename(member="width")
             return xr.Dataset({"valley": error}).assign_coords(width=list(config.widths))
 
-        points = trainings(config, kinds, train_key, progress)
-        parts = progress.pieces(points | {f"map {k}": eqx.Partial(row, k) for k in config.strengths})
-        steps = xr.Variable("steps", list(config.strengths), {"long_name": "38 g / pi"})
-        return beside(parts[: len(kinds)], kinds).merge(xr.concat(parts[len(kinds) :], steps))
+        work = config.trainings(trainer, kinds)
+        parts = progress.pieces(work | {f"map {k}": partial(row, k) for k in config.strengths})
+        rows = along("steps", {k: parts[f"map {k}"] for k in config.strengths}, {"long_name": "38 g / pi"})
+        return beside(parts, kinds).merge(rows)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(11, 4.5))
@@ -118,7 +81,7 @@ class Landscape(Experiment):
         kind = dataset.sel(kind=HTANH)
         where = f"a = {float(kind.a):.3g}, g = {float(kind.g) / np.pi:.3g} pi"
         draw_errors(curves, dataset.validation, f"{where}, two backward rules")
-        curves.axhline(BOTH_ERROR, color="black", linewidth=0.8, label="paper's best")
+        curves.axhline(BOTH.error, color="black", linewidth=0.8, label="paper's best")
         curves.legend(loc="upper right", fontsize="small")
         values = np.asarray(dataset.valley.transpose("steps", "width"))
         shown = axes.imshow(values, cmap="viridis_r", vmax=2 * values.min(), origin="lower", aspect="auto")

@@ -11,24 +11,15 @@ from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from morphax.experiments.quantized._training import (
-    BEST_WIDTH,
-    CLASSICAL,
-    SMALL,
-    NonNegative,
-    PerceptronConfig,
-    advantage,
-    beside,
-    draw_errors,
-    final,
-    trainings,
-)
+from morphax.experiments.quantized._claims import CLASSICAL, ROTATION, advantage, final
+from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
 from morphax.substrates.quantized import NoisyPerceptron
 
-ROTATION = "rotation"
+rotation = final("rotation", ROTATION, "error")
 
 
 def best(dataset: xr.Dataset, prefix: str) -> str:
@@ -41,13 +32,11 @@ def best(dataset: xr.Dataset, prefix: str) -> str:
 
 def beaten(prefix: str) -> Claim:
     """Reported: whether the rotation is better than the best of a family, with all certainty that the seeds give."""
-    return Claim(
+    return Claim.reported(
         f"rotation has less error than the best {prefix}: lower end of the 95 % interval",
-        0.0,
-        lambda d: advantage(ROTATION, best(d, prefix), "error", a=BEST_WIDTH)(d),
-        "reported",
-        0.0,
-        "ours",
+        lambda d: advantage("rotation", best(d, prefix), ROTATION, "error")(d),
+        source="ours",
+        paper=0.0,
     )
 
 
@@ -60,7 +49,7 @@ class Noise(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(BEST_WIDTH, "a of the rotated network", gt=0)
+        width: float = parameter(ROTATION.width, "a of the rotated network", gt=0)
         epochs: int = parameter(300, "passes through the training images", ge=1)
         noises: tuple[NonNegative, ...] = parameter((1.0, 2.5), "Gaussian noise, of that of the rotation", min_length=1)
         dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = parameter(
@@ -70,46 +59,29 @@ class Noise(Experiment):
     name = "quantized/noise"
     quick = SMALL | {"noises": (1.0,), "dropouts": (0.1,)}
     claims = (
-        Claim(
-            "rotation, a = 10^-1/2: validation error",
-            None,
-            final(ROTATION, "error", a=BEST_WIDTH),
-            "reported",
-            0.0,
-            "ours",
-        ),
-        Claim("classical: validation error", None, final(CLASSICAL, "error"), "reported", 0.0, "ours"),
-        Claim(
+        Claim.reported("rotation, a = 10^-1/2: validation error", rotation, source="ours"),
+        Claim.reported("classical: validation error", final(CLASSICAL, name="error"), source="ours"),
+        Claim.within(
             "Gaussian noise of the same size is as good as rotation: validation error",
-            final(ROTATION, "error", a=BEST_WIDTH),
-            final("noise 1", "error"),
-            "within",
-            0.002,
-            "rotation of this run: it equals a noise of another shape",
+            rotation,
+            final("noise 1", name="error"),
+            source="rotation of this run: it equals a noise of another shape",
+            tolerance=0.002,
         ),
-        Claim(
-            "the best Gaussian noise: validation error",
-            final(ROTATION, "error", a=BEST_WIDTH),
-            lambda d: final(best(d, "noise"), "error")(d),
-            "reported",
-            0.0,
-            "rotation of this run",
+        *(
+            Claim.reported(
+                f"the best {name}: validation error",
+                lambda d, prefix=prefix: final(best(d, prefix), name="error")(d),
+                source="rotation of this run",
+                paper=rotation,
+            )
+            for name, prefix in (("Gaussian noise", "noise"), ("dropout", "dropout"))
         ),
-        Claim(
-            "the best dropout: validation error",
-            final(ROTATION, "error", a=BEST_WIDTH),
-            lambda d: final(best(d, "dropout"), "error")(d),
-            "reported",
-            0.0,
-            "rotation of this run",
-        ),
-        Claim(
+        Claim.at_least(
             "Gaussian noise, too, has less error than none: lower end of the 95 % interval",
             0.0,
             advantage("noise 1", name="error"),
-            "at least",
-            0.0,
-            "ours",
+            source="ours",
         ),
         beaten("noise"),
         beaten("dropout"),
@@ -121,19 +93,18 @@ class Noise(Experiment):
 
         def noisy(noise: float, dropout: float) -> Any:
             def make(key: PRNGKeyArray) -> NoisyPerceptron:
-                return NoisyPerceptron.random(
-                    config.sizes, noise=jnp.asarray(noise), dropout=jnp.asarray(dropout), key=key
-                )
+                imperfections = {"noise": jnp.asarray(noise), "dropout": jnp.asarray(dropout)}
+                return NoisyPerceptron.random(config.sizes, **imperfections, key=key)
 
             return eqx.filter_vmap(make)(jax.random.split(make_key, config.seeds))
 
         kinds = {
             CLASSICAL: config.networks(make_key),
-            ROTATION: config.networks(make_key, config.width),
+            "rotation": config.networks(make_key, config.width),
         }
         kinds |= {f"noise {n:g}": noisy(n * same, 0.0) for n in config.noises}
         kinds |= {f"dropout {p:g}": noisy(0.0, p) for p in config.dropouts}
-        dataset = beside(progress.pieces(trainings(config, kinds, train_key, progress)), kinds)
+        dataset = beside(progress.pieces(config.trainings(Trainer(train_key, progress), kinds)), kinds)
         alone = xr.DataArray([k.startswith("dropout") for k in kinds], dims="kind")
         answered = xr.where(alone, dataset.deterministic, dataset.validation)
         return dataset.assign(error=answered.assign_attrs(units="1"))

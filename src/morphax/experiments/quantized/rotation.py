@@ -1,33 +1,22 @@
 """Neurons as qubits that are rotated and measured."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import (
-    ACTIVATION,
-    BEST_WIDTH,
-    CLASSICAL,
-    HTANH,
-    ROTATION_ERROR,
-    SMALL,
-    NonNegative,
-    PerceptronConfig,
-    advantage,
-    beside,
-    draw_errors,
-    final,
-    trained,
-    trainings,
-)
+from morphax.experiments.quantized._claims import ACTIVATION, CLASSICAL, HTANH, ROTATION, final
+from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors, swept
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 
 
-def swept(dataset: xr.Dataset, rule: str) -> xr.DataArray:
+def last_of_sweep(dataset: xr.Dataset, rule: str) -> xr.DataArray:
     """Errors of the sweep after its last epoch."""
     return dataset.sweep_validation.isel(epoch_s=-1).sel(rule=rule).dropna("width")
 
@@ -40,7 +29,7 @@ class Rotation(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(BEST_WIDTH, "a at the point of the claim", gt=0)
+        width: float = parameter(ROTATION.width, "a at the point of the claim", gt=0)
         widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in range(-9, 4))), "a of the sweep", min_length=2
         )
@@ -49,59 +38,29 @@ class Rotation(Experiment):
     name = "quantized/rotation"
     quick = SMALL | {"widths": (0.0, 10**-0.5), "sweep_epochs": 2}
     claims = (
-        Claim(
-            "a = 10^-1/2: validation error, backward htanh",
-            ROTATION_ERROR,
-            final(HTANH, a=BEST_WIDTH),
-            "within",
-            0.003,
-            "Fig. 5",
-        ),
-        Claim(
-            "a = 10^-1/2: validation error, backward with the activation's own slope",
-            ROTATION_ERROR,
-            final(ACTIVATION, a=BEST_WIDTH),
-            "within",
-            0.003,
-            "Fig. 5",
-        ),
-        Claim(
-            "less error than the classical network, htanh: lower end of the 95 % interval",
-            0.0,
-            advantage(HTANH, a=BEST_WIDTH),
-            "at least",
-            0.0,
-            "Fig. 5",
-        ),
-        Claim(
-            "less error than the classical network, own slope: lower end of the 95 % interval",
-            0.0,
-            advantage(ACTIVATION, a=BEST_WIDTH),
-            "at least",
-            0.0,
-            "Fig. 5",
-        ),
-        Claim("classical validation error", None, final(CLASSICAL), "reported", 0.0, "Fig. 5"),
-        Claim(
+        ROTATION.reached("a = 10^-1/2: validation error, backward htanh", HTANH),
+        ROTATION.reached("a = 10^-1/2: validation error, backward with the activation's own slope", ACTIVATION),
+        ROTATION.gains("less error than the classical network, htanh", HTANH),
+        ROTATION.gains("less error than the classical network, own slope", ACTIVATION),
+        Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 5"),
+        Claim.within(
             "sweep, own slope: best width (log10)",
             -0.5,
-            lambda d: float(np.log10(swept(d, ACTIVATION).idxmin("width"))),
-            "within",
-            0.34,
-            "Fig. 5b",
+            lambda d: np.log10(last_of_sweep(d, ACTIVATION).idxmin("width")),
+            source="Fig. 5b",
+            tolerance=0.34,
         ),
-        Claim(
+        Claim.at_least(
             "sweep: too wide is worse than classical, own slope (error at the largest width)",
-            lambda d: float(swept(d, HTANH).sel(width=0)),
-            lambda d: float(swept(d, ACTIVATION).sortby("width").isel(width=-1)),
-            "at least",
-            0.0,
-            "Fig. 5b",
+            lambda d: last_of_sweep(d, HTANH).sel(width=0),
+            lambda d: last_of_sweep(d, ACTIVATION).sortby("width").isel(width=-1),
+            source="Fig. 5b",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, sweep_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         kinds = {
             CLASSICAL: config.networks(make_key),
             HTANH: config.networks(make_key, config.width),
@@ -113,32 +72,30 @@ class Rotation(Experiment):
             # Without width an activation has no slope of its own.
             widths = list(config.widths) if rule == HTANH else wide
             networks = config.networks(sweep_key, widths, backward="htanh" if rule == HTANH else "activation")
-            part, _ = trained(config, networks, train_key, progress, f"sweep {rule}", config.sweep_epochs)
-            renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="width", epoch="epoch_s")
-            return renamed.assign_coords(width=widths)
+            done = config.trained(trainer, f"sweep {rule}", networks, config.sweep_epochs)
+            return swept(config.errors(done.history), "width", widths)
 
-        work = trainings(config, kinds, train_key, progress)
-        work |= {f"sweep {rule}": lambda r=rule: learned(r) for rule in (HTANH, ACTIVATION)}
-        *points, first, second = progress.pieces(work)
-        second = second.reindex(width=list(config.widths))
-        sweep = xr.concat([first, second], xr.Variable("rule", [HTANH, ACTIVATION]))
+        work = config.trainings(trainer, kinds)
+        parts = progress.pieces(work | {f"sweep {rule}": partial(learned, rule) for rule in (HTANH, ACTIVATION)})
+        own = parts[f"sweep {ACTIVATION}"].reindex(width=list(config.widths))
+        sweep = along("rule", {HTANH: parts[f"sweep {HTANH}"], ACTIVATION: own})
         for variable in sweep.data_vars.values():
             variable.attrs["may_be_missing"] = 1
-        return beside(points, kinds).merge(sweep)
+        return beside(parts, kinds).merge(sweep)
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
         curves, sweep = figure.subplots(1, 2)
         labels = {kind: f"a = {float(dataset.a.sel(kind=kind)):.3g}, {kind}" for kind in (HTANH, ACTIVATION)}
         draw_errors(curves, dataset.validation, "Fig. 5a", labels)
-        curves.axhline(ROTATION_ERROR, color="black", linewidth=0.8, label="paper's best")
+        curves.axhline(ROTATION.error, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
         for rule, colour in ((HTANH, BLUE), (ACTIVATION, ORANGE)):
-            errors = swept(dataset, rule)
+            errors = last_of_sweep(dataset, rule)
             errors = errors[errors.width > 0]
             sweep.loglog(errors.width, errors, "o-", color=colour, label=rule)
         if 0 in dataset.width:
-            sweep.axhline(float(swept(dataset, HTANH).sel(width=0)), color=RED, label="a = 0")
+            sweep.axhline(float(last_of_sweep(dataset, HTANH).sel(width=0)), color=RED, label="a = 0")
         sweep.set(xlabel="a", title=f"Fig. 5b, {int(dataset.epoch_s[-1])} epochs, one network each")
         sweep.legend(fontsize="small")
         return {"rotation": figure}

@@ -11,7 +11,8 @@ from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig, trained
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress
@@ -38,29 +39,25 @@ class Shots(Experiment):
     name = "quantized/shots"
     quick = SMALL | {"numbers": (1, 2, 5), "repeats": 1}
     claims = (
-        Claim(
+        Claim.at_most(
             "few shots outperform deterministic inference: error with 5 shots",
-            lambda d: float(d.deterministic.isel(epoch=-1).mean()),
-            lambda d: float(d.error.sel(shots=5).mean()),
-            "at most",
-            0.0,
-            "Fig. 4; deterministic inference of this run",
+            lambda d: d.deterministic.isel(epoch=-1).mean(),
+            lambda d: d.error.sel(shots=5).mean(),
+            source="Fig. 4; deterministic inference of this run",
         ),
-        Claim(
+        Claim.within(
             "diminishing returns after 10: what 21 more gain",
             0.0,
-            lambda d: float(d.error.sel(shots=10).mean() - d.error.sel(shots=31).mean()),
-            "within",
-            0.002,
-            "Fig. 4",
+            lambda d: d.error.sel(shots=10).mean() - d.error.sel(shots=31).mean(),
+            source="Fig. 4",
+            tolerance=0.002,
         ),
-        Claim(
+        Claim.at_most(
             "two shots gain nothing, ties: what the second gains",
             0.0,
-            lambda d: float(d.error.sel(shots=1).mean() - d.error.sel(shots=2).mean()),
-            "at most",
-            0.001,
-            "ours",
+            lambda d: d.error.sel(shots=1).mean() - d.error.sel(shots=2).mean(),
+            source="ours",
+            tolerance=0.001,
         ),
     )
 
@@ -68,16 +65,18 @@ class Shots(Experiment):
         make_key, train_key, shot_key = jax.random.split(key, 3)
 
         def compute() -> xr.Dataset:
-            curves, done = trained(config, config.networks(make_key, config.width), train_key, progress, "training")
-            task = config.task()
+            task, networks = config.task(), config.networks(make_key, config.width)
+            done = config.trained(Trainer(train_key, progress), "training", networks, task=task)
             errors = []
             for index, number in enumerate(config.numbers):
                 judge = eqx.Partial(_errors, task, number, config.repeats)
                 keys = jax.random.split(jax.random.fold_in(shot_key, index), config.seeds)
                 errors.append(np.asarray(map_members(judge, done.last, keys)))
-            return curves.assign(error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"}))
+            return config.errors(done.history).assign(
+                error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"})
+            )
 
-        dataset = progress.pieces({"shots": compute})[0].rename(member="seed")
+        dataset = progress.pieces({"shots": compute})["shots"].rename(member="seed")
         return dataset.assign_coords(shots=list(config.numbers), seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:

@@ -8,28 +8,15 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.quantized._training import (
-    BEST_STRENGTH,
-    CLASSICAL,
-    SMALL,
-    WEAK_ERROR,
-    PerceptronConfig,
-    Steps,
-    advantage,
-    beside,
-    draw_errors,
-    final,
-    trained,
-    trainings,
-)
+from morphax.experiments.quantized._claims import CLASSICAL, WEAK, final
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, Steps, beside, draw_errors, swept
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE
 from morphax.lab.progress import Progress
 
-WEAK = "weak"
 
-
-def swept(steps: int) -> Callable[[xr.Dataset], float]:
+def at_strength(steps: int) -> Callable[[xr.Dataset], float]:
     """Error of the sweep at g = steps pi / 38."""
     return lambda d: float(d.sweep_validation.isel(epoch_s=-1).sel(steps=steps))
 
@@ -49,56 +36,42 @@ class Weak(Experiment):
     name = "quantized/weak"
     quick = SMALL | {"sweep": (3, 19), "sweep_epochs": 2}
     claims = (
-        Claim("g = 5 pi / 19: validation error", WEAK_ERROR, final(WEAK, g=BEST_STRENGTH), "within", 0.003, "Fig. 7"),
-        Claim(
-            "less error than the classical network: lower end of the 95 % interval",
-            0.0,
-            advantage(WEAK, g=BEST_STRENGTH),
-            "at least",
-            0.0,
-            "Fig. 7",
+        WEAK.reached("g = 5 pi / 19: validation error", "weak"),
+        WEAK.gains("less error than the classical network", "weak"),
+        Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 7"),
+        Claim.at_least(
+            "learning is lost below pi / 8: error at 3 pi / 38", 0.5, at_strength(3), source="Fig. 7b; ours: the number"
         ),
-        Claim("classical validation error", None, final(CLASSICAL), "reported", 0.0, "Fig. 7"),
-        Claim(
-            "learning is lost below pi / 8: error at 3 pi / 38",
-            0.5,
-            swept(3),
-            "at least",
-            0.0,
-            "Fig. 7b; ours: the number",
-        ),
-        Claim("and not above it: error at 6 pi / 38", 0.2, swept(6), "at most", 0.0, "Fig. 7b; ours: the number"),
-        Claim(
+        Claim.at_most("and not above it: error at 6 pi / 38", 0.2, at_strength(6), source="Fig. 7b; ours: the number"),
+        Claim.reported(
             "sweep: best g, in units of pi / 19",
-            5.0,
             lambda d: float(d.sweep_validation.isel(epoch_s=-1).idxmin("steps")) / 2,
-            "reported",
-            0.0,
-            "Fig. 7b",
+            source="Fig. 7b",
+            paper=5.0,
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, sweep_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         kinds = {
             CLASSICAL: config.networks(make_key),
-            WEAK: config.networks(make_key, strength=config.steps * np.pi / 38),
+            "weak": config.networks(make_key, strength=config.steps * np.pi / 38),
         }
 
         def sweep() -> xr.Dataset:
             networks = config.networks(sweep_key, strength=[k * np.pi / 38 for k in config.sweep])
-            part, _ = trained(config, networks, train_key, progress, "sweep", config.sweep_epochs)
-            renamed = part.rename({name: f"sweep_{name}" for name in part}).rename(member="steps", epoch="epoch_s")
-            return renamed.assign_coords(steps=("steps", list(config.sweep), {"long_name": "38 g / pi"}))
+            done = config.trained(trainer, "sweep", networks, config.sweep_epochs)
+            return swept(config.errors(done.history), "steps", config.sweep, {"long_name": "38 g / pi"})
 
-        *points, others = progress.pieces(trainings(config, kinds, train_key, progress) | {"sweep": sweep})
-        return beside(points, kinds).merge(others)
+        parts = progress.pieces(config.trainings(trainer, kinds) | {"sweep": sweep})
+        return beside(parts, kinds).merge(parts["sweep"])
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(10, 3.8))
         curves, sweep = figure.subplots(1, 2)
-        draw_errors(curves, dataset.validation, f"Fig. 7a, g = {float(dataset.g.sel(kind=WEAK)) / np.pi:.3g} pi")
-        curves.axhline(WEAK_ERROR, color="black", linewidth=0.8, label="paper's best")
+        draw_errors(curves, dataset.validation, f"Fig. 7a, g = {float(dataset.g.sel(kind='weak')) / np.pi:.3g} pi")
+        curves.axhline(WEAK.error, color="black", linewidth=0.8, label="paper's best")
         curves.legend(fontsize="small")
         sweep.semilogy(dataset.steps / 38, dataset.sweep_validation.isel(epoch_s=-1), "o-", color=BLUE)
         sweep.axvline(1 / 8, color="black", linewidth=0.8)

@@ -3,18 +3,14 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array
 
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.progress import Progress
-from morphax.learning.backprop import Backpropagation
 from morphax.learning.optimisers import split_rows
 from morphax.learning.rule import Metrics
-from morphax.learning.train import Data, History, adjustable
-from morphax.substrates.spiking import SpikingNetwork
+from morphax.learning.train import adjustable
 
 
 class SpikingConfig(BaseConfig):
@@ -52,15 +48,14 @@ class SpikingConfig(BaseConfig):
         rates = {"deviations": self.learning_rate, "means": self.mean_learning_rate}
         return adjustable(_split_adam, **rates, decay=self.decay)
 
-    def record(self, progress: Progress, label: str, rows: History) -> None:
-        """The looks of a training, with their steps."""
-        progress.record(label, [{"step": step, **row} for step, row in enumerate(rows) if "further" in row])
+    def training(self) -> dict[str, Any]:
+        """The numbers of a training, for `Trainer.train`: best is what has the least loss on the chains "further"."""
+        return {"optimiser": self.optimiser(), "steps": self.epochs, "every": self.every, "score": _least_loss}
 
 
-@eqx.filter_jit
-def judged(rule: Backpropagation, data: Data, network: SpikingNetwork, key: PRNGKeyArray) -> Metrics:
-    """What the rule says of a network on some data."""
-    return rule.metrics(network, *data, key=key)
+def _least_loss(watched: dict[str, Metrics]) -> Array:
+    """One function for all trainings: they compile once."""
+    return -watched["further"]["loss"]
 
 
 def _split_adam(deviations: Any, means: Any, decay: Any) -> optax.GradientTransformation:

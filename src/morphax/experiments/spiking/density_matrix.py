@@ -1,6 +1,7 @@
 """Can spiking neurons learn to be a quantum state?"""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -10,16 +11,16 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spiking._networks import SpikingConfig, judged
+from morphax.experiments.spiking._networks import SpikingConfig
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, TURNED, draw_coefficients
+from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, mean_and_range
+from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.objectives import DensityMatrixLoss
 from morphax.learning.quantum_states import judge_estimate
-from morphax.learning.train import train
 from morphax.quantum.correlation_map import coefficients, density_matrix
 from morphax.quantum.realisability import chsh, nearest_realised
 from morphax.quantum.states import pure_state
@@ -63,63 +64,47 @@ class DensityMatrix(Experiment):
         "test_intervals": 11,
     }
     claims = (
-        Claim(
-            "random density matrix: fidelity",
-            0.99,
-            held_out("fidelity", RANDOM),
-            "at least",
-            0.0,
-            "Fig. 4; no number is printed",
+        Claim.at_least(
+            "random density matrix: fidelity", 0.99, held_out("fidelity", RANDOM), source="Fig. 4; no number is printed"
         ),
-        Claim(
-            "psi_+: fidelity", 0.9, held_out("fidelity", BELL_STATE), "at least", 0.0, "Fig. 4; no number is printed"
-        ),
-        Claim("psi_+: raw fidelity", None, held_out("raw_fidelity", BELL_STATE), "reported", 0.0, "not projected"),
-        Claim("psi_+: loss", None, held_out("loss", BELL_STATE), "reported", 0.0, "0 is possible"),
-        Claim("|00>: fidelity", 0.98, held_out("fidelity", ZERO), "at least", 0.0, "ours"),
-        Claim(
+        Claim.at_least("psi_+: fidelity", 0.9, held_out("fidelity", BELL_STATE), source="Fig. 4; no number is printed"),
+        Claim.reported("psi_+: raw fidelity", held_out("raw_fidelity", BELL_STATE), source="not projected"),
+        Claim.reported("psi_+: loss", held_out("loss", BELL_STATE), source="0 is possible"),
+        Claim.at_least("|00>: fidelity", 0.98, held_out("fidelity", ZERO), source="ours"),
+        Claim.at_least(
             "T psi_+: loss, which no distribution makes smaller",
-            lambda d: float(d.minimum.sel(target=TURNED_BELL)),
-            lambda d: float(d.loss.sel(target=TURNED_BELL).min()),
-            "at least",
-            0.001,
-            "quadratic programme; 10^5 steps have a statistical error",
+            lambda d: d.minimum.sel(target=TURNED_BELL),
+            lambda d: d.loss.sel(target=TURNED_BELL).min(),
+            source="quadratic programme; 10^5 steps have a statistical error",
+            tolerance=0.001,
         ),
-        Claim(
+        Claim.at_most(
             "T psi_+: CHSH value of the spikes",
             2.0,
-            lambda d: float(d.chsh.sel(target=TURNED_BELL).max()),
-            "at most",
-            1e-6,
-            "Fine's theorem holds for every sample",
+            lambda d: d.chsh.sel(target=TURNED_BELL).max(),
+            source="Fine's theorem holds for every sample",
+            tolerance=1e-6,
         ),
-        Claim("T psi_+: fidelity", None, held_out("fidelity", TURNED_BELL), "reported", 0.0, "ours"),
-        Claim("random pure state: fidelity", None, held_out("fidelity", PURE), "reported", 0.0, "ours"),
+        Claim.reported("T psi_+: fidelity", held_out("fidelity", TURNED_BELL), source="ours"),
+        Claim.reported("random pure state: fidelity", held_out("fidelity", PURE), source="ours"),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        state_key, make_key, train_key, test_key = jax.random.split(key, 4)
+        state_key, *keys = jax.random.split(key, 4)
         random = {
             RANDOM: ENSEMBLES["Hilbert-Schmidt"](state_key, 1, 2)[0],
             PURE: ENSEMBLES["pure"](state_key, 1, 2)[0],
         }
         states = {BELL_STATE: BELL, ZERO: pure_state([1, 0, 0, 0]), TURNED_BELL: TURNED} | random
-
-        def learned(target: str) -> xr.Dataset:
-            rho = states[target]
-            return _learned(config, rho, make_key, train_key, test_key, progress, target)
-
-        parts = progress.pieces({name: eqx.Partial(learned, name) for name in config.targets})
-        return xr.concat(parts, xr.Variable("target", list(config.targets)))
+        work = {name: partial(_learned, config, states[name], keys, progress, name) for name in config.targets}
+        return along("target", progress.pieces(work))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         curves = Figure(figsize=(10, 3.8))
         fidelities, losses = curves.subplots(1, 2)
         for target in dataset.target.values:
             part, colour = dataset.sel(target=target), COLOURS[target]
-            fidelities.plot(dataset.epoch, part.training_fidelity.mean("seed"), color=colour, label=target)
-            low, high = part.training_fidelity.min("seed"), part.training_fidelity.max("seed")
-            fidelities.fill_between(dataset.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
+            mean_and_range(fidelities, dataset.epoch, part.training_fidelity, color=colour, label=target)
             losses.semilogy(dataset.epoch, part.training_loss.mean("seed"), color=colour, label=target)
             if float(part.minimum) > 1e-6:
                 losses.axhline(float(part.minimum), color=colour, linewidth=0.8, linestyle="--")
@@ -145,14 +130,9 @@ class DensityMatrix(Experiment):
 
 
 def _learned(
-    config: "DensityMatrix.Config",
-    rho: np.ndarray,
-    make_key: PRNGKeyArray,
-    train_key: PRNGKeyArray,
-    test_key: PRNGKeyArray,
-    progress: Progress,
-    label: str,
+    config: "DensityMatrix.Config", rho: np.ndarray, keys: list[PRNGKeyArray], progress: Progress, label: str
 ) -> xr.Dataset:
+    make_key, train_key, test_key = keys
     wanted = jnp.asarray(coefficients(rho), jnp.result_type(float))
 
     def data(chains: int, intervals: int) -> tuple[Array, Array]:
@@ -162,30 +142,17 @@ def _learned(
         return SpikingNetwork.random(config.neurons, config.inputs, key=key, measured=6, **config.options())
 
     rule = Backpropagation(DensityMatrixLoss(config.burn_in), observe="every")
-    done = train(
-        make_members(make, make_key, config.seeds),
-        rule,
-        data(config.chains, config.intervals),
-        config.optimiser(),
-        config.epochs,
-        key=train_key,
-        watch={"further": data(config.chains, config.intervals)},
-        score=lambda watched: -watched["further"]["loss"],
-        ensemble=True,
-        chunk=config.every,
-        checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: config.record(progress, label, rows),
-    )
-    seen = [row["further"] for row in done.history if "further" in row]
-    epochs = np.minimum(config.every * (1 + np.arange(len(seen))), config.epochs)
-    during = np.array([row["coefficients"] for row in seen])
+    networks, training = make_members(make, make_key, config.seeds), data(config.chains, config.intervals)
+    trainer = Trainer(train_key, progress)
+    done = trainer.train(label, networks, rule, training, watch={"further": training}, **config.training())
+    seen = done.history.watched("further")
     judge = eqx.Partial(judged, rule, data(config.test_chains, config.test_intervals))
     tested = map_members(judge, done.best, jax.random.split(test_key, config.seeds))
     chi = np.asarray(tested["coefficients"], float)
     estimate = judge_estimate(_matrices(chi), rho)
     columns = {
-        "training_fidelity": (("epoch", "seed"), judge_estimate(_matrices(during), rho).fidelity),
-        "training_loss": (("epoch", "seed"), np.array([row["loss"] for row in seen])),
+        "training_fidelity": (("epoch", "seed"), judge_estimate(_matrices(seen["coefficients"]), rho).fidelity),
+        "training_loss": (("epoch", "seed"), seen["loss"]),
         "loss": ("seed", np.asarray(tested["loss"])),
         "fidelity": ("seed", estimate.fidelity),
         "raw_fidelity": ("seed", estimate.raw_fidelity),
@@ -198,7 +165,7 @@ def _learned(
         "recurrent": (("seed", "to", "from"), np.asarray(done.best.recurrent_weights)[:, :6, :6]),
     }
     dataset = xr.Dataset({name: (dims, values, {"units": "1"}) for name, (dims, values) in columns.items()})
-    return dataset.assign_coords(epoch=epochs, seed=np.arange(config.seeds))
+    return dataset.assign_coords(epoch=done.history.steps, seed=np.arange(config.seeds))
 
 
 def _matrices(chi: np.ndarray) -> np.ndarray:

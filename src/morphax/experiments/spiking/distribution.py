@@ -1,6 +1,7 @@
 """Can spiking neurons learn to sample?"""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +9,14 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spiking._networks import SpikingConfig, judged
+from morphax.experiments.spiking._networks import SpikingConfig
+from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
 from morphax.learning.objectives import CategoricalLoss
-from morphax.learning.train import train
 from morphax.substrates.base import evolve
 from morphax.substrates.spiking import SpikingNetwork
 
@@ -52,40 +53,28 @@ class Distribution(Experiment):
     name = "spiking/distribution"
     quick = {"seeds": 1, "epochs": 20, "every": 10, "intervals": 4, "test_intervals": 21, "inputs": 64}
     claims = (
-        Claim(
+        Claim.at_most(
             "Kullback-Leibler divergence after training, mean of five instances",
             0.05,
-            lambda d: float(d.divergence.mean("seed")),
-            "at most",
-            0.0,
-            "Fig. 9c: similar to Ref. 14; no number is printed",
+            lambda d: d.divergence.mean("seed"),
+            source="Fig. 9c: similar to Ref. 14; no number is printed",
         ),
-        Claim(
-            "before training",
-            None,
-            lambda d: float(d.training_divergence.isel(epoch=0).mean("seed")),
-            "reported",
-            0.0,
-            "Fig. 9c",
-        ),
-        Claim(
+        Claim.reported("before training", lambda d: d.training_divergence.isel(epoch=0).mean("seed"), source="Fig. 9c"),
+        Claim.reported(
             "smallest that sampling allows: another run of the target's own network",
-            None,
-            lambda d: float(d.own_divergence.mean("seed")),
-            "reported",
-            0.0,
-            "ours",
+            lambda d: d.own_divergence.mean("seed"),
+            source="ours",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        parts = progress.pieces(
-            {
-                f"instance {i}": lambda i=i: _instance(config, jax.random.fold_in(key, i), progress, i)
-                for i in range(config.seeds)
-            }
-        )
-        return xr.concat(parts, xr.Variable("seed", np.arange(config.seeds)))
+        labels = {seed: f"instance {seed}" for seed in range(config.seeds)}
+        work = {
+            label: partial(_instance, config, jax.random.fold_in(key, seed), progress, label)
+            for seed, label in labels.items()
+        }
+        parts = progress.pieces(work)
+        return along("seed", {seed: parts[label] for seed, label in labels.items()})
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         figure = Figure(figsize=(11, 7))
@@ -113,7 +102,7 @@ class Distribution(Experiment):
         return {"distribution": figure}
 
 
-def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progress, index: int) -> xr.Dataset:
+def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progress, label: str) -> xr.Dataset:
     target_key, sample_key, make_key, train_key, test_key = jax.random.split(key, 5)
     states = 2**config.neurons
 
@@ -138,33 +127,19 @@ def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progre
     wanted = (1 - config.smoothing) * sampled + config.smoothing * uniform
     own = judged(rule, data(*test, wanted), teacher, jax.random.fold_in(sample_key, 1))["loss"]
     student, training = network(make_key), data(config.chains, config.intervals, wanted)
-    label = f"instance {index}"
-    done = train(
-        student,
-        rule,
-        training,
-        config.optimiser(),
-        config.epochs,
-        key=train_key,
-        watch={"further": training},
-        score=lambda watched: -watched["further"]["loss"],
-        chunk=config.every,
-        checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: config.record(progress, label, rows),
-    )
-    seen = [row["further"]["loss"] for row in done.history if "further" in row]
-    epochs = np.minimum(config.every * (1 + np.arange(len(seen))), config.epochs)
+    trainer, watch = Trainer(train_key, progress), {"further": training}
+    done = trainer.train(label, student, rule, training, watch=watch, ensemble=False, **config.training())
     before = judged(rule, data(*test, wanted), student, test_key)["loss"]
+    run = data(1, config.test_intervals, wanted)
     runs = map_members(
-        eqx.Partial(_one_run, rule, data(1, config.test_intervals, wanted), done.best),
-        jax.random.split(test_key, config.test_chains),
+        lambda k: rule.metrics(done.best, *run, key=k)["distribution"], jax.random.split(test_key, config.test_chains)
     )
     after = judged(rule, data(*test, wanted), done.best, test_key)
     activity = evolve(done.best, jnp.ones(1 + 200 // config.interval), key=test_key)[0].reshape(-1, config.neurons)
     columns = {
         "divergence": ((), after["loss"]),
         "own_divergence": ((), own),
-        "training_divergence": ("epoch", [before, *seen]),
+        "training_divergence": ("epoch", [before, *done.history.watched("further")["loss"]]),
         "wanted": ("pattern", wanted),
         "sampled": (("run", "pattern"), runs),
         "activity": (("time", "neuron"), activity[-200:]),
@@ -173,8 +148,4 @@ def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progre
     for name in ("divergence", "own_divergence", "training_divergence"):
         dataset[name].attrs["units"] = "nat"
     times = config.time_step * np.arange(len(activity[-200:]))
-    return dataset.assign_coords(epoch=[0, *epochs], time=("time", times, {"units": "ms"}))
-
-
-def _one_run(rule: Backpropagation, data: tuple[Array, Array], network: SpikingNetwork, key: PRNGKeyArray) -> Array:
-    return rule.metrics(network, *data, key=key)["distribution"]
+    return dataset.assign_coords(epoch=[0, *done.history.steps], time=("time", times, {"units": "ms"}))

@@ -1,6 +1,8 @@
 """What do pair spins add?"""
 
-import equinox as eqx
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import numpy as np
 import xarray as xr
@@ -10,7 +12,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients, extended_correlations, extended_spins
 from morphax.quantum.realisability import extended_realisability, realisability
 from morphax.quantum.states import ghz_state, pure_state, w_state
@@ -31,6 +33,11 @@ NAMED_FOUR = {
 }
 
 
+def upper(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    """The visibility that the extended map allows a named state at most."""
+    return lambda d: d.upper.sel(named=name)
+
+
 class ExtendedMap(Experiment):
     """Eqs. 52 to 59: GHZ realised by pair spins, and states that they do not realise; three qubits, and four.
 
@@ -46,72 +53,49 @@ class ExtendedMap(Experiment):
     name = "spiking/extended-map"
     quick = {"states": 6, "four_qubits": False}
     claims = (
-        Claim(
+        Claim.within(
             "GHZ by Eqs. 54-59, all 2^21 configurations: largest error of a coefficient",
             0.0,
-            lambda d: float(d.construction_error),
-            "within",
-            1e-12,
-            "Sec. VI: exact",
+            lambda d: d.construction_error,
+            source="Sec. VI: exact",
+            tolerance=1e-12,
         ),
-        Claim(
+        Claim.within(
             "the same: by how much the quantum constraint is missed",
             0.0,
-            lambda d: float(d.construction_miss),
-            "within",
-            1e-12,
-            "Eq. 53",
+            lambda d: d.construction_miss,
+            source="Eq. 53",
+            tolerance=1e-12,
         ),
-        Claim(
-            "GHZ: visibility, extended map",
-            1.0,
-            lambda d: float(d.upper.sel(named="GHZ")),
-            "within",
-            1e-6,
-            "Sec. VI",
-        ),
-        Claim(
+        Claim.within("GHZ: visibility, extended map", 1.0, upper("GHZ"), source="Sec. VI", tolerance=1e-6),
+        Claim.at_least(
             "GHZ with a phase of 1/8 turn: visibility, extended map",
             1.0,
-            lambda d: float(d.upper.sel(named="GHZ, 1/8 turn")),
-            "at least",
-            1e-6,
-            'Sec. VI: "we did not find other three-qubit density matrices that cannot be realized"',
+            upper("GHZ, 1/8 turn"),
+            source='Sec. VI: "we did not find other three-qubit density matrices that cannot be realized"',
+            tolerance=1e-6,
         ),
-        Claim(
-            "T psi_+ |0>: visibility, extended map",
-            1.0,
-            lambda d: float(d.upper.sel(named="T psi_+ |0>")),
-            "at least",
-            1e-6,
-            "likewise",
+        Claim.at_least(
+            "T psi_+ |0>: visibility, extended map", 1.0, upper("T psi_+ |0>"), source="likewise", tolerance=1e-6
         ),
         *(
-            Claim(
+            Claim.at_least(
                 f"{name}: share of states that the extended map realises",
                 1.0,
-                lambda d, name=name: float((d.visibility.sel(map="extended", ensemble=name) == 1).mean()),
-                "at least",
-                0.0,
-                "likewise",
+                lambda d, name=name: (d.visibility.sel(map="extended", ensemble=name) == 1).mean(),
+                source="likewise",
             )
             for name in ENSEMBLE_NAMES
         ),
-        Claim(
+        Claim.at_least(
             "four qubits, GHZ with a phase of 1/8 turn: visibility, at most",
             1.0,
-            lambda d: float(d["upper_four"].sel(four="GHZ, 1/8 turn")),
-            "at least",
-            1e-6,
-            "Sec. VI: open",
+            lambda d: d["upper_four"].sel(four="GHZ, 1/8 turn"),
+            source="Sec. VI: open",
+            tolerance=1e-6,
         ),
-        Claim(
-            "four qubits, GHZ: visibility, at least",
-            None,
-            lambda d: float(d["lower_four"].sel(four="GHZ")),
-            "reported",
-            0.0,
-            "Sec. VI: open",
+        Claim.reported(
+            "four qubits, GHZ: visibility, at least", lambda d: d["lower_four"].sel(four="GHZ"), source="Sec. VI: open"
         ),
     )
 
@@ -125,7 +109,7 @@ class ExtendedMap(Experiment):
             values = {"visibility": (("map", "state"), [minimal, extended], {"units": "1"})}
             return xr.Dataset(values, {"map": ["minimal", "extended"]})
 
-        def bracket(name: str, rho: np.ndarray) -> xr.Dataset:
+        def bracket(rho: np.ndarray) -> xr.Dataset:
             found, suffix = extended_realisability(rho), "" if len(rho) == 8 else "_four"
             own = {f"minimal{suffix}": realisability(rho).visibility}
             values = own | {f"lower{suffix}": found.lower, f"upper{suffix}": found.upper}
@@ -136,16 +120,15 @@ class ExtendedMap(Experiment):
             drawn = ENSEMBLES["pure"](four_key, config.four_pure, 4)
             fours = NAMED_FOUR | {f"pure {index}": rho for index, rho in enumerate(drawn)}
         work = {"construction": _construction}
-        work |= {f"ensemble {n}": eqx.Partial(ensemble, i, n) for i, n in enumerate(ENSEMBLE_NAMES)}
-        work |= {f"three {name}": eqx.Partial(bracket, name, rho) for name, rho in NAMED.items()}
-        work |= {f"four {name}": eqx.Partial(bracket, name, rho) for name, rho in fours.items()}
-        parts = dict(zip(work, progress.pieces(work), strict=True))
-        ensembles = [parts[f"ensemble {name}"] for name in ENSEMBLE_NAMES]
-        named = [parts[f"three {name}"] for name in NAMED]
-        four = [parts[f"four {name}"] for name in fours]
-        dataset = parts["construction"].merge(xr.concat(ensembles, xr.Variable("ensemble", list(ENSEMBLE_NAMES))))
-        dataset = dataset.merge(xr.concat(named, xr.Variable("named", list(NAMED))))
-        return dataset.merge(xr.concat(four, xr.Variable("four", list(fours)))) if four else dataset
+        work |= {f"ensemble {name}": partial(ensemble, i, name) for i, name in enumerate(ENSEMBLE_NAMES)}
+        work |= {f"named {name}": partial(bracket, rho) for name, rho in NAMED.items()}
+        work |= {f"four {name}": partial(bracket, rho) for name, rho in fours.items()}
+        parts = progress.pieces(work)
+        dataset = parts["construction"]
+        for dim, names in (("ensemble", ENSEMBLE_NAMES), ("named", NAMED), ("four", fours)):
+            if names:
+                dataset = dataset.merge(along(dim, {name: parts[f"{dim} {name}"] for name in names}))
+        return dataset
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
         panels = [("named", "", "three qubits: visibility"), ("four", "_four", "four qubits: visibility")]

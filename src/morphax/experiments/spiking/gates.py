@@ -1,6 +1,7 @@
 """Quantum gates as changes of the probabilities of spins."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, GATES, amplitudes, draw_coefficients
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.minimise import Minimum
 from morphax.learning.quantum_states import carry_out, learn_distribution, learn_gate, realised
 from morphax.quantum.correlation_map import coefficients, distribution
@@ -55,47 +56,39 @@ class Gates(Experiment):
     name = "spiking/gates"
     quick = {"states": 6, "iterations": 1500, "slow_iterations": 3000, "length": 6}
     claims = (
-        Claim(
+        Claim.at_least(
             "mixed states: share of gates learned",
             1.0,
             learned(MIXED),
-            "at least",
-            0.0,
-            'Sec. IV: "always found a satisfactory M"',
+            source='Sec. IV: "always found a satisfactory M"',
         ),
-        Claim("pure states: share of gates learned", 1.0, learned(PURE), "at least", 0.0, "Sec. IV"),
-        Claim(
+        Claim.at_least("pure states: share of gates learned", 1.0, learned(PURE), source="Sec. IV"),
+        Claim.at_least(
             "pure states, gates whose result a distribution realises: share learned",
             1.0,
             learned(PURE, True),
-            "at least",
-            0.0,
-            "linear programmes of this run",
+            source="linear programmes of this run",
         ),
-        Claim(
+        Claim.at_most(
             "pure states, gates whose result is excluded: share learned",
             0.0,
             learned(PURE, False),
-            "at most",
-            0.0,
-            "linear programmes of this run",
+            source="linear programmes of this run",
         ),
-        Claim("psi_+ after CNOT: loss", 0.0, lambda d: float(d.bell_loss), "within", 1e-9, "Figs. 1, 2"),
-        Claim(
+        Claim.within("psi_+ after CNOT: loss", 0.0, lambda d: d.bell_loss, source="Figs. 1, 2", tolerance=1e-9),
+        Claim.within(
             "sequence from a mixed state: squared distance from the true state at its end",
             0.0,
-            lambda d: float(d.error.sel(start=MIXED).isel(gate=-1)),
-            "within",
-            1e-7,
-            "Sec. IV; every gate errs by 1e-5 at most",
+            lambda d: d.error.sel(start=MIXED).isel(gate=-1),
+            source="Sec. IV; every gate errs by 1e-5 at most",
+            tolerance=1e-7,
         ),
-        Claim(
+        Claim.within(
             "sequence from |00>: largest loss of a gate",
             0.0,
-            lambda d: float(d.sequence_loss.sel(start="|00>").max()),
-            "within",
-            1e-7,
-            "Sec. IV",
+            lambda d: d.sequence_loss.sel(start="|00>").max(),
+            source="Sec. IV",
+            tolerance=1e-7,
         ),
     )
 
@@ -108,8 +101,8 @@ class Gates(Experiment):
             keys = jax.random.split(unitary_key, config.states)
             others = np.array([np.asarray(random_unitary(2, key=k)) for k in keys])
             unitaries = {name: np.broadcast_to(gate, others.shape) for name, gate in GATES.items()} | {ANY: others}
-            parts: list[xr.Dataset] = []
-            for unitary in unitaries.values():
+            parts: dict[str, xr.Dataset] = {}
+            for name, unitary in unitaries.items():
                 found = _learn(q, jnp.asarray(unitary), (config.learning_rate, config.iterations, config.tolerance))
                 targets = unitary @ states @ np.swapaxes(unitary.conj(), -1, -2)
                 columns = {
@@ -118,17 +111,17 @@ class Gates(Experiment):
                     "converged": found.converged,
                     "realised": [realisability(target).realised for target in targets],
                 }
-                parts.append(xr.Dataset({n: ("state", np.asarray(v), {"units": "1"}) for n, v in columns.items()}))
-            return xr.concat(parts, xr.Variable("kind", list(unitaries)))
+                parts[name] = xr.Dataset({n: ("state", np.asarray(v), {"units": "1"}) for n, v in columns.items()})
+            return along("kind", parts)
 
-        work = {name: eqx.Partial(gates, name) for name in (MIXED, PURE)}
+        work = {name: partial(gates, name) for name in (MIXED, PURE)}
         work |= {
-            "probabilities": lambda: self._probabilities(config, bell_key),
-            "sequences": lambda: self._sequences(config, bell_key),
+            "probabilities": partial(self._probabilities, config, bell_key),
+            "sequences": partial(self._sequences, config, bell_key),
         }
-        *ensembles, probabilities, sequences = progress.pieces(work)
-        learning: xr.Dataset = xr.concat(ensembles, xr.Variable("ensemble", [MIXED, PURE]))
-        return learning.merge(probabilities).merge(sequences)
+        parts = progress.pieces(work)
+        learning = along("ensemble", {name: parts[name] for name in (MIXED, PURE)})
+        return learning.merge(parts["probabilities"]).merge(parts["sequences"])
 
     def _realised_states(self, config: Config, ensemble: str, key: PRNGKeyArray) -> np.ndarray:
         drawn = ENSEMBLES[ensemble](key, 8 * config.states, 2)
@@ -185,13 +178,8 @@ class Gates(Experiment):
         bars = Figure(figsize=(10, 5))
         for axes, when in zip(bars.subplots(2, 1, sharex=True), dataset.when.values, strict=True):
             for example, colour, shift in zip(dataset.example.values, (BLUE, GREEN), (-0.2, 0.2), strict=True):
-                axes.bar(
-                    np.arange(64) + shift,
-                    dataset.probability.sel(when=when, example=example),
-                    0.4,
-                    color=colour,
-                    label=example,
-                )
+                heights = dataset.probability.sel(when=when, example=example)
+                axes.bar(np.arange(64) + shift, heights, 0.4, color=colour, label=example)
             axes.set(ylabel="probability", title=f"Fig. 1: {when} CNOT")
         bars.axes[0].legend()
         bars.axes[1].set_xlabel("configuration")

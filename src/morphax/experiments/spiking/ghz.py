@@ -1,6 +1,7 @@
 """Where do nine spins fail to be three qubits?"""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from morphax.experiments.spiking._states import ENSEMBLES, amplitudes, descend
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.quantum_states import realised
 from morphax.quantum.correlation_map import coefficients, density_matrix
 from morphax.quantum.realisability import nearest_realised, realisability
@@ -39,49 +40,40 @@ class Ghz(Experiment):
     name = "spiking/ghz"
     quick = {"others": 2, "points": 6, "iterations": 500, "exact": 1}
     claims = (
-        Claim(
+        Claim.at_least(
             "p = 0, random density matrices: share that descent realises",
             1.0,
-            lambda d: float((d.loss.isel(p=0) < REALISED).mean()),
-            "at least",
-            0.0,
-            'Sec. VI: "for randomly chosen density matrices one finds for most cases"',
+            lambda d: (d.loss.isel(p=0) < REALISED).mean(),
+            source='Sec. VI: "for randomly chosen density matrices one finds for most cases"',
         ),
-        Claim(
+        Claim.within(
             "p = 1: GHZ is not realised; exact minimum of the loss",
             0.125,
-            lambda d: float(d.minimum.isel(p=-1).mean()),
-            "within",
-            1e-6,
-            "Sec. VI, argument after Eq. 51; quadratic programme: 1 / 8",
+            lambda d: d.minimum.isel(p=-1).mean(),
+            source="Sec. VI, argument after Eq. 51; quadratic programme: 1 / 8",
+            tolerance=1e-6,
         ),
-        Claim("GHZ: visibility", 0.5, lambda d: float(d.ghz_visibility), "within", 1e-6, "ours: 1 / 2"),
-        Claim("W: visibility", 2 / 3, lambda d: float(d.w_visibility), "within", 1e-6, "ours: 2 / 3"),
-        Claim(
+        Claim.within("GHZ: visibility", 0.5, lambda d: d.ghz_visibility, source="ours: 1 / 2", tolerance=1e-6),
+        Claim.within("W: visibility", 2 / 3, lambda d: d.w_visibility, source="ours: 2 / 3", tolerance=1e-6),
+        Claim.reported(
             "onset of failure: exact p, mean over random density matrices",
-            None,
-            lambda d: float(d.onset.mean()),
-            "reported",
-            0.0,
-            'Fig. 7: "rather sharply at a certain value of p"',
+            lambda d: d.onset.mean(),
+            source='Fig. 7: "rather sharply at a certain value of p"',
         ),
-        Claim(
+        Claim.at_most(
             "it is sharp, and where it must be: points of p at which descent and exact onset disagree",
             0.0,
-            lambda d: float(((d.loss < REALISED) != (d.p <= d.onset)).where(abs(d.p - d.onset) > 0.03).sum()),
-            "at most",
-            0.0,
-            "linear programmes of this run; within 0.03 of the onset descent is slow",
+            lambda d: ((d.loss < REALISED) != (d.p <= d.onset)).where(abs(d.p - d.onset) > 0.03).sum(),
+            source="linear programmes of this run; within 0.03 of the onset descent is slow",
         ),
-        Claim(
+        Claim.within(
             "p = 1: loss of descent over the exact minimum",
             1.0,
-            lambda d: float((d.loss / d.minimum).isel(p=-1).max()),
-            "within",
-            0.01,
-            "quadratic programme of this run",
+            lambda d: (d.loss / d.minimum).isel(p=-1).max(),
+            source="quadratic programme of this run",
+            tolerance=0.01,
         ),
-        Claim("p = 1: fidelity", None, lambda d: float(d.fidelity.isel(p=-1).mean()), "reported", 0.0, "Fig. 8a"),
+        Claim.reported("p = 1: fidelity", lambda d: d.fidelity.isel(p=-1).mean(), source="Fig. 8a"),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
@@ -92,11 +84,8 @@ class Ghz(Experiment):
 
         def one(index: int) -> xr.Dataset:
             targets = np.array([p * ghz + (1 - p) * others[index] for p in shares])
-            found = descend(
-                jax.vmap(coefficients)(jnp.asarray(targets)),
-                amplitudes(jax.random.fold_in(start_key, index), config.points, 3),
-                config,
-            )
+            starts = amplitudes(jax.random.fold_in(start_key, index), config.points, 3)
+            found = descend(jax.vmap(coefficients)(jnp.asarray(targets)), starts, config)
             reached = np.asarray(jax.vmap(lambda q: density_matrix(realised(q)))(found.argument))
             nearest = nearest_density_matrix(reached)
             exact = index < config.exact
@@ -114,8 +103,8 @@ class Ghz(Experiment):
             onset = realisability(ghz, rest=others[index]).visibility
             return dataset.assign(onset=((), onset, {"units": "1"}))
 
-        parts = progress.pieces({f"mixed with {index}": eqx.Partial(one, index) for index in range(config.others)})
-        return xr.concat(parts, xr.Variable("other", np.arange(config.others))).assign(
+        parts = progress.pieces({f"mixed with {index}": partial(one, index) for index in range(config.others)})
+        return along("other", {index: parts[f"mixed with {index}"] for index in range(config.others)}).assign(
             ghz_visibility=((), realisability(ghz).visibility, {"units": "1"}),
             w_visibility=((), realisability(w_state(3)).visibility, {"units": "1"}),
         )

@@ -1,12 +1,14 @@
 """How little of a quantum state does its energy need?"""
 
+from functools import partial
+
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.quantum.ground_state import energy_bound, ground_state_energy
 
 
@@ -27,30 +29,24 @@ class IsingChain(Experiment):
     name = "spiking/ising-chain"
     quick = {"sites": 6, "neighbours": (1, 2, 3), "fields": (0.0, 1.0, 2.0)}
     claims = (
-        Claim(
+        Claim.at_most(
             "bounds above the exact energy, by more than 1e-6",
             0.0,
-            lambda d: float((d.bound > d.exact + 1e-6).sum()),
-            "at most",
-            0.0,
-            "exact diagonalisation of this run",
+            lambda d: (d.bound > d.exact + 1e-6).sum(),
+            source="exact diagonalisation of this run",
         ),
-        Claim(
+        Claim.within(
             "h = J, ring, k = 2: energy of a site",
             -(2**0.5),
-            lambda d: float((d.bound / d.sites).sel(boundary="ring", field=1.0, k=2)),
-            "within",
-            1e-5,
-            "ours: - sqrt 2",
+            lambda d: (d.bound / d.sites).sel(boundary="ring", field=1.0, k=2),
+            source="ours: - sqrt 2",
+            tolerance=1e-5,
         ),
         *(
-            Claim(
+            Claim.reported(
                 f"h = J, open chain, k = {k}: relative error of the bound",
-                None,
-                lambda d, k=k: float((d.bound / d.exact - 1).sel(boundary="open", field=1.0, k=k)),
-                "reported",
-                0.0,
-                'Sec. VII: "already a reasonable approximation"',
+                lambda d, k=k: (d.bound / d.exact - 1).sel(boundary="open", field=1.0, k=k),
+                source='Sec. VII: "already a reasonable approximation"',
             )
             for k in (1, 2, 3, 4, 5)
         ),
@@ -68,8 +64,7 @@ class IsingChain(Experiment):
             units = {"units": "J"}
             return xr.Dataset({"bound": (("k", "field"), bounds, units), "exact": ("field", exact, units)})
 
-        parts = progress.pieces({name: lambda name=name: energies(name) for name in ("open", "ring")})
-        dataset = xr.concat(parts, xr.Variable("boundary", ["open", "ring"]))
+        dataset = along("boundary", progress.pieces({name: partial(energies, name) for name in ("open", "ring")}))
         field = xr.Variable("field", list(config.fields), {"units": "J"})
         return dataset.assign_coords(k=list(config.neighbours), field=field, sites=config.sites)
 
@@ -78,9 +73,8 @@ class IsingChain(Experiment):
         for axes, boundary in zip(figure.subplots(1, 2), dataset.boundary.values, strict=True):
             part = dataset.sel(boundary=boundary)
             for k, colour in zip(part.k.values, (RED, ORANGE, GREEN, BLUE, VIOLET), strict=False):
-                axes.plot(
-                    part.field, (part.exact - part.bound.sel(k=k)) / part.sites, ".-", color=colour, label=f"k = {k}"
-                )
+                below = (part.exact - part.bound.sel(k=k)) / part.sites
+                axes.plot(part.field, below, ".-", color=colour, label=f"k = {k}")
             axes.set(xlabel="h / J", title=f"{boundary}, {int(part.sites)} sites")
             axes.set_yscale("symlog", linthresh=1e-3)
             axes.set_ylim(top=20)

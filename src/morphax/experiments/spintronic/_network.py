@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -13,11 +13,9 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray, PyTree
 
 from morphax.lab.experiment import BaseConfig, parameter
-from morphax.lab.progress import Progress
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
-from morphax.learning.rule import LearningRule
-from morphax.learning.train import Data, Score, Trained, adjustable, train
+from morphax.learning.train import Data, adjustable
 from morphax.substrates.layers import LayeredNetwork
 from morphax.substrates.recurrent import ContinuousTimeRecurrentNetwork
 from morphax.substrates.spintronic import SpintronicNetwork
@@ -30,6 +28,13 @@ Kind = Literal["spintronic", "CTRNN"]
 NETWORKS = {"spintronic": SpintronicNetwork, "CTRNN": ContinuousTimeRecurrentNetwork}
 PAPER_TIME = 14.12  # ns: the relaxation time at which the paper's S = 0.5 counts in units of the damping rate
 CLASSES = 10
+
+
+class Entry(NamedTuple):
+    """A kind of network, and what differs from the configuration."""
+
+    kind: Kind
+    changes: dict[str, Any] = {}
 
 
 class NetworkConfig(BaseConfig):
@@ -86,14 +91,19 @@ class NetworkConfig(BaseConfig):
         """The training images, with some held out to choose by."""
         return hold_out(task.train_inputs, task.train_targets, self.validation_fraction, key=key)
 
-    def steps_per_epoch(self, data: Data) -> int:
-        """Whole batches in the images."""
-        return max(1, len(data[0]) // self.batch_size)
+    def training(self, data: Data, visits: int | None = None) -> dict[str, Any]:
+        """The numbers of a training, for `Trainer.train`: Adam with this schedule, every gradient clipped to 1.
 
-    def optimiser(self, data: Data) -> optax.GradientTransformation:
-        """Adam with this schedule, every element of the gradient clipped to 1."""
-        make = _adam(self.schedule, self.steps_per_epoch(data), self.epochs)
-        return adjustable(make, learning_rate=self.learning_rate, decay=self.learning_rate_decay)
+        Watched data are judged after every epoch, or `visits` times in all.
+        """
+        epoch = max(1, len(data[0]) // self.batch_size)  # in steps
+        make = _adam(self.schedule, epoch, self.epochs)
+        return {
+            "optimiser": adjustable(make, learning_rate=self.learning_rate, decay=self.learning_rate_decay),
+            "steps": self.epochs * epoch,
+            "batch_size": self.batch_size,
+            "every": epoch * max(1, self.epochs // (visits or self.epochs)),
+        }
 
 
 @cache
@@ -109,46 +119,6 @@ def _adam(schedule: str, epoch: int, epochs: int) -> Callable[..., optax.Gradien
         return optax.chain(optax.clip(1.0), optax.adam(rate))
 
     return make
-
-
-def train_networks(
-    config: NetworkConfig,
-    networks: WithReadout,
-    data: Data,
-    *,
-    key: PRNGKeyArray,
-    progress: Progress,
-    label: str,
-    rule: LearningRule | None = None,
-    watch: dict[str, Data] | None = None,
-    score: Score | None = None,
-    visits: int | None = None,
-) -> Trained[WithReadout]:
-    """Train a stack of networks; the watched data are judged after every epoch, or at `visits` times in all."""
-    epoch = config.steps_per_epoch(data)
-    return train(
-        networks,
-        rule or Backpropagation(),
-        data,
-        config.optimiser(data),
-        config.epochs * epoch,
-        key=key,
-        batch_size=min(config.batch_size, len(data[0])),
-        watch=watch,
-        score=score,
-        ensemble=True,
-        chunk=epoch * max(1, config.epochs // (visits or config.epochs)),
-        checkpoint=progress.checkpoint(f"{label} training"),
-        on_chunk=lambda rows: progress.record(label, rows),
-    )
-
-
-def curves(trained: Trained, *names: str) -> dict[str, np.ndarray]:
-    """Metrics of watched data after every visit: "test accuracy" -> (visits, seeds)."""
-    rows = [row for row in trained.history if names and names[0] in row]
-    return {
-        f"{name} {metric}": np.array([row[name][metric] for row in rows]) for name in names for metric in rows[0][name]
-    }
 
 
 @eqx.filter_jit

@@ -1,5 +1,6 @@
 """How many connections does it take?"""
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -8,11 +9,13 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import NetworkConfig, curves, median_band, train_networks
+from morphax.experiments.spintronic._network import NetworkConfig, median_band, percent
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, RED
-from morphax.lab.progress import Progress
-from morphax.tasks.base import Task
+from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
+from morphax.learning.history import History
 
 VARIED = {
     "intralayer": lambda d: {"intralayer_density": d, "interlayer_density": 1.0},
@@ -20,6 +23,7 @@ VARIED = {
     "both": lambda d: {"intralayer_density": d, "interlayer_density": d},
 }
 CURVES = (0.5, 0.25, 0.1)  # global densities of Fig. 5
+PART = {"units": "1", "long_name": "part of the connections that exist"}
 
 
 def median(varied: str, density: float) -> Any:
@@ -54,77 +58,74 @@ class Density(Experiment):
     name = "spintronic/density"
     quick = {"seeds": 1, "epochs": 4, "curve_epochs": 4, "layers": (16, 16), "densities": (0.0, 0.2, 1.0)}
     claims = (
-        Claim("both at 50 % (%)", 90.28, median("both", 0.5), "within", 3.0, "Sec. V"),
-        Claim("both at 30 % (%)", 85.42, median("both", 0.3), "within", 3.0, "Sec. V"),
-        Claim("both at 20 % (%)", 77.78, median("both", 0.2), "within", 3.0, "Sec. V"),
-        Claim("interlayer at 20 %, intralayer full (%)", 87.22, median("interlayer", 0.2), "within", 3.0, "Sec. V"),
-        Claim(
+        Claim.within("both at 50 % (%)", 90.28, median("both", 0.5), source="Sec. V", tolerance=3.0),
+        Claim.within("both at 30 % (%)", 85.42, median("both", 0.3), source="Sec. V", tolerance=3.0),
+        Claim.within("both at 20 % (%)", 77.78, median("both", 0.2), source="Sec. V", tolerance=3.0),
+        Claim.within(
+            "interlayer at 20 %, intralayer full (%)", 87.22, median("interlayer", 0.2), source="Sec. V", tolerance=3.0
+        ),
+        Claim.at_least(
             "intralayer at 10 % as good as full (%)",
             median("intralayer", 1.0),
             median("intralayer", 0.1),
-            "at least",
-            2.0,
-            "Sec. V; full density of this run",
+            source="Sec. V; full density of this run",
+            tolerance=2.0,
         ),
-        Claim(
-            "without interlayer connections nothing is learned (%)",
-            15.0,
-            median("interlayer", 0.0),
-            "at most",
-            0,
-            "Sec. V",
+        Claim.at_most(
+            "without interlayer connections nothing is learned (%)", 15.0, median("interlayer", 0.0), source="Sec. V"
         ),
-        Claim(
+        Claim.at_least(
             "the optimum is at 50 %, not at 100 % (%)",
             median("both", 1.0),
             median("both", 0.5),
-            "at least",
-            0.0,
-            "Sec. V; full density of this run",
+            source="Sec. V; full density of this run",
         ),
-        Claim(
+        Claim.at_most(
             "thinning out reduces overfitting: train minus test at 10 % against 50 % (points)",
             lambda d: gap(d, 0.5),
             lambda d: gap(d, 0.1),
-            "at most",
-            0.0,
-            "Appendix, Fig. 5",
+            source="Appendix, Fig. 5",
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
+        train, test = (task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)
 
-        def point(label: str, visits: int, **changes: Any) -> dict[str, np.ndarray]:
-            return _trained(config.but(**changes), label, visits, task, make_key, train_key, progress)
+        def trained(label: str, visits: int, **changes: Any) -> History:
+            here = config.but(**changes)
+            networks, watch = here.networks("spintronic", make_key), {"train": train, "test": test}
+            numbers = here.training(train, visits)
+            return trainer.train(label, networks, Backpropagation(), train, watch=watch, **numbers).history
 
-        # Both at 1 is the same network in all three; it is trained once.
-        places = [(v, d) for v in VARIED for d in config.densities if d < 1 or v == "both"]
-        work: dict[str, Any] = {}
-        for varied, density in places:
-            label = f"{varied} {density:g}"
-            work[label] = lambda name=label, v=varied, d=density: xr.Dataset(
-                {"accuracy": ("seed", 100 * point(name, 1, **VARIED[v](d))["test accuracy"][-1])}
-            )
-        for density in CURVES:
-            label = f"curve {density:g}"
-            work[label] = lambda name=label, d=density: _as_curves(
-                point(name, config.curve_epochs, epochs=config.curve_epochs, **VARIED["both"](d))
-            )
-        parts = dict(zip(work, progress.pieces(work), strict=True))
-        parts |= {f"{varied} 1": parts["both 1"] for varied in VARIED if "both 1" in parts}
-        rows = [
-            xr.concat(
-                [parts[f"{v} {d:g}"] for d in config.densities],
-                xr.Variable("density", list(config.densities)),
-            )
-            for v in VARIED
-        ]
-        dataset = xr.concat(rows, xr.Variable("varied", list(VARIED)))
-        dataset.accuracy.attrs = {"units": "%", "long_name": "test accuracy after the last epoch"}
-        dataset.density.attrs = {"units": "1", "long_name": "part of the connections that exist"}
-        overall = xr.concat([parts[f"curve {d:g}"] for d in CURVES], xr.Variable("overall", list(CURVES)))
+        def accuracy(label: str, changes: dict[str, float]) -> xr.Dataset:
+            last = trained(label, 1, **changes).watched("test")["accuracy"][-1]
+            return xr.Dataset({"accuracy": percent(last, "test accuracy after the last epoch")})
+
+        def curves(label: str, density: float) -> xr.Dataset:
+            epochs = config.curve_epochs
+            history = trained(label, epochs, epochs=epochs, **VARIED["both"](density))
+            variables = {
+                f"{data}_{metric}": (("seed", "epoch"), scale * history.watched(data)[metric].T, {"units": unit})
+                for data in ("train", "test")
+                for metric, (scale, unit) in {"accuracy": (100, "%"), "loss": (1, "nats")}.items()
+            }
+            return xr.Dataset(variables, {"epoch": 1 + np.arange(len(history.steps))})
+
+        labels = {(varied, d): f"{varied} {d:g}" for varied in VARIED for d in config.densities}
+        # All at 1 is the same network whatever is varied; it is trained once.
+        labels |= {(varied, d): f"both {d:g}" for varied, d in labels if d == 1}
+        work = {label: partial(accuracy, label, VARIED[varied](d)) for (varied, d), label in labels.items()}
+        work |= {f"curve {d:g}": partial(curves, f"curve {d:g}", d) for d in CURVES}
+        parts = progress.pieces(work)
+
+        def by_density(varied: str) -> xr.Dataset:
+            return along("density", {d: parts[labels[varied, d]] for d in config.densities}, PART)
+
+        dataset = along("varied", {varied: by_density(varied) for varied in VARIED})
+        overall = along("overall", {d: parts[f"curve {d:g}"] for d in CURVES})
         return dataset.merge(overall).assign_coords(seed=np.arange(config.seeds))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
@@ -147,40 +148,3 @@ class Density(Experiment):
         right.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
         left.legend(fontsize="small", ncols=3)
         return {"density": density, "overfitting": overfitting}
-
-
-def _trained(
-    config: NetworkConfig,
-    label: str,
-    visits: int,
-    task: Task,
-    make_key: PRNGKeyArray,
-    train_key: PRNGKeyArray,
-    progress: Progress,
-) -> dict[str, np.ndarray]:
-    train, test = (task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)
-    trained = train_networks(
-        config,
-        config.networks("spintronic", make_key),
-        train,
-        key=train_key,
-        progress=progress,
-        label=label,
-        watch={"train": train, "test": test},
-        visits=visits,
-    )
-    return curves(trained, "train", "test")
-
-
-def _as_curves(metrics: dict[str, np.ndarray]) -> xr.Dataset:
-    """Accuracy and loss of both sets against epochs."""
-    scale = {"accuracy": (100, "%"), "loss": (1, "nats")}
-    variables = {
-        name.replace(" ", "_"): (
-            ("seed", "epoch"),
-            scale[name.split()[1]][0] * values.T,
-            {"units": scale[name.split()[1]][1]},
-        )
-        for name, values in metrics.items()
-    }
-    return xr.Dataset(variables, {"epoch": 1 + np.arange(len(metrics["test loss"]))})

@@ -1,5 +1,6 @@
 """What do the neurons do?"""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -10,12 +11,15 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import NetworkConfig, layered, train_networks
+from morphax.experiments.spintronic._network import NetworkConfig, layered
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
 from morphax.substrates.base import evolve
 from morphax.substrates.layers import LayeredNetwork
+from morphax.substrates.wrappers import WithReadout
 from morphax.tasks.base import Task
 
 SHOWN = (5, 6, 9, 3, 3, 8)  # classes of the six images in Figs. 1 and 2
@@ -44,85 +48,60 @@ class Dynamics(Experiment):
     name = "spintronic/dynamics"
     quick = {"seeds": 1, "epochs": 4, "layers": (16, 16, 16), "slow": 5.0}
     claims = (
-        Claim(
-            "each layer is slower than the one before: layer 1 against layer 0 (pixels)",
-            lambda d: slowness(d, _adapted(d), 0),
-            lambda d: slowness(d, _adapted(d), 1),
-            "at least",
-            0.0,
-            "Sec. II, Fig. 1: each layer acts as an integrator",
+        *(
+            Claim.at_least(
+                f"each layer is slower than the one before: layer {layer} against layer {layer - 1} (pixels)",
+                lambda d, layer=layer: slowness(d, _adapted(d), layer - 1),
+                lambda d, layer=layer: slowness(d, _adapted(d), layer),
+                source="Sec. II, Fig. 1: each layer acts as an integrator",
+            )
+            for layer in (1, 2)
         ),
-        Claim(
-            "each layer is slower than the one before: layer 2 against layer 1 (pixels)",
-            lambda d: slowness(d, _adapted(d), 1),
-            lambda d: slowness(d, _adapted(d), 2),
-            "at least",
-            0.0,
-            "Sec. II, Fig. 1: each layer acts as an integrator",
-        ),
-        Claim(
+        Claim.at_least(
             "fast input: the output layer is smoother than when adapted (pixels)",
             lambda d: slowness(d, _adapted(d), 2),
             lambda d: slowness(d, float(d.interval.min()), 2),
-            "at least",
-            0.0,
-            "Sec. IV, Fig. 2c",
+            source="Sec. IV, Fig. 2c",
         ),
-        Claim(
+        Claim.at_most(
             "slow input: the output layer follows faster than when adapted (pixels)",
             lambda d: slowness(d, _adapted(d), 2),
             lambda d: slowness(d, float(d.interval.max()), 2),
-            "at most",
-            0.0,
-            "Sec. IV, Fig. 2e",
+            source="Sec. IV, Fig. 2e",
         ),
-        Claim(
+        Claim.within(
             "powers vary around half: mean power when adapted",
             0.5,
             lambda d: d.mean_power.sel(interval=_adapted(d)).mean(),
-            "within",
-            0.15,
-            "Sec. II",
+            source="Sec. II",
+            tolerance=0.15,
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key = jax.random.split(key, 3)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
-        intervals = (config.fast, config.adapted, config.slow)
-        work = {
-            f"{i:g} ns": lambda i=i: self._traces(
-                config.but(interval=i), f"{i:g} ns", task, make_key, train_key, progress
-            )
-            for i in intervals
-        }
-        return xr.concat(progress.pieces(work), xr.Variable("interval", list(intervals), {"units": "ns"}))
+        labels = {interval: f"{interval:g} ns" for interval in (config.fast, config.adapted, config.slow)}
 
-    def _traces(
-        self,
-        config: NetworkConfig,
-        label: str,
-        task: Task,
-        make_key: PRNGKeyArray,
-        train_key: PRNGKeyArray,
-        progress: Progress,
-    ) -> xr.Dataset:
-        train = (task.train_inputs, task.train_targets)
-        networks = train_networks(
-            config, config.networks("spintronic", make_key), train, key=train_key, progress=progress, label=label
-        ).last
-        chosen = _images(task)
-        powers = np.asarray(map_members(eqx.Partial(_powers, chosen), layered(networks).measuring("states")))
+        def traces(interval: float) -> xr.Dataset:
+            here, train = config.but(interval=interval), (task.train_inputs, task.train_targets)
+            networks, numbers = here.networks("spintronic", make_key), here.training(train)
+            done = trainer.train(labels[interval], networks, Backpropagation(), train, **numbers)
+            return self._traces(here, done.last, _images(task))
+
+        parts = progress.pieces({label: partial(traces, interval) for interval, label in labels.items()})
+        return along("interval", {interval: parts[label] for interval, label in labels.items()}, {"units": "ns"})
+
+    def _traces(self, config: NetworkConfig, networks: WithReadout, images: Array) -> xr.Dataset:
+        powers = np.asarray(map_members(eqx.Partial(_powers, images), layered(networks).measuring("states")))
         layers = np.repeat(np.arange(len(config.layers)), config.layers)
         slow = powers.std(axis=(1, 2)) / np.sqrt((np.diff(powers, axis=2) ** 2).mean(axis=(1, 2)))
         by_layer = np.stack([slow[:, layers == layer].mean(axis=1) for layer in range(len(config.layers))], axis=1)
+        first = {"units": "1", "long_name": "power of the oscillators of the first network"}
         return xr.Dataset(
             {
-                "power": (
-                    ("image", "pixel", "neuron"),
-                    powers[0],
-                    {"units": "1", "long_name": "power of the oscillators of the first network"},
-                ),
+                "power": (("image", "pixel", "neuron"), powers[0], first),
                 "slowness": (("seed", "layer"), by_layer, {"units": "pixels"}),
                 "mean_power": ("seed", powers.mean(axis=(1, 2, 3)), {"units": "1"}),
             },

@@ -1,5 +1,7 @@
 """What if the chip is not the model?"""
 
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import equinox as eqx
@@ -10,11 +12,12 @@ import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import NetworkConfig, train_networks
+from morphax.experiments.spintronic._network import NetworkConfig
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
 from morphax.learning.hardware import InTheLoop, NoiseAware
@@ -62,60 +65,53 @@ class Mismatch(Experiment):
         "layers": (16, 16),
     }
     claims = (
-        Claim(
-            "in the loop (states read), 20 % mismatch: as good as no mismatch (%)",
-            mean(OFF_CHIP, 0.0),
-            mean(STATES, 0.2),
-            "at least",
-            3.0,
-            "Sec. V, citing [42]: robust up to about 20 %",
+        *(
+            Claim.at_least(
+                f"in the loop ({what} read), 20 % mismatch: as good as no mismatch (%)",
+                mean(OFF_CHIP, 0.0),
+                mean(strategy, 0.2),
+                source="Sec. V, citing [42]: robust up to about 20 %",
+                tolerance=3.0,
+            )
+            for what, strategy in (("states", STATES), ("outputs", OUTPUTS))
         ),
-        Claim(
-            "in the loop (outputs read), 20 % mismatch: as good as no mismatch (%)",
-            mean(OFF_CHIP, 0.0),
-            mean(OUTPUTS, 0.2),
-            "at least",
-            3.0,
-            "Sec. V, citing [42]: robust up to about 20 %",
-        ),
-        Claim(
+        Claim.at_least(
             "noise-aware, 20 % mismatch: better than off-chip (%)",
             mean(OFF_CHIP, 0.2),
             mean(NOISE_AWARE, 0.2),
-            "at least",
-            -5.0,
-            "same run; by 5 points",
+            source="same run; by 5 points",
+            tolerance=-5.0,
         ),
-        Claim("off-chip, 5 % mismatch (%)", None, mean(OFF_CHIP, 0.05), "reported", 0.0, "ours"),
-        Claim("off-chip, 20 % mismatch (%)", None, mean(OFF_CHIP, 0.2), "reported", 0.0, "ours"),
+        Claim.reported("off-chip, 5 % mismatch (%)", mean(OFF_CHIP, 0.05), source="ours"),
+        Claim.reported("off-chip, 20 % mismatch (%)", mean(OFF_CHIP, 0.2), source="ours"),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, make_key, train_key, device_key = jax.random.split(key, 4)
         task = config.task(data_key)
         lab = _Laboratory(
-            config.but(**ENTRIES[OURS].changes),
+            config=config.but(**ENTRIES[OURS].changes),
             train=(task.train_inputs, task.train_targets),
             test=(task.test_inputs, task.test_targets),
             make_key=make_key,
-            train_key=train_key,
             device_keys=jax.random.split(device_key, (config.seeds, config.devices)),
-            progress=progress,
+            trainer=Trainer(train_key, progress),
         )
-        work: dict[str, Any] = {"off-chip": lambda: lab.off_chip()}
-        work |= {f"noise-aware {s:g}": lambda s=s: lab.noise_aware(s) for s in config.spreads if s > 0}
-        for strategy in (OUTPUTS, STATES):
-            work |= {
-                f"{strategy} {s:g}": lambda s=s, n=strategy: lab.in_the_loop(n, s) for s in config.spreads if s > 0
-            }
-        parts = dict(zip(work, progress.pieces(work), strict=True))
-        first = parts["off-chip"]
-        spread = xr.Variable("spread", list(config.spreads), {"units": "1", "long_name": "relative spread of mismatch"})
+        spreads = [spread for spread in config.spreads if spread > 0]
+        work = {OFF_CHIP: lab.off_chip}
+        work |= {f"{NOISE_AWARE} {s:g}": partial(lab.noise_aware, s) for s in spreads}
+        work |= {f"{n} {s:g}": partial(lab.in_the_loop, n, s) for n in (OUTPUTS, STATES) for s in spreads}
+        parts = progress.pieces(work)
+        first = parts[OFF_CHIP]
         # Without mismatch there is nothing to adapt to.
         parts |= {f"{n} 0": first.sel(spread=0.0, drop=True) for n in STRATEGIES if 0 in config.spreads}
-        rows = [xr.concat([parts[f"{n} {s:g}"].accuracy for s in config.spreads], spread) for n in STRATEGIES[1:]]
-        strategies = xr.Variable("strategy", list(STRATEGIES))
-        accuracy = xr.concat([first.accuracy, *rows], strategies, coords="minimal", compat="override")
+        meaning = {"units": "1", "long_name": "relative spread of mismatch"}
+
+        def by_spread(strategy: str) -> xr.Dataset:
+            return along("spread", {s: parts[f"{strategy} {s:g}"][["accuracy"]] for s in config.spreads}, meaning)
+
+        rows = {OFF_CHIP: first[["accuracy"]]} | {strategy: by_spread(strategy) for strategy in STRATEGIES[1:]}
+        accuracy = along("strategy", rows, coords="minimal", compat="override").accuracy
         return first.assign(accuracy=accuracy.assign_attrs(units="%", long_name="test accuracy on devices"))
 
     def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
@@ -139,23 +135,16 @@ class Mismatch(Experiment):
         return {"mismatch": figure}
 
 
+@dataclass(kw_only=True)
 class _Laboratory:
     """Trains networks and judges them on devices."""
 
-    def __init__(
-        self,
-        config: "Mismatch.Config",
-        *,
-        train: Data,
-        test: Data,
-        make_key: PRNGKeyArray,
-        train_key: PRNGKeyArray,
-        device_keys: PRNGKeyArray,
-        progress: Progress,
-    ):
-        self.config, self.train, self.test, self.progress = config, train, test, progress
-        self.make_key, self.train_key, self.device_keys = make_key, train_key, device_keys
-        self._nominal: WithReadout | None = None
+    config: "Mismatch.Config"
+    train: Data
+    test: Data
+    make_key: PRNGKeyArray
+    device_keys: PRNGKeyArray
+    trainer: Trainer
 
     def off_chip(self) -> xr.Dataset:
         """Trained on the model: mismatch of either kind, rounding, noise."""
@@ -188,7 +177,7 @@ class _Laboratory:
     def noise_aware(self, spread: float) -> xr.Dataset:
         """Trained on another device at every step."""
         rule = NoiseAware(Backpropagation(), self.stacked(spread, self.config.seeds))
-        networks = self.trained(self.config, self.fresh, f"noise-aware {spread:g}", rule)
+        networks = self.trained(self.config, self.fresh, f"{NOISE_AWARE} {spread:g}", rule)
         return _dataset(self.on_devices(networks, Imperfections(spread, spread)))
 
     def in_the_loop(self, strategy: str, spread: float) -> xr.Dataset:
@@ -207,18 +196,14 @@ class _Laboratory:
         """Untrained networks."""
         return self.config.networks("spintronic", self.make_key)
 
-    @property
+    @cached_property
     def nominal(self) -> WithReadout:
         """Networks trained on the model; trained once, and again after an interruption from their checkpoint."""
-        if self._nominal is None:
-            self._nominal = self.trained(self.config, self.fresh, "off-chip", Backpropagation())
-        return self._nominal
+        return self.trained(self.config, self.fresh, OFF_CHIP, Backpropagation())
 
     def trained(self, config: NetworkConfig, networks: WithReadout, label: str, rule: Any) -> WithReadout:
         """The networks after training by a rule."""
-        return train_networks(
-            config, networks, self.train, key=self.train_key, progress=self.progress, label=label, rule=rule
-        ).last
+        return self.trainer.train(label, networks, rule, self.train, **config.training(self.train)).last
 
     def on_devices(self, networks: WithReadout, imperfections: Imperfections, devices: int | None = None) -> np.ndarray:
         """Accuracy in per cent (networks, devices) on fabricated devices."""

@@ -1,6 +1,6 @@
 """Which digit was it? asked after the last pixel."""
 
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,30 +9,16 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import (
-    Kind,
-    NetworkConfig,
-    accuracies,
-    converged,
-    curves,
-    percent,
-    train_networks,
-)
+from morphax.experiments.spintronic._network import Entry, NetworkConfig, accuracies, converged, percent
+from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
-from morphax.lab.progress import Progress
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, mean_and_range
+from morphax.lab.progress import Progress, along
+from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import member
+from morphax.learning.train import Data
 from morphax.substrates.imperfections import inference_energy
-from morphax.tasks.base import Task
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A network and what differs from the configuration in its training."""
-
-    kind: Kind
-    changes: dict[str, Any] = field(default_factory=dict)
-
+from morphax.substrates.wrappers import WithReadout
 
 # All but the first as spintronic/tune found them (seed 0) on validation images, to three digits.
 ENTRIES = {
@@ -78,74 +64,97 @@ class SequentialDigits(Experiment):
     name = "spintronic/sequential-digits"
     quick = {"seeds": 1, "epochs": 4, "cosine_epochs": 4, "layers": (16, 16)}
     claims = (
-        Claim("spintronic, paper's settings: last epoch (%)", 89.83, mean("last", PAPER), "within", 2.91, "Sec. III"),
-        Claim("spintronic, tuned: last epoch (%)", 89.83, mean("last", TUNED), "at least", 0.0, "Sec. III"),
-        Claim("CTRNN, tuned: last epoch (%)", 89.00, mean("last", CTRNN), "within", 3.48, "Sec. III"),
-        Claim("spintronic, ours: last epoch (%)", 89.83, mean("last", OURS), "at least", 0.0, "Sec. III"),
-        Claim("CTRNN, ours: last epoch (%)", 89.00, mean("last", OUR_CTRNN), "at least", 0.0, "Sec. III"),
-        Claim(
-            "spintronic as good as CTRNN, both tuned (%)",
-            mean("last", CTRNN),
-            mean("last", TUNED),
-            "at least",
-            1.0,
-            "Sec. III; CTRNN of this run",
+        Claim.within(
+            "spintronic, paper's settings: last epoch (%)",
+            89.83,
+            mean("last", PAPER),
+            source="Sec. III",
+            tolerance=2.91,
         ),
-        Claim(
-            "spintronic as good as CTRNN, both ours (%)",
-            mean("last", OUR_CTRNN),
-            mean("last", OURS),
-            "at least",
-            1.0,
-            "Sec. III; CTRNN of this run",
+        Claim.at_least("spintronic, tuned: last epoch (%)", 89.83, mean("last", TUNED), source="Sec. III"),
+        Claim.within("CTRNN, tuned: last epoch (%)", 89.00, mean("last", CTRNN), source="Sec. III", tolerance=3.48),
+        Claim.at_least("spintronic, ours: last epoch (%)", 89.83, mean("last", OURS), source="Sec. III"),
+        Claim.at_least("CTRNN, ours: last epoch (%)", 89.00, mean("last", OUR_CTRNN), source="Sec. III"),
+        *(
+            Claim.at_least(
+                f"spintronic as good as CTRNN, both {how} (%)",
+                mean("last", other),
+                mean("last", entry),
+                source="Sec. III; CTRNN of this run",
+                tolerance=1.0,
+            )
+            for how, entry, other in (("tuned", TUNED, CTRNN), ("ours", OURS, OUR_CTRNN))
         ),
         *(
-            Claim(
+            Claim.within(
                 f"{entry}: converged integrator changes nothing (points)",
                 0.0,
                 lambda d, e=entry: mean("converged", e)(d) - mean("last", e)(d),
-                "within",
-                0.5,
-                "the same networks as trained",
+                source="the same networks as trained",
+                tolerance=0.5,
             )
             for entry in ENTRIES
         ),
-        Claim(
+        Claim.reported(
             "spintronic, ours, with a converged integrator (%)",
-            mean("converged", OUR_CTRNN),
             mean("converged", OURS),
-            "reported",
-            0.0,
-            "CTRNN, ours, with a converged integrator",
+            source="CTRNN, ours, with a converged integrator",
+            paper=mean("converged", OUR_CTRNN),
         ),
         *(
-            Claim(f"{entry}: chosen on validation (%)", None, mean("selected", entry), "reported", 0.0, "fewer images")
+            Claim.reported(f"{entry}: chosen on validation (%)", mean("selected", entry), source="fewer images")
             for entry in ENTRIES
         ),
         *(
-            Claim(f"{entry}: best epoch on test (%)", None, mean("best_on_test", entry), "reported", 0.0, "optimistic")
+            Claim.reported(f"{entry}: best epoch on test (%)", mean("best_on_test", entry), source="optimistic")
             for entry in ENTRIES
         ),
-        Claim("energy of an image (pJ)", 40.0, lambda d: d.energy, "within", 2.0, 'Sec. V: "about 40 pJ"'),
+        Claim.within(
+            "energy of an image (pJ)", 40.0, lambda d: d.energy, source='Sec. V: "about 40 pJ"', tolerance=2.0
+        ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, held_key, make_key, train_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, progress)
         task = config.task(data_key)
         held = config.held_out(task, held_key)
-        work: dict[str, Any] = {}
-        keys = (make_key, train_key)
-        for name, entry in ENTRIES.items():
-            here = config.but(**entry.changes)
+        test = (task.test_inputs, task.test_targets)
+
+        def trained(entry: str, label: str, data: Data, **options: Any) -> Trained[WithReadout]:
+            here = config.but(**ENTRIES[entry].changes)
             if here.schedule == "cosine":
                 here = here.but(epochs=config.cosine_epochs)
-            work[name] = lambda h=here, e=entry, n=name: _judged(h, e.kind, n, task, *keys, progress)
-            work[f"{name}, validated"] = lambda h=here, e=entry, n=name: _validated(
-                h, e.kind, n, task, held, *keys, progress
+            networks = here.networks(ENTRIES[entry].kind, make_key)
+            return trainer.train(label, networks, Backpropagation(), data, **here.training(data), **options)
+
+        def judged(entry: str) -> xr.Dataset:
+            """Trained on all training images."""
+            done = trained(entry, entry, (task.train_inputs, task.train_targets), watch={"test": test})
+            accuracy = done.history.watched("test")["accuracy"]
+            curve = {"units": "%", "long_name": "test accuracy"}
+            reference = accuracies(converged(done.last), test)
+            return xr.Dataset(
+                {
+                    "test_accuracy": (("seed", "epoch"), 100 * accuracy.T, curve),
+                    "last": percent(accuracy[-1], "test accuracy after the last epoch"),
+                    "best_on_test": percent(accuracy.max(axis=0), "test accuracy at the epoch where it is best"),
+                    "converged": percent(reference, "after the last epoch, with a converged integrator"),
+                },
+                {"seed": np.arange(config.seeds), "epoch": 1 + np.arange(len(accuracy))},
             )
-        parts = progress.pieces(work)
-        merged = [xr.merge(pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-        dataset = xr.concat(merged, xr.Variable("entry", list(ENTRIES)), join="outer")
+
+        def validated(entry: str) -> xr.Dataset:
+            """Trained on fewer images, taken at the epoch that was best on those held out."""
+            watch = {"validation": held.validation}
+            done = trained(entry, f"{entry}, validated", held.train, watch=watch, score=_validation_accuracy)
+            meaning = "test accuracy at the epoch that was best on validation images"
+            return xr.Dataset({"selected": percent(accuracies(done.best, test), meaning)})
+
+        work = {entry: partial(judged, entry) for entry in ENTRIES}
+        parts = progress.pieces(work | {f"{entry}, validated": partial(validated, entry) for entry in ENTRIES})
+        both = {entry: parts[entry].merge(parts[f"{entry}, validated"]) for entry in ENTRIES}
+        dataset = along("entry", both, join="outer")
         network = member(config.networks("spintronic", make_key), 0)
         energy = inference_energy(network, config.presentation) * 1e12
         return dataset.assign(energy=((), energy, {"units": "pJ", "long_name": "of the spintronic network"}))
@@ -156,9 +165,7 @@ class SequentialDigits(Experiment):
         for place, (entry, colour) in enumerate(zip(ENTRIES, (RED, VIOLET, GREEN, ORANGE, BLUE), strict=True)):
             part = dataset.sel(entry=entry)
             curve = part.test_accuracy.dropna("epoch", how="all")
-            left.plot(curve.epoch, curve.mean("seed"), color=colour, label=entry)
-            low, high = (curve.quantile(q, "seed") for q in (0.0, 1.0))
-            left.fill_between(curve.epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+            mean_and_range(left, curve.epoch, curve, color=colour, label=entry)
             spread = np.linspace(-0.12, 0.12, part.sizes["seed"])
             right.plot(place + spread, part["last"], "o", color=colour, markersize=4)
             right.plot(place + spread, part.converged, "_", color="black", markersize=6)
@@ -169,73 +176,11 @@ class SequentialDigits(Experiment):
         right.plot([], [], "s", color="grey", label="paper")
         left.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(40, 100), title="mean and range over seeds")
         left.legend(loc="lower right", fontsize="small")
-        right.set_xticks(
-            range(len(ENTRIES)),
-            [entry.replace(", ", ",\n").replace("'s ", "'s\n") for entry in ENTRIES],
-            fontsize="small",
-        )
+        labels = [entry.replace(", ", ",\n").replace("'s ", "'s\n") for entry in ENTRIES]
+        right.set_xticks(range(len(ENTRIES)), labels, fontsize="small")
         right.set_ylabel("test accuracy (%)")
         right.legend(loc="lower left", fontsize="small")
         return {"sequential-digits": figure}
-
-
-def _judged(
-    config: NetworkConfig,
-    kind: Kind,
-    name: str,
-    task: Task,
-    make_key: PRNGKeyArray,
-    train_key: PRNGKeyArray,
-    progress: Progress,
-) -> xr.Dataset:
-    """Trained on all training images."""
-    test = (task.test_inputs, task.test_targets)
-    trained = train_networks(
-        config,
-        config.networks(kind, make_key),
-        (task.train_inputs, task.train_targets),
-        key=train_key,
-        progress=progress,
-        label=name,
-        watch={"test": test},
-    )
-    curve = 100 * curves(trained, "test")["test accuracy"].T
-    return xr.Dataset(
-        {
-            "test_accuracy": (("seed", "epoch"), curve, {"units": "%", "long_name": "test accuracy"}),
-            "last": percent(curve[:, -1] / 100, "test accuracy after the last epoch"),
-            "best_on_test": percent(curve.max(axis=1) / 100, "test accuracy at the epoch where it is best"),
-            "converged": percent(
-                accuracies(converged(trained.last), test), "after the last epoch, with a converged integrator"
-            ),
-        },
-        {"seed": np.arange(config.seeds), "epoch": 1 + np.arange(curve.shape[1])},
-    )
-
-
-def _validated(
-    config: NetworkConfig,
-    kind: Kind,
-    name: str,
-    task: Task,
-    held: Any,
-    make_key: PRNGKeyArray,
-    train_key: PRNGKeyArray,
-    progress: Progress,
-) -> xr.Dataset:
-    """Trained on fewer images, taken at the epoch that was best on those held out."""
-    trained = train_networks(
-        config,
-        config.networks(kind, make_key),
-        held.train,
-        key=train_key,
-        progress=progress,
-        label=f"{name}, validated",
-        watch={"validation": held.validation},
-        score=_validation_accuracy,
-    )
-    selected = accuracies(trained.best, (task.test_inputs, task.test_targets))
-    return xr.Dataset({"selected": percent(selected, "test accuracy at the epoch that was best on validation images")})
 
 
 def _validation_accuracy(watched: dict[str, Any]) -> Any:

@@ -1,16 +1,17 @@
 """Which relaxation time, learning rate and decay?"""
 
 import jax
-import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 from matplotlib.figure import Figure
 
-from morphax.experiments.spintronic._network import Kind, NetworkConfig, train_networks
+from morphax.experiments.spintronic._network import Kind, NetworkConfig
+from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Progress, along
 from morphax.lab.tune import Range, tune
+from morphax.learning.backprop import Backpropagation
 
 SEARCHES: dict[str, tuple[Kind, str]] = {
     "spintronic": ("spintronic", "inverse"),
@@ -39,37 +40,34 @@ class Tune(Experiment):
     name = "spintronic/tune"
     quick = {"trials": 4, "epochs": 3, "seeds": 1, "layers": (12, 12), "relaxation_times": (7.0, 28.0)}
     claims = (
-        Claim("relaxation time", 14.12, lambda d: best(d, "spintronic", "relaxation_time"), "reported", 0, "Sec. III"),
-        Claim("learning rate", 0.149, lambda d: best(d, "spintronic", "learning_rate"), "reported", 0, "Sec. III"),
-        Claim("decay", 8.077, lambda d: best(d, "spintronic", "learning_rate_decay"), "reported", 0, "Sec. III"),
-        Claim(
+        Claim.reported(
+            "relaxation time", lambda d: best(d, "spintronic", "relaxation_time"), source="Sec. III", paper=14.12
+        ),
+        Claim.reported(
+            "learning rate", lambda d: best(d, "spintronic", "learning_rate"), source="Sec. III", paper=0.149
+        ),
+        Claim.reported("decay", lambda d: best(d, "spintronic", "learning_rate_decay"), source="Sec. III", paper=8.077),
+        Claim.at_least(
             "the spintronic network's validation accuracy is as good as the CTRNN's",
             lambda d: best(d, "CTRNN", "value"),
             lambda d: best(d, "spintronic", "value"),
-            "at least",
-            3.0,
-            "Sec. III: 89.83 and 89.00; CTRNN of this run",
+            source="Sec. III: 89.83 and 89.00; CTRNN of this run",
+            tolerance=3.0,
         ),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         data_key, held_key, make_key, train_key = jax.random.split(key, 4)
+        trainer = Trainer(train_key, Progress())  # of a search whole trials are kept
         train, validation = config.held_out(config.task(data_key), held_key)
 
         def search(index: int, kind: Kind, schedule: str) -> xr.Dataset:
             def value(settings: dict[str, float]) -> float:
                 here = config.but(schedule=schedule, **settings)
-                trained = train_networks(
-                    here,
-                    here.networks(kind, make_key),
-                    train,
-                    key=train_key,
-                    progress=Progress(),
-                    label="trial",
-                    watch={"validation": validation},
-                    visits=1,
-                )
-                return 100 * float(np.mean(trained.history[-1]["validation"]["accuracy"]))
+                networks, numbers = here.networks(kind, make_key), here.training(train, visits=1)
+                numbers["watch"] = {"validation": validation}
+                done = trainer.train("trial", networks, Backpropagation(), train, **numbers)
+                return 100 * done.history.watched("validation")["accuracy"][-1].mean()
 
             space = {
                 "relaxation_time": Range(*config.relaxation_times),
@@ -82,8 +80,8 @@ class Tune(Experiment):
             label = f"{kind} {schedule}"
             return tune(value, space, config.trials, seed=4 * config.seed + index, progress=progress, label=label)
 
-        found = [search(index, *what) for index, what in enumerate(SEARCHES.values())]
-        dataset = xr.concat(found, xr.Variable("search", list(SEARCHES)), join="outer", data_vars="all")
+        found = {name: search(index, *what) for index, (name, what) in enumerate(SEARCHES.items())}
+        dataset = along("search", found, join="outer", data_vars="all")
         dataset.value.attrs = {"units": "%", "long_name": "validation accuracy after the last epoch"}
         dataset.relaxation_time.attrs = {"units": "ns"}
         dataset.learning_rate.attrs = dataset.initial_scale.attrs = {"units": "1"}

@@ -1,0 +1,89 @@
+"""Training inside an experiment: resumed with its run, written to the run's history, its numbers as arrays."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+import optax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from morphax.lab.progress import Progress
+from morphax.learning.history import History
+from morphax.learning.rule import LearningRule, Metrics
+from morphax.learning.train import Data, Score, train
+
+Networks = TypeVar("Networks", bound=PyTree)
+
+
+class Trained(NamedTuple, Generic[Networks]):
+    """The networks after the last step, what the training noted, and the networks with the highest score."""
+
+    last: Networks
+    history: History
+    best: Networks
+
+
+class Trainer(NamedTuple):
+    """Trains ensembles inside a run: all with one key, resumed with the run, written to its `history.jsonl`.
+
+    **Arguments:**
+
+    - `key`: for `morphax.learning.train.train`.
+    - `progress`: of the run.
+    """
+
+    key: PRNGKeyArray
+    progress: Progress
+
+    def train(
+        self,
+        label: str,
+        networks: Networks,
+        rule: LearningRule,
+        data: Data,
+        *,
+        optimiser: optax.GradientTransformation,
+        steps: int,
+        batch_size: int | None = None,
+        watch: dict[str, Data] | None = None,
+        score: Score | None = None,
+        ensemble: bool = True,
+        every: int = 50,
+    ) -> Trained[Networks]:
+        """Train a stack of networks (or one, without `ensemble`) with `morphax.learning.train.train`.
+
+        `history.jsonl` gets the steps at which data were watched, or all steps where none are.
+
+        **Arguments:** those of `train`, but for
+
+        - `label`: in `history.jsonl`; no two trainings of a run have the same.
+        - `batch_size`: all of `data` where they are fewer.
+        - `every`: steps between two looks at the watched data.
+        """
+
+        def record(rows: Sequence[dict[str, Any]]) -> None:
+            numbered = [{"step": step, **row} for step, row in enumerate(rows)]
+            self.progress.record(label, [row for row in numbered if not watch or watch.keys() <= row.keys()])
+
+        done = train(
+            networks,
+            rule,
+            data,
+            optimiser,
+            steps,
+            key=self.key,
+            batch_size=None if batch_size is None else min(batch_size, len(data[0])),
+            watch=watch,
+            score=score,
+            ensemble=ensemble,
+            chunk=every,
+            checkpoint=self.progress.checkpoint(label),
+            on_chunk=record,
+        )
+        return Trained(done.last, History(done.history), done.best)
+
+
+@eqx.filter_jit
+def judged(rule: Any, data: Data, network: PyTree, key: PRNGKeyArray) -> Metrics:
+    """What a rule says of one network on some data."""
+    return rule.metrics(network, *data, key=key)

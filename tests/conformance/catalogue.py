@@ -1,0 +1,108 @@
+"""Every built-in substrate, rule and task, in a size that is tried in a moment."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from morphax import (
+    Augmented,
+    Backpropagation,
+    ContinuousTimeRecurrentNetwork,
+    EchoStateNetwork,
+    EquilibriumPropagation,
+    HopfieldNetwork,
+    Imperfections,
+    ImplicitDifferentiation,
+    InTheLoop,
+    JosephsonMixer,
+    LearningRule,
+    MajorityVote,
+    NoiseAware,
+    Noisy,
+    PhaseOscillators,
+    QuantizedPerceptron,
+    RelaxationBackpropagation,
+    ReLUReservoir,
+    SpikingNetwork,
+    SpinTorqueReservoir,
+    SpintronicNetwork,
+    Substrate,
+    Task,
+    tasks,
+)
+from morphax.dynamics.relaxation import RungeKutta
+from morphax.learning.design import ReadoutDesign
+from morphax.substrates.quantized import NoisyPerceptron
+
+KEY = jax.random.key(11)
+CHIP = Imperfections(weight_mismatch=0.05, device_mismatch=0.05)
+
+SUBSTRATES: dict[str, Callable[[], Substrate]] = {
+    "josephson": lambda: JosephsonMixer.two_mode(measured=4),
+    "josephson, Fock states": lambda: JosephsonMixer.two_mode(measured=4, levels=2, method="fock"),
+    "spintronic": lambda: SpintronicNetwork.random((3, 2), key=KEY),
+    "ctrnn": lambda: ContinuousTimeRecurrentNetwork.random((3, 2), key=KEY),
+    "echo-state": lambda: EchoStateNetwork.random(4, key=KEY),
+    "relu": lambda: ReLUReservoir.random(4, key=KEY),
+    "spin-torque": lambda: SpinTorqueReservoir.random(4, key=KEY),
+    "phase-oscillators": lambda: PhaseOscillators.layered((2, 3, 1), bias_scale=0.3, key=KEY),
+    "hopfield": lambda: HopfieldNetwork.random((2, 3, 2), key=KEY),
+    "quantized": lambda: QuantizedPerceptron.random((3, 4, 4, 2), width=0.4, strength=1.2, key=KEY),
+    "noisy perceptron": lambda: NoisyPerceptron.random((3, 4, 2), noise=0.3, key=KEY),
+    "spiking": lambda: SpikingNetwork.random(4, 3, interval=2, key=KEY),
+    "spiking, Poisson inputs": lambda: SpikingNetwork.random(4, 3, input_rate=0.3, interval=2, key=KEY),
+    "noisy spintronic": lambda: Noisy(SpintronicNetwork.random((3, 2), key=KEY), 0.01),
+    "noisy phase-oscillators": lambda: Noisy(PhaseOscillators.layered((2, 3, 1), key=KEY), 0.01),
+}
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """A device behind a Python function: it answers with the right number of numbers, whatever it is given."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, weights: Any, inputs: np.ndarray) -> np.ndarray:
+        return np.full((len(inputs), *self.shape), 0.25)
+
+
+RULES: dict[str, Callable[[Task], LearningRule]] = {
+    "Backpropagation": lambda task: Backpropagation(),
+    "EquilibriumPropagation": lambda task: EquilibriumPropagation(),
+    "ImplicitDifferentiation": lambda task: ImplicitDifferentiation(),
+    "RelaxationBackpropagation": lambda task: RelaxationBackpropagation(relaxer=RungeKutta(duration=2.0)),
+    "NoiseAware(Backpropagation)": lambda task: NoiseAware(Backpropagation(), CHIP),
+    "NoiseAware(EquilibriumPropagation)": lambda task: NoiseAware(EquilibriumPropagation(), CHIP),
+    "InTheLoop(Backpropagation, chip)": lambda task: InTheLoop(Backpropagation(), CHIP, key=KEY),
+    "InTheLoop(Backpropagation, laboratory)": lambda task: InTheLoop(
+        Backpropagation(), Laboratory(task.train[1].shape[1:])
+    ),
+    "MajorityVote(Backpropagation)": lambda task: MajorityVote(Backpropagation(), shots=3),
+    "Augmented(Backpropagation)": lambda task: Augmented(Backpropagation(), lambda inputs, key: 0.9 * inputs),
+    "ReadoutDesign": lambda task: ReadoutDesign(shots=100.0),
+}
+
+
+def _small(task: Task, points: int = 6) -> Task:
+    """The first rows of a task."""
+    parts = {f"{part}_{what}": getattr(task, f"{part}_{what}")[:points] for part in ("train", "test") for what in WHAT}
+    return Task(**parts, kind=task.kind, arrangement=task.arrangement)
+
+
+WHAT = ("inputs", "targets")
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "waveforms": lambda: _small(tasks.waveforms(80, 80, key=KEY), 8),
+    "mackey_glass": lambda: _small(tasks.mackey_glass(train_points=50, test_points=10, washout=0, key=KEY)),
+    "lorenz": lambda: _small(tasks.lorenz(train_points=50, test_points=10, washout=0, key=KEY)),
+    "linear_memory": lambda: _small(tasks.linear_memory(train_points=200, test_points=10, key=KEY)),
+    "narma": lambda: _small(tasks.narma(train_points=200, test_points=10, key=KEY)),
+    "sunspots": lambda: _small(tasks.forecast(tasks.sunspots()[1])[0]),
+    "sequential_digits": lambda: _small(tasks.sequential_digits(key=KEY)),
+    "phase_digits": lambda: _small(tasks.phase_digits()),
+    "mnist": lambda: _small(tasks.mnist(6, 6)),
+    "xor": tasks.xor,
+}

@@ -1,0 +1,100 @@
+"""Train every cell of rule x substrate x task for two steps, and write the table in docs/devices.md.
+
+    python -m tests.conformance.table [--workers N]
+
+Exits with 1 where a cell that its rule admits fails.
+"""
+
+import argparse
+import os
+import re
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from tests.conformance.catalogue import KEY, RULES, SUBSTRATES, TASKS
+
+from morphax import Task, fitted
+from morphax.tasks import as_labels, as_vectors, windows
+from morphax.testing import BrokenPromiseError, check_training, decide
+
+PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
+BLOCK = re.compile(r"(<!-- conformance -->\n).*?(<!-- end conformance -->)", re.DOTALL)
+VIEWS = (lambda task: task, as_labels, as_vectors, lambda task: as_vectors(windows(task, 3)))
+
+
+class Row(NamedTuple):
+    """One rule on one substrate: tasks that train as they are, those that do through a view, and what failed."""
+
+    typed: int
+    viewed: int
+    failures: list[str]
+
+
+def tried(name: str, rule: str) -> Row:
+    """Every task with one rule on one substrate."""
+    row = Row(0, 0, [])
+    for on, make in TASKS.items():
+        try:
+            view = trained(rule, name, make())
+        except BrokenPromiseError as error:
+            row.failures.append(f"{rule} x {name} x {on}: {error}")
+            continue
+        row = row._replace(typed=row.typed + (view == 0), viewed=row.viewed + (view is not None and view > 0))
+    jax.clear_caches()
+    return row
+
+
+def trained(rule: str, name: str, task: Task) -> int | None:
+    """Two steps through the first view of a task that the rule admits; which it was, or None."""
+    for index, view in enumerate(VIEWS):
+        try:
+            seen = view(task)
+        except ValueError:
+            continue
+        cell = fitted(SUBSTRATES[name](), seen, key=KEY)
+        if decide(RULES[rule](seen), cell, seen) is None:
+            check_training(RULES[rule](seen), cell, seen)
+            return index
+    return None
+
+
+def table(rows: dict[tuple[str, str], Row]) -> str:
+    """Substrates down, rules across."""
+
+    def text(row: Row) -> str:
+        if row.failures:
+            return f"{len(row.failures)} failed"
+        views = f" + {row.viewed}" if row.viewed else ""
+        return f"{row.typed}{views}" if row.typed + row.viewed else "—"
+
+    lines = [f"| | {' | '.join(RULES)} |", "|---" * (len(RULES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(text(rows[name, rule]) for rule in RULES)} |" for name in SUBSTRATES]
+    return "\n".join(lines) + "\n"
+
+
+def _without_optimisation() -> None:
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    cells = list(product(SUBSTRATES, RULES))
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), _without_optimisation) as pool:
+        rows = dict(zip(cells, pool.map(tried, *zip(*cells, strict=True)), strict=True))
+    failures = [failure for row in rows.values() for failure in row.failures]
+    print(table(rows))
+    print("\n".join(failures) or f"all of {len(cells) * len(TASKS)} cells train or are refused")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(BLOCK.sub(lambda match: match[1] + table(rows) + match[2], page), encoding="utf-8")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Every substrate x every rule x every task: it trains, or is refused in one line that says what to do. No third."""
+
+from functools import cache
+
+import jax
+import pytest
+from tests.conformance.catalogue import KEY, RULES, SUBSTRATES, TASKS
+
+from morphax import Backpropagation, Substrate, Task, fitted
+from morphax.testing import check_rule, check_substrate, check_training, decide
+
+REMEDIES = ("use ", "put ", "needs ", "must ", "train another role")
+
+
+@cache
+def substrate(name: str) -> Substrate:
+    return SUBSTRATES[name]()
+
+
+@cache
+def task(name: str) -> Task:
+    return TASKS[name]()
+
+
+@cache
+def cell(name: str, on: str) -> Substrate:
+    """A substrate with the input layer and the readout that a task needs."""
+    return fitted(substrate(name), task(on), key=KEY)
+
+
+def shape_of(task: Task) -> tuple:
+    """What decides of a task, without its numbers, whether a rule admits it."""
+    low, high = float(task.train_targets.min()), float(task.train_targets.max())
+    return task.arrangement, task.kind, task.channels, task.outputs, low >= 0 and high <= 1
+
+
+@cache
+def different_tasks() -> tuple[str, ...]:
+    """One task of every shape: what is decided abstractly is the same for the others."""
+    return tuple({shape_of(task(name)): name for name in reversed(TASKS)}.values())
+
+
+@pytest.mark.parametrize("name", SUBSTRATES)
+def test_substrates_keep_their_promises(name):
+    check_substrate(substrate(name))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_keep_their_promises(name):
+    check_rule(RULES[name](task("waveforms")))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", SUBSTRATES)
+def test_every_cell_is_admitted_or_refused(name, rule):
+    for on in different_tasks():
+        refusal = decide(RULES[rule](task(on)), cell(name, on), task(on))
+        assert refusal is None or any(word in refusal for word in REMEDIES), refusal
+
+
+def admitted(rule: str, name: str) -> str | None:
+    """A task on which a rule trains a substrate."""
+    found = (on for on in TASKS if decide(RULES[rule](task(on)), cell(name, on), task(on)) is None)
+    return next(found, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", SUBSTRATES)
+def test_what_a_rule_admits_it_trains(name, rule):
+    on = admitted(rule, name)
+    if on is not None:
+        check_training(RULES[rule](task(on)), cell(name, on), task(on))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", TASKS)
+@pytest.mark.parametrize("name", SUBSTRATES)
+def test_every_task_trains_every_substrate(name, on):
+    check_training(Backpropagation().suited(task(on).kind), cell(name, on), task(on))
+
+
+def test_a_refusal_takes_no_compilation():
+    jax.clear_caches()
+    assert decide(RULES["EquilibriumPropagation"](task("xor")), cell("spintronic", "xor"), task("xor")) is not None

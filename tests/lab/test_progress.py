@@ -1,0 +1,142 @@
+"""Work in pieces: kept by label, not done twice, refused where it is not finite, timed, recorded."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from morphax.lab.progress import NonFiniteError, Progress, along
+
+
+class Work:
+    """Pieces that count how often they are computed."""
+
+    def __init__(self):
+        self.done: list[str] = []
+
+    def piece(self, label: str, value: float, seconds: float = 0.0):
+        def compute() -> xr.Dataset:
+            self.done.append(label)
+            time.sleep(seconds)
+            return xr.Dataset({"x": ("step", [value, value])}, attrs={"source": label})
+
+        return compute
+
+
+def test_pieces_come_back_by_label_in_order():
+    work = Work()
+    parts = Progress().pieces({label: work.piece(label, value) for label, value in (("b", 2.0), ("a", 1.0))})
+    assert list(parts) == ["b", "a"]
+    assert {label: float(part.x[0]) for label, part in parts.items()} == {"b": 2.0, "a": 1.0}
+
+
+def test_a_finished_piece_is_read_and_equals_the_one_that_was_computed(tmp_path):
+    work = Work()
+    pieces = {label: work.piece(label, value) for label, value in (("size 4, 2 ns", 0.1), ("β", 0.2))}
+    first = Progress(tmp_path).pieces(pieces)
+    again = Progress(tmp_path).pieces(pieces)
+    assert work.done == ["size 4, 2 ns", "β"]
+    assert all(again[label].identical(first[label]) for label in pieces)
+
+
+def test_a_piece_that_fails_is_not_kept_and_those_before_it_are(tmp_path):
+    work = Work()
+
+    def fails() -> xr.Dataset:
+        raise RuntimeError("no power")
+
+    with pytest.raises(RuntimeError, match="no power"):
+        Progress(tmp_path).pieces({"a": work.piece("a", 1.0), "b": fails, "c": work.piece("c", 3.0)})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
+    parts = Progress(tmp_path).pieces({label: work.piece(label, 2.0) for label in "abc"})
+    assert work.done == ["a", "b", "c"]
+    assert float(parts["a"].x[0]) == 1.0
+
+
+def test_a_chain_sees_what_came_before(tmp_path):
+    def compute(label: str, earlier: dict[str, xr.Dataset]) -> xr.Dataset:
+        return xr.Dataset({"x": 1.0 + sum(float(part.x) for part in earlier.values())})
+
+    Progress(tmp_path).chain(["one", "two"], compute)
+    parts = Progress(tmp_path).chain(["one", "two", "three"], compute)
+    assert {label: float(part.x) for label, part in parts.items()} == {"one": 1.0, "two": 2.0, "three": 4.0}
+
+
+def test_a_piece_with_nan_is_refused_by_piece_variable_and_place(tmp_path):
+    values = np.ones((2, 3))
+    values[1, 2] = np.nan
+    broken = xr.Dataset({"rate": (("seed", "step"), values), "count": ("seed", [1, 2])})
+    with pytest.raises(NonFiniteError, match=r"^fast: rate is not finite at seed=1, step=2 \(1 of 6 values\)"):
+        Progress(tmp_path).pieces({"fast": lambda: broken})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(NonFiniteError, match="loss is not finite at its only value"):
+        Progress().pieces({"fast": lambda: xr.Dataset({"loss": np.inf})})
+
+
+def test_what_may_be_missing_may_be_nan():
+    dataset = xr.Dataset({"rate": ("step", [1.0, np.nan], {"may_be_missing": 1})})
+    assert Progress().pieces({"a": lambda: dataset})["a"].identical(dataset)
+
+
+def test_seconds_of_pieces_that_are_read_are_known(tmp_path):
+    work = Work()
+    pieces = {"a": work.piece("a", 1.0, seconds=0.05), "b": work.piece("b", 1.0, seconds=0.1)}
+    first = Progress(tmp_path)
+    parts = first.pieces(pieces)
+    assert first.seconds == 0.0
+    assert parts["a"].attrs == {"source": "a"}
+    second = Progress(tmp_path)
+    parts = second.pieces(pieces)
+    assert 0.15 <= second.seconds < 5.0
+    assert parts["a"].attrs == {"source": "a"}
+
+
+def test_history_holds_every_training_of_a_piece(tmp_path):
+    history = tmp_path / "history.jsonl"
+
+    def piece(label: str, progress: Progress):
+        def compute() -> xr.Dataset:
+            for training in ("first", "second"):
+                for steps in (1, 2, 3):
+                    progress.record(f"{label}, {training}", [{"loss": float(step)} for step in range(steps)])
+            return xr.Dataset({"x": 1.0})
+
+        return compute
+
+    progress = Progress(history=history)
+    progress.pieces({label: piece(label, progress) for label in "ab"})
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert lines == [
+        {"piece": f"{label}, {training}", "step": step, "loss": float(step)}
+        for label in "ab"
+        for training in ("first", "second")
+        for step in range(3)
+    ]
+
+
+def test_history_of_a_piece_that_fails_is_written_too(tmp_path):
+    progress = Progress(tmp_path / "checkpoints", history=tmp_path / "history.jsonl")
+
+    def fails() -> xr.Dataset:
+        progress.record("a", [{"loss": 1.0}])
+        progress.record("a", [{"loss": 1.0}, {"loss": 0.5}])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        progress.pieces({"a": fails})
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
+
+
+def test_checkpoints_have_a_folder_for_each_label_or_none(tmp_path):
+    assert Progress().checkpoint("a") is None
+    assert Progress(tmp_path).checkpoint("a, 2/3 ns") == tmp_path / "a__2_3_ns"
+
+
+def test_along_makes_the_keys_a_coordinate():
+    parts = {0.5: xr.Dataset({"x": 1.0}), 0.1: xr.Dataset({"x": 2.0})}
+    joined = along("interval", parts, {"units": "ns"})
+    assert joined.interval.values.tolist() == [0.5, 0.1]
+    assert joined.interval.attrs == {"units": "ns"}
+    assert joined.x.sel(interval=0.1).item() == 2.0

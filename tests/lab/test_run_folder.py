@@ -1,0 +1,189 @@
+"""A run on disk: whole or resumed, with its claims whatever their numbers, and refused where it is another's."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from morphax.files import read_json
+from morphax.lab.run_folder import RunFolder, UsageError, open_run
+
+FILES = {"config.json", "environment.json", "result.nc", "claims.json", "history.jsonl", "figures", "report.html"}
+
+
+def run(path: Path, experiment, **numbers) -> RunFolder:
+    folder = RunFolder(path, experiment, experiment.Config(**numbers))
+    folder.execute()
+    return folder
+
+
+def without_seconds(folder: RunFolder) -> xr.Dataset:
+    dataset = folder.dataset()
+    del dataset.attrs["seconds"]
+    return dataset
+
+
+def strict_json(path: Path):
+    def refuse(word: str):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_a_run_leaves_a_complete_folder(dice, tmp_path):
+    folder = run(tmp_path / "out", dice(), throws=5, seed=3)
+    assert folder.complete
+    assert {entry.name for entry in folder.path.iterdir()} == FILES
+    assert read_json(folder.path / "config.json") == {
+        "experiment": "demo/dice",
+        "quick": False,
+        "config": {"seed": 3, "precision": "double", "throws": 5, "faces": [6, 20]},
+    }
+    assert read_json(folder.path / "environment.json")["seed"] == 3
+    assert folder.dataset().attrs["experiment"] == "demo/dice"
+    lines = [json.loads(line) for line in (folder.path / "history.jsonl").read_text().splitlines()]
+    assert [(line["piece"], line["step"]) for line in lines] == [
+        (f"die {n}", step) for n in (6, 20) for step in range(5)
+    ]
+    assert float(folder.dataset()["mean"].sel(faces=6)) == pytest.approx(
+        np.mean([line["points"] for line in lines[:5]])
+    )
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(dice, tmp_path):
+    first, second, other = (run(tmp_path / name, dice(), seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert without_seconds(first).identical(without_seconds(second))
+    assert not first.dataset().equals(other.dataset())
+
+
+def test_an_interrupted_run_goes_on_where_it_was_and_its_seconds_are_those_of_both_legs(dice, tmp_path):
+    class Interrupted(dice):
+        legs: list[int] = []
+
+        def thrown(self, config, faces, key, progress):
+            self.legs.append(faces)
+            time.sleep(0.3 if faces == 6 else 0.0)
+            if self.legs == [6, 20]:
+                raise KeyboardInterrupt
+            return super().thrown(config, faces, key, progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", Interrupted())
+    assert not (tmp_path / "out" / "result.nc").exists()
+    started = time.perf_counter()
+    resumed = run(tmp_path / "out", Interrupted())
+    leg = time.perf_counter() - started
+    assert Interrupted.legs == [6, 20, 20]
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert 0.3 < resumed.dataset().attrs["seconds"] < 0.3 + leg + 5.0
+    assert without_seconds(resumed).identical(without_seconds(run(tmp_path / "whole", dice())))
+
+
+def test_a_result_that_could_not_be_drawn_is_not_computed_again(dice, tmp_path):
+    class Blank(dice):
+        computed, drawn = 0, 0
+
+        def run(self, config, *, key, progress):
+            Blank.computed += 1
+            return super().run(config, key=key, progress=progress)
+
+        def figures(self, dataset):
+            Blank.drawn += 1
+            if Blank.drawn == 1:
+                raise OSError("no space left on device")
+            return super().figures(dataset)
+
+    with pytest.raises(OSError, match="no space"):
+        run(tmp_path / "out", Blank())
+    folder = RunFolder(tmp_path / "out", Blank(), Blank.Config())
+    assert not folder.complete
+    seconds = folder.dataset().attrs["seconds"]
+    folder.execute()
+    assert folder.complete
+    assert Blank.computed == 1
+    assert folder.dataset().attrs["seconds"] == seconds
+
+
+def test_a_claim_that_is_not_a_number_ends_the_run_without_a_verdict(dice, tmp_path):
+    """Also when the run is resumed, and when its report is made anew."""
+
+    class Broken(dice):
+        def thrown(self, config, faces, key, progress):
+            dataset = super().thrown(config, faces, key, progress)
+            return dataset.assign(mean=dataset["mean"].where(faces != 6).assign_attrs(may_be_missing=1))
+
+        def figures(self, dataset):
+            return {"dice": Figure()}
+
+    def judged(folder: RunFolder) -> list[str | None]:
+        claims = strict_json(folder.path / "claims.json")
+        assert [claim["met"] for claim in claims] == [None, None, None]
+        return [claim.get("no_verdict") for claim in claims]
+
+    expected = ["not a number", "the baseline is not a number", None]
+    folder = run(tmp_path / "out", Broken())
+    assert folder.complete
+    assert judged(folder) == expected
+    page = (folder.path / "report.html").read_text()
+    assert "no verdict: not a number" in page
+    assert "no verdict: the baseline is not a number" in page
+    (folder.path / "report.html").unlink()
+    (folder.path / "claims.json").unlink()
+    assert judged(run(folder.path, Broken())) == expected
+    (folder.path / "claims.json").unlink()
+    assert [claim.get("no_verdict") for claim in open_run(folder.path, {"demo/dice": Broken}).publish()] == expected
+    assert judged(folder) == expected
+
+
+def test_a_folder_of_another_run_is_refused_by_what_differs(dice, tmp_path):
+    class Coins(dice):
+        name = "demo/coins"
+
+    run(tmp_path, dice(), throws=5)
+    path = re.escape(repr(str(tmp_path)))
+    with pytest.raises(
+        UsageError, match=rf"^out is {path}, a run with another throws; choose another folder, or start"
+    ):
+        RunFolder(tmp_path, dice(), dice.Config(throws=6))
+    with pytest.raises(UsageError, match="a run with another seed, faces;"):
+        RunFolder(tmp_path, dice(), dice.Config(throws=5, seed=1, faces=(6,)))
+    with pytest.raises(UsageError, match="a run with another quick;"):
+        RunFolder(tmp_path, dice(), dice.Config(throws=5), quick=True)
+    with pytest.raises(UsageError, match="a run of demo/dice; choose another folder for demo/coins"):
+        RunFolder(tmp_path, Coins(), Coins.Config(throws=5))
+
+
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(dice, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="which holds other files; it must be new, empty, or a run"):
+        RunFolder(tmp_path, dice(), dice.Config())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(UsageError, match="which cannot be made: Not a directory"):
+        RunFolder(tmp_path / "thesis.tex" / "out", dice(), dice.Config())
+
+
+def test_a_run_is_opened_with_its_own_numbers(dice, tmp_path):
+    run(tmp_path / "out", dice(), throws=7)
+    opened = open_run(tmp_path / "out", {"demo/dice": dice})
+    assert opened.config == dice.Config(throws=7)
+    with pytest.raises(UsageError, match="a run of 'demo/dice', which this installation lacks"):
+        open_run(tmp_path / "out", {})
+    with pytest.raises(UsageError, match=r"which is no run folder \(it holds no config.json\)"):
+        open_run(tmp_path, {"demo/dice": dice})
+
+
+def test_a_piece_that_is_not_finite_stops_the_run_and_the_pieces_before_it_stay(dice, tmp_path):
+    class Loaded(dice):
+        def thrown(self, config, faces, key, progress):
+            dataset = super().thrown(config, faces, key, progress)
+            return dataset * np.nan if faces == 20 else dataset
+
+    with pytest.raises(RuntimeError, match="die 20: mean is not finite at its only value"):
+        run(tmp_path, Loaded())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["die_6.nc"]
+    assert not (tmp_path / "result.nc").exists()
