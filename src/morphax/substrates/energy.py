@@ -155,8 +155,9 @@ class EnergySubstrate(Substrate):
             return ravel_pytree(self.landscape(drive).force(unflatten(flat)))[0]
 
         def equilibrium(_: Any, start: Array) -> Array:
-            fixed = jax.lax.stop_gradient((self, drive))
-            return ravel_pytree(fixed[0].relax(fixed[1], state=unflatten(start), key=key).state)[0]
+            arrays, rest = eqx.partition((self, drive), eqx.is_array)
+            system, clamped = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+            return ravel_pytree(system.relax(clamped, state=unflatten(start), key=key).state)[0]
 
         def solve(linear: Callable[[Array], Array], right: Array) -> Array:
             return jnp.linalg.solve(jax.jacobian(linear)(jnp.zeros_like(right)), right)
@@ -247,8 +248,8 @@ class EnergyWrapper(Wrapper, EnergySubstrate):
 
         With $C(o) = \beta c(\mathrm{read}(o), t)$ and $k \ge |\beta| \, \lVert \partial \mathrm{read} / \partial o
         \rVert^2$, springs of stiffness k to $o - C'(o) / k$ pull as C does where o is. For a linear read and costs with
-        $c'' \le 1$ their energy lies above C elsewhere, so that what lowers theirs lowers the true one. They are at most
-        1 long: on a circle a longer one would pull the other way around.
+        $c'' \le 1$ their energy lies above C elsewhere, so that what lowers theirs lowers the true one. They are at
+        most 1 long: on a circle a longer one would pull the other way around.
         """
         slopes = self._slopes(observation, nudge)
         stiffness = jnp.abs(nudge.strength) * jnp.sum(jax.jacobian(self.read)(observation) ** 2)
