@@ -78,12 +78,12 @@ class Backpropagation(LearningRule):
 
     def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
         """Refuse other channels than the substrate takes, and targets that are not shaped like its outputs."""
-        first = jax.tree.map(lambda x: x[:1], (inputs, targets))
+        first, alone = jax.tree.map(lambda x: x[:1], (inputs, targets)), replace(self, shards=1)
         key = jax.random.key(0)
-        outputs = eqx.filter_eval_shape(lambda s, i, t: self.answers(s, i, t, key=key), substrate, *first)
+        outputs = eqx.filter_eval_shape(lambda s, i, t: alone.answers(s, i, t, key=key), substrate, *first)
         objective = self.objective or classification
         if isinstance(objective, Classification | Regression):
-            check_outputs(self, outputs, first[1])
+            check_outputs(self, outputs, targets)
             objective.check(targets)
 
     def outputs(

@@ -87,9 +87,9 @@ class EquilibriumRule(LearningRule):
 
     def check_data(self, substrate: EnergySubstrate, inputs: Array, targets: Array) -> None:
         """Refuse other channels than the substrate takes, and targets that its outputs cannot reach."""
-        first = _vectors(substrate, inputs[:1], targets[:1])
+        _, vectors = _vectors(substrate, inputs, targets)
         outputs = eqx.filter_eval_shape(lambda s: s.observe(s.initial_state(key=jax.random.key(0))), substrate)
-        check_outputs(self, jax.ShapeDtypeStruct((1, *outputs.shape), outputs.dtype), first[1])
+        check_outputs(self, jax.ShapeDtypeStruct((1, *outputs.shape), outputs.dtype), vectors)
         substrate.check_targets(targets)
 
     def metrics(
