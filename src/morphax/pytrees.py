@@ -147,9 +147,9 @@ def _role_along(node: Any, path: tuple[Any, ...]) -> tuple[str, type]:
     """The role of a leaf, and the last class with fields on the way to it."""
     role, holder = UNASSIGNED, type(node)
     for entry in path:
-        holder = type(node) if is_dataclass(node) else holder
         if isinstance(entry, jax.tree_util.GetAttrKey):
             if is_dataclass(node):
+                holder = type(node)
                 declared = {field.name: field.metadata.get("role") for field in fields(node)}
                 role = declared.get(entry.name) or role
             node = getattr(node, entry.name)
