@@ -47,7 +47,7 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 def roles(tree: Tree) -> Tree:
     """The pytree `tree` with every leaf replaced by the name of its role ("unassigned" where none is declared)."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _role_along(tree, path), tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: _role_along(tree, path)[0], tree)
 
 
 def select(tree: Tree, *chosen: Role) -> tuple[Tree, Tree]:
@@ -77,18 +77,15 @@ def count(tree: PyTree, *chosen: Role) -> int:
 
 def unassigned(tree: PyTree) -> list[str]:
     """Paths of the inexact arrays of a pytree that have no role: nothing trains them, and no chip differs in them."""
-    return [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if eqx.is_inexact_array(leaf) and _role_along(tree, path) == UNASSIGNED
-    ]
+    return [path for path, _ in _unassigned(tree)]
 
 
 def warn_of_unassigned(tree: PyTree) -> None:
-    """Warn, once for every class, of arrays without a role."""
-    paths = unassigned(tree)
-    if paths and type(tree) not in _warned:
-        _warned.add(type(tree))
+    """Warn, once for every class that holds some, of arrays without a role."""
+    found = [(path, holder) for path, holder in _unassigned(tree) if holder not in _warned]
+    if found:
+        paths = [path for path, _ in found]
+        _warned.update(holder for _, holder in found)
         warnings.warn(
             f"{type(tree).__name__}{paths[0]} has no role, so nothing trains it and no device differs in it; declare "
             "eqx.field(metadata=WEIGHT), DEVICE, or SETTING for what an experimenter sets"
@@ -136,11 +133,23 @@ def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> 
     return eqx.combine(jax.tree.unflatten(structure, leaves), fixed)
 
 
-def _role_along(node: Any, path: tuple[Any, ...]) -> str:
-    role = UNASSIGNED
+def _unassigned(tree: PyTree) -> list[tuple[str, type]]:
+    """Paths of arrays without a role, and the classes that hold them."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        role, holder = _role_along(tree, path)
+        if eqx.is_inexact_array(leaf) and role == UNASSIGNED:
+            found.append((jax.tree_util.keystr(path), holder))
+    return found
+
+
+def _role_along(node: Any, path: tuple[Any, ...]) -> tuple[str, type]:
+    """The role of a leaf, and the last class with fields on the way to it."""
+    role, holder = UNASSIGNED, type(node)
     for entry in path:
         if isinstance(entry, jax.tree_util.GetAttrKey):
             if is_dataclass(node):
+                holder = type(node)
                 declared = {field.name: field.metadata.get("role") for field in fields(node)}
                 role = declared.get(entry.name) or role
             node = getattr(node, entry.name)
@@ -150,4 +159,4 @@ def _role_along(node: Any, path: tuple[Any, ...]) -> str:
             node = node[entry.key]
         else:
             break
-    return role
+    return role, holder

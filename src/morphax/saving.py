@@ -1,7 +1,8 @@
 """Substrates in a file: structure, static fields, roles, types and arrays, without pickle.
 
 The file is a ZIP archive of `structure.json`, which people can read, and one `.npy` for every array. Classes and
-functions are stored by name and found again by importing them; nothing in the file is code.
+functions are stored by name and found again by importing them; nothing in the file is code, and nothing that it names
+is called but classes that say of what they are made (`constructor_arguments`).
 """
 
 import hashlib
@@ -9,9 +10,11 @@ import importlib
 import importlib.util
 import inspect
 import io
+import itertools
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -88,19 +91,33 @@ def load(path: str | Path, *, changed: bool = False) -> Any:
     other fields or roles now, or whose file has changed, and for numbers in double precision where it is off: within
     `jax.enable_x64(True)` it can be loaded.
     """
+    content, arrays = _read(Path(path))
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {content.get('format')}; this morphax reads format {FORMAT}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = json.loads(archive.read("structure.json"))
-            if content.get("format") != FORMAT:
-                raise ValueError(f"{path} has format {content.get('format')}; this morphax reads format {FORMAT}")
-            arrays = {
-                name: np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
-                for name in archive.namelist()
-                if name.endswith(".npy")
-            }
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, EOFError) as error:
-        raise ValueError(f"{path} is no file of morphax.save, or is damaged: {error}") from error
-    return _rebuilt(content["tree"], [arrays[f"{index}.npy"] for index in range(len(arrays))], str(path), changed)
+        return _rebuilt(content["tree"], arrays, str(path), changed)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                content = json.loads(archive.read("structure.json"))
+                count = sum(name.endswith(".npy") for name in archive.namelist())
+                arrays = [_array(archive.read(f"{index}.npy")) for index in range(count)]
+                return dict(content), arrays
+        except Exception as error:  # whatever the readers of ZIP, JSON and NumPy raise at bytes that are none
+            raise _damaged(path, error) from error
+
+
+def _array(content: bytes) -> np.ndarray:
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+def _damaged(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is no file of morphax.save, or is damaged: {type(error).__name__}: {error}")
 
 
 def _described(node: Any, where: str, arrays: list[np.ndarray]) -> Any:
@@ -109,13 +126,18 @@ def _described(node: Any, where: str, arrays: list[np.ndarray]) -> Any:
         return node
     if isinstance(node, float):
         return {"float": repr(node)}
+    if isinstance(node, complex):
+        return {"complex": [repr(node.real), repr(node.imag)]}
     if eqx.is_array(node) and jnp.issubdtype(node.dtype, jax.dtypes.prng_key):
         arrays.append(np.asarray(jax.random.key_data(node)))
         return {"key": len(arrays) - 1, "implementation": str(jax.random.key_impl(node))}
     if isinstance(node, jax.Array | np.ndarray | np.generic):
-        arrays.append(np.asarray(node))
-        return {"array": len(arrays) - 1, "numpy": not isinstance(node, jax.Array)}
-    if isinstance(node, type) or inspect.isroutine(node) or inspect.isfunction(node):
+        array = np.asarray(node)
+        if array.dtype.hasobject:
+            raise NotStorableError(f"{where} is an array of {array.dtype}, which has no stored form")
+        arrays.append(array)
+        return {"array": len(arrays) - 1, "type": str(array.dtype), "numpy": not isinstance(node, jax.Array)}
+    if isinstance(node, type):
         return {"object": _name(node, where)}
     if isinstance(node, dict):
         return {
@@ -133,6 +155,8 @@ def _described(node: Any, where: str, arrays: list[np.ndarray]) -> Any:
         return {"class": name, "fields": parts, "roles": _roles(node)}
     if hasattr(node, "constructor_arguments"):
         return {"made": _name(type(node), where), "arguments": _described(node.constructor_arguments(), where, arrays)}
+    if callable(node) and hasattr(node, "__qualname__"):
+        return {"object": _name(node, where)}
     raise NotStorableError(f"{where} is a {type(node).__name__}, which has no stored form")
 
 
@@ -144,10 +168,13 @@ def _rebuilt(node: Any, arrays: list[np.ndarray], path: str, changed: bool) -> A
         return node
     if "float" in node:
         return float(node["float"])
+    if "complex" in node:
+        return complex(*map(float, node["complex"]))
     if "key" in node:
         return jax.random.wrap_key_data(jnp.asarray(arrays[node["key"]]), impl=node["implementation"])
     if "array" in node:
-        array = arrays[node["array"]]
+        # NumPy's files have no name for bfloat16 and its like.
+        array = arrays[node["array"]].view(jnp.dtype(node["type"]))
         if node["numpy"]:
             return array
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
@@ -161,10 +188,21 @@ def _rebuilt(node: Any, arrays: list[np.ndarray], path: str, changed: bool) -> A
         parts = [again(part) for part in node["tuple" if "tuple" in node else "list"]]
         return tuple(parts) if "tuple" in node else parts
     if "named" in node:
-        return _found(node["named"], path, changed)(*map(again, node["parts"]))
+        cls = _class(node["named"], path, changed, lambda cls: issubclass(cls, tuple) and hasattr(cls, "_fields"))
+        return cls._make(map(again, node["parts"]))
     if "made" in node:
-        return _found(node["made"], path, changed)(**again(node["arguments"]))
-    return _module(node, _found(node["class"], path, changed), {k: again(v) for k, v in node["fields"].items()}, path)
+        cls = _class(node["made"], path, changed, lambda cls: hasattr(cls, "constructor_arguments"))
+        return cls(**again(node["arguments"]))
+    cls = _class(node["class"], path, changed, is_dataclass)
+    return _module(node, cls, {k: again(v) for k, v in node["fields"].items()}, path)
+
+
+def _class(stored: dict[str, str], path: str, changed: bool, kept: Callable[[type], bool]) -> Any:
+    """A class that may be made of what is stored: no other thing by that name is called."""
+    cls = _found(stored, path, changed)
+    if not isinstance(cls, type) or not kept(cls):
+        raise ValueError(f"{path} needs {stored['module']}.{stored['name']}, which is no class that can be stored")
+    return cls
 
 
 def _module(node: dict[str, Any], cls: Any, values: dict[str, Any], path: str) -> Any:
@@ -210,6 +248,11 @@ def _name(thing: Any, where: str) -> dict[str, str]:
             "top of a file"
         )
     stored = {"module": module, "name": name}
+    if _attribute(sys.modules.get(module), name) is not thing:
+        raise NotStorableError(
+            f"{where} is not what {module}.{name} names (a method of an object, or a function that was wrapped); only "
+            "what can be imported is stored: give it a name at the top of a file"
+        )
     if not _importable(module):
         try:
             file = Path(inspect.getfile(sys.modules[module]))
@@ -220,26 +263,36 @@ def _name(thing: Any, where: str) -> dict[str, str]:
 
 
 def _importable(module: str) -> bool:
-    """Whether another process would find a module by its name."""
-    if module == "__main__":
+    """Whether another process would find this module by its name, and no other one."""
+    own, found = getattr(sys.modules.get(module), "__spec__", None), None
+    if own is None or module == "__main__":
         return False
-    try:
-        specification = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return False
-    return specification is not None and getattr(sys.modules.get(module), "__spec__", None) is not None
+    # Not `importlib.util.find_spec`, which looks at the modules that are loaded here.
+    for name in itertools.accumulate(module.split("."), "{}.{}".format):
+        place = None if found is None else found.submodule_search_locations
+        finders = (finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        found = next((spec for find in finders if (spec := find(name, place)) is not None), None)
+        if found is None:
+            return False
+    return found is not None and found.origin == own.origin
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    for part in name.split("."):
+        thing = getattr(thing, part, None)
+    return thing
 
 
 def _found(stored: dict[str, str], path: str, changed: bool) -> Any:
-    module = _from_file(stored, path, changed) if "file" in stored else None
     try:
-        thing: Any = module or importlib.import_module(stored["module"])
-        for part in stored["name"].split("."):
-            thing = getattr(thing, part)
-    except (ImportError, AttributeError) as error:
+        module = _from_file(stored, path, changed) if "file" in stored else importlib.import_module(stored["module"])
+    except ImportError as error:
         raise ValueError(
             f"{path} needs {stored['module']}.{stored['name']}, which cannot be imported: {error}"
         ) from error
+    thing = _attribute(module, stored["name"])
+    if thing is None:
+        raise ValueError(f"{path} needs {stored['name']}, which {stored.get('file', stored['module'])} does not have")
     return thing
 
 
@@ -262,5 +315,9 @@ def _from_file(stored: dict[str, str], path: str, changed: bool) -> ModuleType:
         raise ValueError(f"{path} needs {stored['name']} from {file}, which is no Python file")
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[specification.name]
+        raise
     return module

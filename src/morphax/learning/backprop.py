@@ -77,14 +77,18 @@ class Backpropagation(LearningRule):
         return self if self.objective is not None else replace(self, objective=chosen)
 
     def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
-        """Refuse other channels than the substrate takes, and targets that are not shaped like its outputs."""
-        first = jax.tree.map(lambda x: x[:1], (inputs, targets))
+        """Refuse other channels than the substrate takes, and targets that cannot be compared with its outputs."""
+        first, alone = jax.tree.map(lambda x: x[:1], (inputs, targets)), replace(self, shards=1)
         key = jax.random.key(0)
-        outputs = eqx.filter_eval_shape(lambda s, i, t: self.answers(s, i, t, key=key), substrate, *first)
+        outputs = eqx.filter_eval_shape(lambda s, i, t: alone.answers(s, i, t, key=key), substrate, *first)
         objective = self.objective or classification
         if isinstance(objective, Classification | Regression):
-            check_outputs(self, outputs, first[1])
+            check_outputs(self, outputs, targets)
             objective.check(targets)
+        outputs = jax.ShapeDtypeStruct((len(targets), *outputs.shape[1:]), outputs.dtype)
+        metrics = eqx.filter_eval_shape(objective, outputs, targets)
+        if "loss" not in metrics or metrics["loss"].shape != ():
+            raise ValueError(f'objective gives {", ".join(sorted(metrics))}; it must give a "loss", one number')
 
     def outputs(
         self, substrate: Substrate, inputs: Float[Array, "examples time ..."], *, key: PRNGKeyArray | None = None

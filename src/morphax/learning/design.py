@@ -60,6 +60,14 @@ class ReadoutDesign(LearningRule):
         """Whatever makes a substrate."""
         return callable(getattr(substrate, "substrate", None))
 
+    def check_data(self, substrate: Any, inputs: Array, targets: Array) -> None:
+        """Refuse anything but one stream."""
+        if targets.ndim != 2:
+            raise ValueError(
+                f"targets has shape {targets.shape}; a design is judged on one stream, (time, outputs): use "
+                "(task.train_inputs, task.train_targets)"
+            )
+
     def metrics(self, substrate: PyTree, inputs: Array, targets: Targets, *, key: PRNGKeyArray) -> Metrics:
         """The error of every design."""
         return {"loss": self._errors(substrate, inputs, targets)}

@@ -87,9 +87,9 @@ class EquilibriumRule(LearningRule):
 
     def check_data(self, substrate: EnergySubstrate, inputs: Array, targets: Array) -> None:
         """Refuse other channels than the substrate takes, and targets that its outputs cannot reach."""
-        first = _vectors(substrate, inputs[:1], targets[:1])
+        _, vectors = _vectors(substrate, inputs, targets)
         outputs = eqx.filter_eval_shape(lambda s: s.observe(s.initial_state(key=jax.random.key(0))), substrate)
-        check_outputs(self, jax.ShapeDtypeStruct((1, *outputs.shape), outputs.dtype), first[1])
+        check_outputs(self, jax.ShapeDtypeStruct((1, *outputs.shape), outputs.dtype), vectors)
         substrate.check_targets(targets)
 
     def metrics(
@@ -211,16 +211,18 @@ class EquilibriumPropagation(EquilibriumRule):
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
         free = self._relaxed(substrate, inputs, starts, noise)
 
-        def nudged(strength: ArrayLike) -> Relaxation:
-            return self._relaxed(substrate, inputs, free.state, noise, targets, strength)
+        def nudged(strength: ArrayLike, relaxation: int) -> Relaxation:
+            # A laboratory relaxes and reads anew: noise is another one each time.
+            keys = jax.vmap(lambda k: jax.random.fold_in(k, relaxation))(noise)
+            return self._relaxed(substrate, inputs, free.state, keys, targets, strength)
 
         up, down = {
             "one-sided": (self.strength, 0.0),
             "opposite": (0.0, -self.strength),
             "symmetric": (self.strength, -self.strength),
         }[self.nudging]
-        first = free if self.nudging == "opposite" else nudged(up)
-        second = free if self.nudging == "one-sided" else nudged(down)
+        first = free if self.nudging == "opposite" else nudged(up, 1)
+        second = free if self.nudging == "one-sided" else nudged(down, 2)
         counts = free.converged & first.converged & second.converged
         weights, cost = _mean_weights(counts) / (up - down), self.compared(substrate)
 

@@ -17,8 +17,8 @@ from morphax._checks import check_finite, check_shape
 from morphax.dynamics.relaxation import Landscape, Sweeps
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.host import ask_host, original_errors
-from morphax.learning.rule import Metrics, WrappedRule
-from morphax.pytrees import select
+from morphax.learning.rule import Data, Metrics, WrappedRule
+from morphax.pytrees import Role, select
 from morphax.substrates.base import State, Stepper, Substrate
 from morphax.substrates.energy import EnergySubstrate, Nudge
 from morphax.substrates.imperfections import Imperfections
@@ -39,6 +39,10 @@ class NoiseAware(WrappedRule):
     """
 
     imperfections: Imperfections
+
+    def check(self, substrate: Any, data: Data, trained: tuple[Role, ...] = ("weight",)) -> None:
+        """What the rule refuses of a device, and imperfections that the substrate cannot have."""
+        self.rule.check(self.imperfections.device(substrate, key=jax.random.key(0)), data, trained)
 
     def gradient(
         self, substrate: Substrate, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray
@@ -70,7 +74,7 @@ class InTheLoop(WrappedRule):
     Watched data are judged on the device.
 
     **Raises:** `ValueError` for `Imperfections` without key, measured states of a Python function, and when that
-    function answers with another shape, NaN or infinity.
+    function answers with another shape, NaN or infinity, or raises (its exception is the cause).
 
     Source: Wright et al., Nature 601, 549 (2022), "physics-aware training"; Plouet et al. (2025), Sec. V.
     """
@@ -91,10 +95,12 @@ class InTheLoop(WrappedRule):
         elif self.measured_states:
             raise ValueError("measured_states is True, but a Python function gives outputs only; it must be False")
 
-    def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
-        """What the rule refuses, for the device likewise."""
-        super().check_data(substrate, inputs, targets)
-        self._fabricated(substrate)
+    def check(self, substrate: Any, data: Data, trained: tuple[Role, ...] = ("weight",)) -> None:
+        """What the rule refuses, of the model and of a simulated device, which may lack what is to be imperfect."""
+        super().check(substrate, data, trained)
+        device = self._fabricated(substrate)
+        if device is not None:
+            self.rule.check(device, data, trained)
 
     def gradient(
         self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray
@@ -138,7 +144,10 @@ class InTheLoop(WrappedRule):
         weights, _ = select(substrate, "weight")
 
         def ask(weights: PyTree, inputs: Array) -> np.ndarray:
-            answers = np.asarray(device(jax.tree.map(np.asarray, weights), np.asarray(inputs)), expected.dtype)
+            try:
+                answers = np.asarray(device(jax.tree.map(np.asarray, weights), np.asarray(inputs)), expected.dtype)
+            except Exception as error:
+                raise ValueError(f"the device did not answer: {type(error).__name__}: {error}") from error
             check_shape("the device's answer", answers, expected.shape)
             check_finite("the device's answer", answers)
             return answers

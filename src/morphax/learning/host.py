@@ -1,6 +1,8 @@
 """Python functions inside compiled programs - a laboratory that answers -, and their exceptions as they were raised."""
 
-import threading
+import itertools
+import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +11,10 @@ import jax
 from jax.experimental import io_callback
 from jaxtyping import PyTree
 
-_raised: list[Exception] = []
-_lock = threading.Lock()
+# What functions raised, each under a number that JAX's own error quotes; of those that nobody asks for, the last.
+_raised: deque[tuple[int, Exception]] = deque(maxlen=1000)
+_numbers = itertools.count()
+QUOTED = re.compile(r"morphax host function raised exception (\d+)\b")
 
 
 def ask_host(function: Callable[..., Any], expected: PyTree, *arguments: PyTree) -> PyTree:
@@ -29,27 +33,24 @@ def ask_host(function: Callable[..., Any], expected: PyTree, *arguments: PyTree)
         try:
             return function(*arguments)
         except Exception as error:
-            with _lock:
-                _raised.append(error)
-            raise
+            number = next(_numbers)
+            _raised.append((number, error))
+            raise RuntimeError(f"morphax host function raised exception {number}") from error
 
     return io_callback(called, expected, *arguments)
 
 
 @contextmanager
 def original_errors() -> Iterator[None]:
-    """Where a function of `ask_host` raises, let that exception out and not JAX's words about it.
-
-    **Raises:** a `ValueError` of the function as it is, any other exception as the cause of a `ValueError`.
-    """
+    """Where a function of `ask_host` raises, let that exception out and not JAX's words about it."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        with _lock:
-            found = _raised[-1] if _raised else None
-            _raised.clear()
-        if found is None:
+        numbers = {int(number) for number in QUOTED.findall(str(error))}
+        found = [pair for pair in list(_raised) if pair[0] in numbers]
+        if not found:
             raise
-        if isinstance(found, ValueError):
-            raise found from error
-        raise ValueError(f"the device did not answer: {type(found).__name__}: {found}") from found
+        _raised.remove(found[0])
+        original = found[0][1]
+        # Its own cause says more than JAX's error does.
+        raise original from (original.__cause__ or error)

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_choice
+from morphax._checks import check_choice, check_finite
 from morphax.learning.backprop import Backpropagation
 from morphax.substrates.base import Substrate
 from morphax.tasks.base import ARRANGEMENTS, Arrangement, Task
@@ -12,7 +14,7 @@ from morphax.tasks.base import ARRANGEMENTS, Arrangement, Task
 
 def predict(
     substrate: Substrate,
-    inputs: Task | Float[Array, "..."],
+    inputs: Task | Float[Array | np.ndarray, "..."],
     *,
     arrangement: Arrangement | None = None,
     observe: Literal["every", "last"] | None = None,
@@ -46,12 +48,13 @@ def predict(
         drives, targets = inputs.test
         outputs = Backpropagation().answers(substrate, drives, targets, key=key)
         return outputs[0] if inputs.arrangement == "stream" else outputs
+    inputs = jnp.asarray(inputs)
+    check_finite("inputs", inputs)
     if arrangement is None:
         arrangement = "stream" if inputs.ndim == 1 else "sequences"
-    else:
-        check_choice("arrangement", arrangement, ARRANGEMENTS)
-        inputs = inputs[:, None] if arrangement == "inputs" else inputs
+    check_choice("arrangement", arrangement, ARRANGEMENTS)
     if arrangement == "stream":
-        rule = Backpropagation(observe=observe or "every")
-        return rule.outputs(substrate, inputs.reshape(1, len(inputs), -1), key=key)[0]
-    return Backpropagation(observe=observe).outputs(substrate, inputs, key=key)
+        stream = inputs[:, None] if inputs.ndim == 1 else inputs
+        return Backpropagation(observe=observe or "every").outputs(substrate, stream[None], key=key)[0]
+    examples = inputs[:, None] if arrangement == "inputs" else inputs
+    return Backpropagation(observe=observe).outputs(substrate, examples, key=key)

@@ -119,8 +119,12 @@ class WrappedRule(LearningRule):
         return eqx.tree_at(lambda r: r.rule, self, self.rule.suited(kind), is_leaf=lambda x: x is self.rule)
 
     def check_data(self, substrate: Any, inputs: PyTree, targets: PyTree) -> None:
-        """What the rule refuses."""
-        self.rule.check_data(substrate, inputs, targets)
+        """Refuse what the rule does not refuse already."""
+
+    def check(self, substrate: Any, data: Data, trained: tuple[Role, ...] = ("weight",)) -> None:
+        """What the rule refuses, and then what this does."""
+        self.rule.check(substrate, data, trained)
+        self.check_data(substrate, *data)
 
 
 def described(substrate: Any) -> str:
@@ -135,8 +139,12 @@ def fitting_rules(substrate: Any) -> list[str]:
 
 
 def check_outputs(rule: LearningRule, outputs: Any, targets: Any) -> None:
-    """Refuse targets of another shape than the outputs, which may be shapes without numbers, with the remedy."""
-    have, want = tuple(outputs.shape), np.shape(targets)
+    """Refuse targets that are shaped otherwise than the outputs, with the remedy.
+
+    Of outputs those of one example are enough, and shapes without numbers.
+    """
+    want = np.shape(targets)
+    have = (*want[:1], *outputs.shape[1:])
     if have == want:
         return
     if have[:-1] == want[:-1]:

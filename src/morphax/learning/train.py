@@ -1,7 +1,5 @@
 """The one training loop. It knows no substrate and no rule by name."""
 
-import hashlib
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from morphax._checks import check_count
 from morphax.files import read_json, write_atomically, write_json
 from morphax.learning.ensemble import count_members, map_members, member
+from morphax.learning.fingerprint import fingerprint, program_of
 from morphax.learning.host import original_errors
 from morphax.learning.rule import Data, LearningRule, Metrics
 from morphax.pytrees import Role, select, warn_of_unassigned
@@ -27,7 +26,6 @@ Model = TypeVar("Model", bound=PyTree)
 History = list[dict[str, Any]]
 # Folded into the key for what is not a step: no training has so many.
 SHUFFLE, WATCH = 2**32 - 1, 2**32 - 2
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # where in memory something lies: it says nothing
 Score = Callable[[dict[str, Metrics]], Float[Array, ""]]
 
 
@@ -98,8 +96,8 @@ def train(
     **Raises:** `DivergedError` when a metric or a leaf is no longer finite (says which, and at which step); the last
     checkpoint stays, and what was trained before that chunk is the error's `trained`. `ValueError`, before anything
     compiles, for what the rule refuses (`LearningRule.check`), a batch larger than the data, a score without watched
-    data, and a checkpoint of another configuration (says what differs). What a device in the loop raises comes out as
-    it is; it, too, carries `trained`.
+    data, and a checkpoint of another configuration (says what differs). Where a device in the loop fails (`InTheLoop`),
+    that error, too, carries `trained`.
 
         >>> import jax, optax
         >>> from morphax import Backpropagation, EchoStateNetwork, WithReadout, train
@@ -129,7 +127,7 @@ def train(
     members = count_members((substrate, arrays)) if ensemble else None
     state, history = _start(weights, optimiser, members, score is not None), []
     if checkpoint is not None:
-        asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state)
+        asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state, score)
         _claim(checkpoint, _description(*asked))
         state, history = _resume(checkpoint, state)
     step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
@@ -338,48 +336,32 @@ def _description(
     trained: tuple[Role, ...],
     optimiser: optax.GradientTransformation,
     state: _State,
+    score: Score | None,
 ) -> dict[str, Any]:
     """What a checkpoint must share with the training that resumes it."""
     return {
-        "substrate": _digest(substrate),
-        "rule": f"{type(rule).__qualname__} {_digest(rule)}",
-        "data": _digest(data),
-        "watch": _digest(watch),
-        "key": _digest(key),
+        "substrate": fingerprint(substrate),
+        "rule": f"{type(rule).__qualname__} {fingerprint(rule)}",
+        "data": fingerprint(data),
+        "watch": fingerprint(watch),
+        "key": fingerprint(key),
         "batch_size": batch_size,
         "members": members,
         "trained": list(trained),
-        "optimiser": _program(optimiser, state.weights, members is not None),
-        "score": state.best_score is not None,
+        "optimiser": _fingerprint(optimiser, state if members is None else member(state, 0)),
+        "score": fingerprint(score),
     }
 
 
-def _program(optimiser: optax.GradientTransformation, weights: PyTree, ensemble: bool) -> str:
-    """A fingerprint of an optimiser: of the program that its update is, every number in it included.
+def _fingerprint(optimiser: optax.GradientTransformation, state: _State) -> str:
+    """Of an optimiser: of the programs that make its memory and its changes."""
+    memory, rest = eqx.partition(state.memory, eqx.is_array)
 
-    An optimiser is two functions, inside which nothing can be seen; what they compute can.
-    """
-    weights = member(weights, 0) if ensemble else weights
+    def both(weights: PyTree, gradient: PyTree, memory: PyTree) -> PyTree:
+        changes = optimiser.update(gradient, eqx.combine(memory, rest), weights)
+        return eqx.filter((optimiser.init(weights), changes), eqx.is_array)
 
-    def first(gradient: PyTree, weights: PyTree) -> PyTree:
-        return optimiser.update(gradient, optimiser.init(weights), weights)
-
-    program = jax.make_jaxpr(first)(weights, weights)
-    total = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
-    total.update(_digest(program.consts).encode())
-    return total.hexdigest()[:16]
-
-
-def _digest(tree: PyTree) -> str:
-    """A fingerprint of the structure, static fields included, and of shapes, types and values of all arrays."""
-    total = hashlib.sha256(ADDRESS.sub("", str(jax.tree.structure(tree))).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array)):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()[:16]
+    return program_of(both, state.weights, state.weights, memory)
 
 
 def _claim(folder: Path, description: dict[str, Any]) -> None:

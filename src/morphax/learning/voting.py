@@ -34,13 +34,12 @@ class MajorityVote(WrappedRule):
         check_count("block", self.block, 1)
 
     def check_data(self, substrate: Substrate, inputs: Any, targets: Any) -> None:
-        """What the rule refuses, and targets that are not one of several classes at the end of each example."""
+        """Refuse targets that are not one of several classes at the end of each example."""
         if targets.ndim != 2 or targets.shape[1] < 2:
             raise ValueError(
                 f"targets has shape {targets.shape}; a vote decides between 2 classes or more after the last input, so "
                 "it must be (examples, classes): use morphax.tasks.windows for a stream, one_hot for labels"
             )
-        super().check_data(substrate, inputs, targets)
 
     def metrics(
         self,

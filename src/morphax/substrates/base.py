@@ -33,8 +33,8 @@ class Substrate(eqx.Module):
 
     A new system is one subclass with three methods. Each takes *one* example; use `jax.vmap` for many. Methods are pure
     functions of (fields, arguments, key). Array fields declare their role, `eqx.field(metadata=WEIGHT)`, `DEVICE` or
-    `SETTING`; a Python float with a role becomes an array. A system that takes more than one number an input says so
-    in `channels`. `morphax.testing.check_substrate` tells whether a class keeps all of this.
+    `SETTING`; a number of Python or NumPy with a role becomes an array. A system that takes more than one number an
+    input says so in `channels`. `morphax.testing.check_substrate` tells whether a class keeps all of this.
 
     A leaky integrator with one input, exact over each interval of length 1:
 
@@ -59,8 +59,13 @@ class Substrate(eqx.Module):
 
     def __check_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and field.metadata.get("role") in ("weight", "device"):
+            value, role = getattr(self, field.name), field.metadata.get("role")
+            if role is not None and field.metadata.get("static"):
+                raise ValueError(
+                    f"{type(self).__name__}.{field.name} has the role {role} and is static, so nothing trains it and "
+                    "no device differs in it; leave out one of the two"
+                )
+            if role in ("weight", "device") and _is_number(value):
                 object.__setattr__(self, field.name, jnp.asarray(value, jnp.result_type(float)))
 
     @property
@@ -117,10 +122,21 @@ class Substrate(eqx.Module):
         return ()
 
 
+def _is_number(value: Any) -> bool:
+    """Whether something is a real number, or NumPy's real numbers, and should be an array."""
+    if isinstance(value, np.ndarray | np.generic):
+        return np.issubdtype(value.dtype, np.floating)
+    return isinstance(value, float | int) and not isinstance(value, bool)
+
+
 def count_neurons(substrate: Substrate) -> int:
     """How many numbers an observation has, without computing one."""
     key = jax.random.key(0)
     reading = jax.eval_shape(lambda: substrate.observe(substrate.initial_state(key=key), key=key))
+    if len(reading.shape) != 1:
+        raise ValueError(
+            f"observe of {type(substrate).__name__} gives shape {reading.shape}; it must give one axis, (neurons,)"
+        )
     return reading.shape[0]
 
 
@@ -170,28 +186,29 @@ def counted(channels: int | tuple[int, ...]) -> str:
     return f"{' or '.join(map(str, numbers))} channel{'' if numbers == [1] else 's'}"
 
 
-def as_taken(substrate: Substrate, state: State, drive: Array, key: PRNGKeyArray | None) -> Array:
-    """One channel with or without its axis, as the substrate's step takes it; any other drive as it is.
+def stepped(step: Stepper, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
+    """One step; one channel comes with or without its axis, as the step takes it.
 
-    What it takes is found by abstract evaluation: the state must come out as it went in.
+    What it takes leaves the state's shapes as they were.
     """
-    if drive.shape not in ((), (1,)):
-        return drive
+    if jnp.shape(drive) not in ((), (1,)):
+        return step(state, drive, key=key)
 
-    def as_before(drive: Array) -> bool:
-        after = jax.eval_shape(lambda s, d: substrate.step(s, d, key=key), state, drive)
-        return jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-
-    other = drive[0] if drive.ndim else drive[None]
-    try:
-        return drive if as_before(drive) else other
-    except (TypeError, ValueError, IndexError) as error:
+    def tried(drive: Array) -> tuple[State | None, Exception | None]:
         try:
-            if as_before(other):
-                return other
-        except (TypeError, ValueError, IndexError):
-            pass
+            after = step(state, drive, key=key)
+        except (TypeError, ValueError, IndexError) as error:
+            return None, error
+        return after if jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state) else None, None
+
+    after, error = tried(drive)
+    if after is None:
+        after, _ = tried(jnp.reshape(drive, () if jnp.ndim(drive) else (1,)))
+    if after is not None:
+        return after
+    if error is not None:
         raise error
+    return step(state, drive, key=key)
 
 
 def evolve(
@@ -251,13 +268,12 @@ def _evolve(
     first, per_step = (None, None) if key is None else tuple(jax.random.split(key))
     if state is None:
         state = substrate.initial_state(key=first)
-    drives = _with_taken_axis(substrate, state, drives, per_step)
     step = substrate.stepper()
 
     def advance(state: State, inputs: tuple[Array, Any]) -> tuple[State, Array | None]:
         drive, step_key = inputs
         noise, readout = (None, None) if step_key is None else tuple(jax.random.split(step_key))
-        state = step(state, drive, key=noise)
+        state = stepped(step, state, drive, key=noise)
         return state, substrate.observe(state, key=readout) if every else None
 
     keys = None if per_step is None else jax.random.split(per_step, drives.shape[0])
@@ -267,10 +283,3 @@ def _evolve(
     # The same key as the last of "every", so that both read the same shots.
     last = None if keys is None else jax.random.split(keys[-1])[1]
     return substrate.observe(state, key=last), state
-
-
-def _with_taken_axis(substrate: Substrate, state: State, drives: Array, key: PRNGKeyArray | None) -> Array:
-    """Drives of one channel with or without its axis, as the substrate's step takes it."""
-    if drives.shape[1:] not in ((), (1,)):
-        return drives
-    return drives.reshape(len(drives), *as_taken(substrate, state, drives[0], key).shape)

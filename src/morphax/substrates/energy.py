@@ -155,8 +155,9 @@ class EnergySubstrate(Substrate):
             return ravel_pytree(self.landscape(drive).force(unflatten(flat)))[0]
 
         def equilibrium(_: Any, start: Array) -> Array:
-            fixed = jax.lax.stop_gradient((self, drive))
-            return ravel_pytree(fixed[0].relax(fixed[1], state=unflatten(start), key=key).state)[0]
+            arrays, rest = eqx.partition((self, drive), eqx.is_array)
+            system, clamped = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+            return ravel_pytree(system.relax(clamped, state=unflatten(start), key=key).state)[0]
 
         def solve(linear: Callable[[Array], Array], right: Array) -> Array:
             return jnp.linalg.solve(jax.jacobian(linear)(jnp.zeros_like(right)), right)
@@ -210,38 +211,49 @@ class EnergyWrapper(Wrapper, EnergySubstrate):
         return self.substrate.force(state, self.drive(drive))
 
     def landscape(self, drive: Float[Array, "..."], nudge: Nudge | None = None) -> Landscape:
-        """That of the substrate; a nudge on what is read pulls on the substrate's own observation (`_springs`)."""
+        """That of the substrate; a nudge on what is read pulls on the substrate's own observation."""
         inner = self.drive(drive)
+        if nudge is not None and type(self).observe is not Wrapper.observe:
+            raise ValueError(
+                f"{type(self).__name__} overrides observe, and a nudge cannot tell what it pulls on; override `read` "
+                "instead, or `landscape`, too"
+            )
         if nudge is None or self._reads_itself:
             return self.substrate.landscape(inner, nudge)
         pulled = nudge
 
-        def held(state: State) -> Landscape:
-            return self.substrate.landscape(inner, self._springs(self.substrate.observe(state), pulled))
+        def force(state: State) -> State:
+            slopes = self._slopes(self.substrate.observe(state), pulled)
+            return self.substrate.landscape(inner, Nudge(_tilt, 1.0, slopes)).force(state)
 
         free = self.substrate.landscape(inner)
-        force = lambda state: held(state).force(state)  # noqa: E731
         if free.sweeps is None:
             return Landscape(force)
         encode, _, decode = free.sweeps
 
         def sweep(swept: Any) -> tuple[Any, Array]:
-            sweeps = held(decode(swept)).sweeps
+            springs = self._springs(self.substrate.observe(decode(swept)), pulled)
+            sweeps = self.substrate.landscape(inner, springs).sweeps
             assert sweeps is not None
             return sweeps.sweep(swept)
 
         return Landscape(force, Sweeps(encode, sweep, decode))
 
+    def _slopes(self, observation: Array, nudge: Nudge) -> Array:
+        """The derivative of a nudge of what is read by the substrate's own observation."""
+        return jax.grad(lambda o: nudge.energy(self.read(o)))(observation)
+
     def _springs(self, observation: Array, nudge: Nudge) -> Nudge:
         r"""Springs on the substrate's observation that stand for a nudge of what is read, from where it is now.
 
-        With $C(o) = \beta c(\mathrm{read}(o), t)$ and $k = |\beta| \, \lVert \partial \mathrm{read} / \partial o
+        With $C(o) = \beta c(\mathrm{read}(o), t)$ and $k \ge |\beta| \, \lVert \partial \mathrm{read} / \partial o
         \rVert^2$, springs of stiffness k to $o - C'(o) / k$ pull as C does where o is. For a linear read and costs with
-        $c'' \le 1$ their energy lies above C elsewhere, so that what lowers theirs lowers the true one.
+        $c'' \le 1$ their energy lies above C elsewhere, so that what lowers theirs lowers the true one. They are at
+        most 1 long: on a circle a longer one would pull the other way around.
         """
-        slopes = jax.grad(lambda o: nudge.energy(self.read(o)))(observation)
+        slopes = self._slopes(observation, nudge)
         stiffness = jnp.abs(nudge.strength) * jnp.sum(jax.jacobian(self.read)(observation) ** 2)
-        stiffness = jnp.maximum(stiffness, jnp.finfo(slopes.dtype).tiny)
+        stiffness = jnp.maximum(jnp.maximum(stiffness, jnp.max(jnp.abs(slopes))), jnp.finfo(slopes.dtype).tiny)
         return Nudge(self.substrate.quadratic_cost, stiffness, observation - slopes / stiffness)
 
     def distance(self, first: State, second: State) -> Float[Array, ""]:
@@ -276,6 +288,11 @@ def phase_squared_error(phase: ArrayLike, target: ArrayLike) -> Array:
 def squared_error(output: ArrayLike, target: ArrayLike) -> Array:
     r"""$\frac12 (o - t)^2$, for outputs that are no phases."""
     return 0.5 * jnp.subtract(output, target) ** 2
+
+
+def _tilt(output: ArrayLike, slope: ArrayLike) -> Array:
+    """A cost that pulls equally everywhere."""
+    return jnp.multiply(output, slope)
 
 
 def golden_sequence(length: int) -> Float[Array, " length"]:

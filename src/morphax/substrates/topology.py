@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -56,6 +56,10 @@ class Topology:
         self.edges = pairs
         content = [np.array([units]), self.inputs, self.outputs, pairs.ravel()]
         self._digest = hashlib.blake2b(b"|".join(np.asarray(c, np.int64).tobytes() for c in content)).digest()
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Of what it is made: a call with these arguments makes it anew."""
+        return {"units": self.units, "edges": self.edges, "inputs": self.inputs, "outputs": self.outputs}
 
     def __hash__(self) -> int:
         return hash(self._digest)

@@ -19,10 +19,10 @@ from morphax.substrates.base import (
     State,
     Stepper,
     Substrate,
-    as_taken,
     count_neurons,
     counted,
     numbers_of,
+    stepped,
 )
 from morphax.tasks.base import Task
 
@@ -33,7 +33,8 @@ class Wrapper(Substrate):
     """A substrate around a substrate, which stays what it is: around an energy substrate it is an energy substrate.
 
     A subclass changes what goes in (`drive`), what comes out (`read`), or any method; everything else is that of
-    `substrate`. As `pathlib.Path` makes a `PosixPath`, calling the subclass makes an object of a class that is both:
+    `substrate`. Around an energy substrate a change of `observe` needs one of `landscape`, too. As `pathlib.Path` makes
+    a `PosixPath`, calling the subclass makes an object of a class that is both:
     `isinstance(WithReadout(PhaseOscillators(...), ...), EnergySubstrate)`.
 
     **Arguments:**
@@ -46,13 +47,18 @@ class Wrapper(Substrate):
     def __new__(cls, substrate: Substrate | None = None, *args: Any, **options: Any) -> Self:
         """The class that keeps the kind of `substrate`."""
         made: Any = cls if substrate is None else cls.around(substrate)
-        return super().__new__(made)
+        self = super().__new__(made)
+        if not issubclass(made, cls):
+            # Of another kind than what is called (`dataclasses.replace`), so that Python does not initialise it.
+            made.__init__(self, substrate, *args, **options)
+        return self
 
     @classmethod
     def around(cls, substrate: Substrate) -> type[Self]:
         """This class, together with what it has to forward for a substrate of such a kind."""
+        alone = getattr(cls, "wraps_as", cls)
         kinds = tuple(keeper for kind, keeper in _KEEPERS.items() if isinstance(substrate, kind))
-        return cls if not kinds or issubclass(cls, kinds) else _joined(cls, kinds)
+        return _joined(alone, kinds) if kinds else alone
 
     def __reduce__(self) -> Any:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -82,14 +88,18 @@ class Wrapper(Substrate):
 
     def step(self, state: State, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> State:
         """That of the substrate, under the drive that reaches it."""
-        return self.stepper()(state, drive, key=key)
+        if type(self).stepper is not Wrapper.stepper:
+            return self.stepper()(state, drive, key=key)
+        return stepped(self.substrate.step, state, self.drive(drive), key=key)
 
     def stepper(self) -> Stepper:
         """That of the substrate, under the drive that reaches it."""
+        if type(self).step is not Wrapper.step:
+            return self.step
         inner = self.substrate.stepper()
 
         def step(state: State, drive: Array, *, key: PRNGKeyArray | None = None) -> State:
-            return inner(state, self.drive(drive), key=key)
+            return stepped(inner, state, self.drive(drive), key=key)
 
         return step
 
@@ -273,15 +283,6 @@ class WithInput(Wrapper):
         signal = jnp.atleast_1d(drive)
         check_shape("drive", signal, self.mask.shape[1:])
         return self.offset + self.gain * (self.mask @ signal)
-
-    def stepper(self) -> Stepper:
-        """That of the substrate, under the drive that reaches it."""
-        inner = self.substrate.stepper()
-
-        def step(state: State, drive: Array, *, key: PRNGKeyArray | None = None) -> State:
-            return inner(state, as_taken(self.substrate, state, self.drive(drive), key), key=key)
-
-        return step
 
 
 def fitted(substrate: Substrate, task: Task, *, key: PRNGKeyArray) -> Substrate:
