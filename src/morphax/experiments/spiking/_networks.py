@@ -41,7 +41,7 @@ class SpikingConfig(BaseConfig):
         """For `SpikingNetwork.random`."""
         names = ("membrane_time_constant", "synaptic_time_constant", "time_step", "input_mean", "input_deviation")
         names += ("recurrent_deviation", "input_rate")
-        return {name: getattr(self, name) for name in names} | {"steps_per_input": self.steps_per_input}
+        return {name: getattr(self, name) for name in names} | {"steps_per_input": self.interval}
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with falling rates, apart for means and deviations."""

@@ -135,9 +135,7 @@ def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progre
         lambda k: rule.metrics(done.best, *run, key=k)["distribution"], jax.random.split(test_key, config.test_chains)
     )
     after = judged(rule, data(*test, wanted), done.best, test_key)
-    activity = evolve(done.best, jnp.ones(1 + 200 // config.steps_per_input), key=test_key)[0].reshape(
-        -1, config.neurons
-    )
+    activity = evolve(done.best, jnp.ones(1 + 200 // config.interval), key=test_key)[0].reshape(-1, config.neurons)
     columns = {
         "divergence": ((), after["loss"]),
         "own_divergence": ((), own),
