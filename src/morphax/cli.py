@@ -1,4 +1,9 @@
-"""The command line: list, show, run, report. Thin: no physics, no numbers."""
+"""The command line: list, show, run, report. Thin: no physics, no numbers.
+
+What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
+"""
+
+from __future__ import annotations
 
 import argparse
 import difflib
@@ -14,17 +19,17 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pydantic
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 import morphax
-from morphax.experiments import all_experiments
-from morphax.lab.experiment import BaseConfig, Experiment
-from morphax.lab.report import claim_texts
-from morphax.lab.run_folder import RunFolder, UsageError, open_run
+from morphax.experiments import all_experiments, find_experiment, summaries
+from morphax.lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from morphax.lab.experiment import BaseConfig, Experiment
+    from morphax.lab.run_folder import RunFolder
 
 OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -32,6 +37,8 @@ OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `morphax`; returns the exit code."""
     options = _parser().parse_args(arguments)
+    from rich.console import Console
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe on Windows cannot encode "≥"
@@ -78,14 +85,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
-    experiments = all_experiments()
-    width = max(map(len, experiments))
-    for name, experiment in experiments.items():
-        out.print(f"{name:{width}}  {experiment.summary()}", markup=False, soft_wrap=True)
+    lines = summaries()
+    width = max(map(len, lines))
+    for name, summary in lines.items():
+        out.print(f"{name:{width}}  {summary}", markup=False, soft_wrap=True)
     return OK
 
 
 def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from rich.table import Table
+
     experiment = _find(options.name)
     out.print(f"[bold]{experiment.name}[/bold]")
     out.print(inspect.getdoc(experiment), markup=False)
@@ -111,6 +120,8 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.run_folder import RunFolder
+
     experiment = _find(options.name)()
     changes = dict(_assignment(text, experiment.Config) for text in options.set)
     if options.seeds is not None:
@@ -130,6 +141,8 @@ def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.run_folder import open_run
+
     folder = open_run(options.dir, all_experiments())
     if not (folder.path / "result.nc").exists():
         raise UsageError(f"dir is {str(folder.path)!r}, whose run has not finished; resume it first")
@@ -138,6 +151,10 @@ def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder, out: Console) -> None:
+    from rich.table import Table
+
+    from morphax.lab.report import claim_texts
+
     table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
     colours = {"met": "green", "not met": "bold red", "reported": "dim"}
     for claim in verdicts:
@@ -149,10 +166,10 @@ def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder
 
 
 def _find(name: str) -> type[Experiment]:
-    experiments = all_experiments()
-    if name not in experiments:
-        raise UsageError(f"experiment is {name!r}; {_nearest(name, experiments)} (morphax list shows all)")
-    return experiments[name]
+    experiment = find_experiment(name)
+    if experiment is None:
+        raise UsageError(f"experiment is {name!r}; {_nearest(name, summaries())} (morphax list shows all)")
+    return experiment
 
 
 def _nearest(word: str, choices: Iterable[str]) -> str:
@@ -181,6 +198,8 @@ def _takes_several(annotation: Any) -> bool:
 
 
 def _configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
+    import pydantic
+
     try:
         return experiment.Config(**values)
     except pydantic.ValidationError as error:
