@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"morphax {morphax.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name: str, action: Any, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, epilog=epilog)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(action=action)
         return sub
@@ -71,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     command("list", _list, "every experiment, one line each")
     show = command("show", _show, "an experiment's configuration and claims")
     show.add_argument("name", metavar="NAME")
-    run = command("run", _run, "run an experiment, or resume it")
+    cache = (
+        "Compiled programs are kept in the user's cache folder and make later runs start faster. The environment "
+        "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
+    )
+    run = command("run", _run, "run an experiment, or resume it", cache)
     run.add_argument("name", metavar="NAME")
     run.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
@@ -120,6 +124,13 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.compile_cache import compile_cache
+
+    with compile_cache():
+        return _run_experiment(options, out, err)
+
+
+def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> int:
     from morphax.lab.run_folder import RunFolder
 
     experiment = _find(options.name)()
