@@ -5,69 +5,27 @@ Five words carry the library. A **substrate** is driven by an input, evolves by 
 **experiment** is one of each with numbers filled in, and a set of **claims**: what a paper printed, and what came out.
 """
 
+import importlib
 import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
-from morphax.lab.experiment import (
-    BaseConfig as BaseConfig,
-    Claim as Claim,
-    Experiment as Experiment,
-    parameter as parameter,
-)
-from morphax.learning import (
-    Augmented as Augmented,
-    Backpropagation as Backpropagation,
-    EquilibriumPropagation as EquilibriumPropagation,
-    ImplicitDifferentiation as ImplicitDifferentiation,
-    InTheLoop as InTheLoop,
-    LearningRule as LearningRule,
-    MajorityVote as MajorityVote,
-    NoiseAware as NoiseAware,
-    Reading as Reading,
-    Readout as Readout,
-    RelaxationBackpropagation as RelaxationBackpropagation,
-    answer as answer,
-    fit_readout as fit_readout,
-    make_members as make_members,
-    predict as predict,
-    read_task as read_task,
-    train as train,
-)
-from morphax.pytrees import (
-    DEVICE as DEVICE,
-    SETTING as SETTING,
-    WEIGHT as WEIGHT,
-    count as count,
-    perturb as perturb,
-    roles as roles,
-    select as select,
-)
-from morphax.saving import load as load, save as save
-from morphax.substrates.base import Substrate as Substrate, evolve as evolve
-from morphax.substrates.energy import EnergySubstrate as EnergySubstrate
-from morphax.substrates.hopfield import HopfieldNetwork as HopfieldNetwork
-from morphax.substrates.imperfections import (
-    Imperfections as Imperfections,
-    Noisy as Noisy,
-    mismatch as mismatch,
-    quantise as quantise,
-)
-from morphax.substrates.josephson import JosephsonMixer as JosephsonMixer
-from morphax.substrates.phase_oscillators import PhaseOscillators as PhaseOscillators
-from morphax.substrates.quantized import QuantizedPerceptron as QuantizedPerceptron
-from morphax.substrates.recurrent import ContinuousTimeRecurrentNetwork as ContinuousTimeRecurrentNetwork
-from morphax.substrates.reservoirs import (
-    EchoStateNetwork as EchoStateNetwork,
-    ReLUReservoir as ReLUReservoir,
-    SpinTorqueReservoir as SpinTorqueReservoir,
-)
-from morphax.substrates.spiking import SpikingNetwork as SpikingNetwork
-from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
-from morphax.substrates.wrappers import (
-    WithInput as WithInput,
-    WithReadout as WithReadout,
-    Wrapper as Wrapper,
-    fitted as fitted,
-)
-from morphax.tasks.base import Task as Task
+if TYPE_CHECKING:
+    from morphax._public import *  # noqa: F403
 
 __version__ = importlib.metadata.version("morphax")
+
+
+def __getattr__(name: str) -> Any:
+    """A public name. All are loaded with the first that is asked for: the command line's help need not wait for JAX."""
+    if name == "__all__" or not name.startswith("_"):
+        names = vars(importlib.import_module("morphax._public"))
+        public = {key: value for key, value in names.items() if not key.startswith("_")}
+        globals().update(public, __all__=list(public))
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(f"module 'morphax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    __getattr__("__all__")
+    return sorted(globals())

@@ -1,4 +1,9 @@
-"""The command line: list, show, run, report. Thin: no physics, no numbers."""
+"""The command line: list, show, run, report. Thin: no physics, no numbers.
+
+What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
+"""
+
+from __future__ import annotations
 
 import argparse
 import difflib
@@ -14,17 +19,17 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pydantic
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 import morphax
-from morphax.experiments import all_experiments
-from morphax.lab.experiment import BaseConfig, Experiment
-from morphax.lab.report import claim_texts
-from morphax.lab.run_folder import RunFolder, UsageError, open_run
+from morphax.experiments import all_experiments, find_experiment, summaries
+from morphax.lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from morphax.lab.experiment import BaseConfig, Experiment
+    from morphax.lab.run_folder import RunFolder
 
 OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -32,6 +37,8 @@ OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `morphax`; returns the exit code."""
     options = _parser().parse_args(arguments)
+    from rich.console import Console
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe on Windows cannot encode "≥"
@@ -55,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"morphax {morphax.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name: str, action: Any, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, epilog=epilog)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(action=action)
         return sub
@@ -64,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     command("list", _list, "every experiment, one line each")
     show = command("show", _show, "an experiment's configuration and claims")
     show.add_argument("name", metavar="NAME")
-    run = command("run", _run, "run an experiment, or resume it")
+    cache = (
+        "Compiled programs are kept in the user's cache folder and make later runs start faster. The environment "
+        "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
+    )
+    run = command("run", _run, "run an experiment, or resume it", cache)
     run.add_argument("name", metavar="NAME")
     run.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
@@ -78,14 +89,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
-    experiments = all_experiments()
-    width = max(map(len, experiments))
-    for name, experiment in experiments.items():
-        out.print(f"{name:{width}}  {experiment.summary()}", markup=False, soft_wrap=True)
+    lines = summaries()
+    width = max(map(len, lines))
+    for name, summary in lines.items():
+        out.print(f"{name:{width}}  {summary}", markup=False, soft_wrap=True)
     return OK
 
 
 def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from rich.table import Table
+
     experiment = _find(options.name)
     out.print(f"[bold]{experiment.name}[/bold]")
     out.print(inspect.getdoc(experiment), markup=False)
@@ -111,6 +124,15 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.compile_cache import compile_cache
+
+    with compile_cache():
+        return _run_experiment(options, out, err)
+
+
+def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.run_folder import RunFolder
+
     experiment = _find(options.name)()
     changes = dict(_assignment(text, experiment.Config) for text in options.set)
     if options.seeds is not None:
@@ -130,6 +152,8 @@ def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.run_folder import open_run
+
     folder = open_run(options.dir, all_experiments())
     if not (folder.path / "result.nc").exists():
         raise UsageError(f"dir is {str(folder.path)!r}, whose run has not finished; resume it first")
@@ -138,6 +162,10 @@ def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder, out: Console) -> None:
+    from rich.table import Table
+
+    from morphax.lab.report import claim_texts
+
     table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
     colours = {"met": "green", "not met": "bold red", "reported": "dim"}
     for claim in verdicts:
@@ -149,10 +177,10 @@ def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder
 
 
 def _find(name: str) -> type[Experiment]:
-    experiments = all_experiments()
-    if name not in experiments:
-        raise UsageError(f"experiment is {name!r}; {_nearest(name, experiments)} (morphax list shows all)")
-    return experiments[name]
+    experiment = find_experiment(name)
+    if experiment is None:
+        raise UsageError(f"experiment is {name!r}; {_nearest(name, summaries())} (morphax list shows all)")
+    return experiment
 
 
 def _nearest(word: str, choices: Iterable[str]) -> str:
@@ -181,6 +209,8 @@ def _takes_several(annotation: Any) -> bool:
 
 
 def _configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
+    import pydantic
+
     try:
         return experiment.Config(**values)
     except pydantic.ValidationError as error:

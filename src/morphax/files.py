@@ -1,5 +1,7 @@
 """Files that are either whole or absent: each is written under a temporary name and then renamed."""
 
+from __future__ import annotations
+
 import json
 import os
 import tempfile
@@ -7,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
+from morphax._lazy import xr
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -94,6 +94,7 @@ def test_the_terminal_says_what_has_no_verdict_and_check_does_not_fail_for_it(di
         )
 
     monkeypatch.setattr(cli, "all_experiments", lambda: {"demo/dice": Broken})
+    monkeypatch.setattr(cli, "find_experiment", lambda name: Broken)
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["run", "demo/dice", "--out", str(tmp_path), "--check"]) == 0
     assert capsys.readouterr().out.count("no verdict: not a number") == 3

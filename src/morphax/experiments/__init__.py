@@ -1,28 +1,73 @@
-"""Every experiment by its name: the modules of this package, and those that other packages announce.
+"""Every experiment by its name: those of this package, and those that other packages announce.
 
-An installed package adds its own by an entry point of the group `morphax.experiments` that names an `Experiment` class.
+The packages here, one a system, import their experiments: classes whose body says `name = "system/experiment"`. Names
+and summaries are read from their source, which is not run before its experiment is asked for. An installed package adds
+its own by an entry point of the group `morphax.experiments` that names an `Experiment` class.
 """
 
-import importlib
-import importlib.metadata
-import inspect
-import pkgutil
+import ast
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from morphax.lab.experiment import Experiment
+if TYPE_CHECKING:
+    from morphax.lab.experiment import Experiment
+
+GROUP = "morphax.experiments"
 
 
-def all_experiments() -> dict[str, type[Experiment]]:
+def all_experiments() -> "dict[str, type[Experiment]]":
     """Name -> class, in the order in which they are defined.
 
     >>> from morphax.experiments import all_experiments
     >>> "josephson/waveforms" in all_experiments()
     True
     """
-    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    classes = [value for module in modules for value in vars(module).values() if _is_experiment(value)]
-    classes += [point.load() for point in importlib.metadata.entry_points(group="morphax.experiments")]
-    return {experiment.name: experiment for experiment in classes}
+    return {point.name: point.load() for point, _ in _own()} | _announced()
 
 
-def _is_experiment(value: object) -> bool:
-    return inspect.isclass(value) and issubclass(value, Experiment) and not inspect.isabstract(value)
+def find_experiment(name: str) -> "type[Experiment] | None":
+    """The class of one experiment, if there is such a one. Of the others only those of its system are loaded."""
+    for point, _ in _own():
+        if point.name == name:
+            return point.load()
+    return _announced().get(name)
+
+
+def summaries() -> dict[str, str]:
+    """Name -> first line of the docstring."""
+    announced = {name: experiment.summary() for name, experiment in _announced().items()}
+    return {point.name: summary for point, summary in _own()} | announced
+
+
+def _announced() -> "dict[str, type[Experiment]]":
+    experiments = [point.load() for point in entry_points(group=GROUP)]
+    return {experiment.name: experiment for experiment in experiments}
+
+
+def _own() -> Iterator[tuple[EntryPoint, str]]:
+    """The experiments of this package and their summaries, from the source alone."""
+    for package in sorted(Path(__file__).parent.glob("*/__init__.py")):
+        for statement in _parsed(package):
+            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(f"{__name__}."):
+                yield from _defined(str(statement.module), {alias.name for alias in statement.names})
+
+
+def _defined(module: str, classes: set[str]) -> Iterator[tuple[EntryPoint, str]]:
+    for node in _parsed(Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")):
+        if isinstance(node, ast.ClassDef) and node.name in classes and (name := _name(node)):
+            yield EntryPoint(name, f"{module}:{node.name}", GROUP), (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _parsed(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def _name(node: ast.ClassDef) -> str | None:
+    """What the body of a class assigns to `name`."""
+    for line in node.body:
+        match line:
+            case ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=str(name))):
+                return name
+    return None

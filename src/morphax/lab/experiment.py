@@ -1,21 +1,26 @@
 """What an experiment is: a validated configuration, a run, claims fixed beforehand, and figures."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
-import xarray as xr
-from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
 
 from morphax._checks import check_choice
-from morphax.lab.progress import Progress
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from jaxtyping import PRNGKeyArray
+
+    from morphax.lab.figures import Figures
+    from morphax.lab.progress import Progress
 
 Relation = Literal["within", "at least", "at most", "reported"]
-FromDataset = Callable[[xr.Dataset], Any]
+FromDataset: TypeAlias = "Callable[[xr.Dataset], Any]"
 """A number that is taken from the result of a run."""
 
 
@@ -172,7 +177,7 @@ class Experiment(ABC):
         """The result, with named coordinates and units (`attrs["units"]`). Long work goes through `progress.pieces`."""
 
     @abstractmethod
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+    def figures(self, dataset: xr.Dataset) -> Figures:
         """The paper's figures, drawn anew from the dataset alone."""
 
     def exports(self, dataset: xr.Dataset) -> dict[str, str]:

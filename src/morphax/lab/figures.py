@@ -1,16 +1,19 @@
 """One look for all figures, and their files."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib as mpl
-import xarray as xr
 from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from morphax.files import write_atomically
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, RED, GREEN, ORANGE, VIOLET, GREY = "#2563a8", "#c23b3b", "#3a8c5c", "#d68a1f", "#7a5195", "#7f7f7f"
 
@@ -30,6 +33,16 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "morphax",
 }
 
+Figures: TypeAlias = "dict[str, Figure]"
+"""The figures of an experiment by their names."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches. Matplotlib is imported here: an experiment is shown without."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
 
 def mean_and_range(axes: Axes, x: Any, values: xr.DataArray, over: str = "seed", **style: Any) -> None:
     """The mean over a dimension as a line, and all between the least and the greatest as a band."""
@@ -37,8 +50,10 @@ def mean_and_range(axes: Axes, x: Any, values: xr.DataArray, over: str = "seed",
     axes.fill_between(x, values.min(over), values.max(over), color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def save_figures(draw: Callable[[], dict[str, Figure]], folder: Path) -> list[Path]:
+def save_figures(draw: Callable[[], Figures], folder: Path) -> list[Path]:
     """Draw in the common style and write every figure as PNG and SVG; returns the PNG paths."""
+    import matplotlib as mpl
+
     with mpl.rc_context(STYLE):
         paths = []
         for name, figure in draw().items():

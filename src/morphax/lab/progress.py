@@ -1,5 +1,7 @@
 """Work in pieces: shown with the time left, kept when finished, and not done twice."""
 
+from __future__ import annotations
+
 import json
 import math
 import time
@@ -8,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from morphax._lazy import xr
 from morphax.files import read_dataset, write_dataset, write_text
 
 SECONDS_BETWEEN_WRITES = 5.0  # of the history of a training that goes on

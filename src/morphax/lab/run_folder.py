@@ -17,16 +17,13 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from morphax.files import read_dataset, read_json, write_dataset, write_json, write_text
+from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import save_figures
 from morphax.lab.progress import Progress
 from morphax.lab.report import write_report
 
 PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "matplotlib")
-
-
-class UsageError(ValueError):
-    """What the user asked for cannot be done as asked: one line that says what to ask instead."""
 
 
 class RunFolder:

@@ -1,11 +1,13 @@
 """A search for good settings: Optuna proposes, a run's progress keeps every finished trial."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 
+from morphax._lazy import xr
 from morphax.lab.progress import Progress
 
 SEEDS_APART = 1_000_003  # between the samplers of two searches of one run

@@ -6,15 +6,16 @@ constraints admits more than the states there are, so that the least energy can 
 """
 
 import warnings
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from scipy.sparse.linalg import eigsh
 
 from morphax._checks import check_count, check_finite, check_shape
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 LARGEST_CHAIN = 20  # sites of a sparse Hamiltonian: 2^20 states, 0.3 GB
 LARGEST_WHOLE = 12  # sites whose dense Hamiltonian is diagonalised
@@ -39,9 +40,7 @@ class EnergyBound(NamedTuple):
     solver_status: str
 
 
-def transverse_field_ising(
-    sites: int, coupling: ArrayLike, field: ArrayLike, periodic: bool = False
-) -> scipy.sparse.csr_array:
+def transverse_field_ising(sites: int, coupling: ArrayLike, field: ArrayLike, periodic: bool = False) -> "csr_array":
     r"""Hamiltonian of the Ising chain in a transverse field, as a sparse real matrix.
 
     $$H = -\sum_i J_i \tau_3^{(i)} \tau_3^{(i+1)} - \sum_i h_i \tau_1^{(i)}$$
@@ -66,6 +65,8 @@ def transverse_field_ising(
         >>> transverse_field_ising(2, coupling=1.0, field=0.5).toarray().tolist()
         [[-1.0, -0.5, -0.5, 0.0], [-0.5, 1.0, 0.0, -0.5], [-0.5, 0.0, 1.0, -0.5], [0.0, -0.5, -0.5, -1.0]]
     """
+    from scipy.sparse import csr_array
+
     check_count("sites", sites, 3 if periodic else 2, LARGEST_CHAIN)
     couplings, fields = _terms(sites, coupling, field, periodic)
     states, bits = np.arange(2**sites, dtype=np.int32), np.arange(sites)[::-1]
@@ -76,7 +77,7 @@ def transverse_field_ising(
     columns = np.stack([states, *(states ^ (1 << bit) for bit in bits)], axis=1)
     elements = np.concatenate([diagonal[:, None], np.broadcast_to(-fields, (2**sites, sites))], axis=1)
     rows = np.arange(2**sites + 1, dtype=np.int32) * np.int32(sites + 1)
-    return scipy.sparse.csr_array((elements.ravel(), columns.ravel(), rows), shape=(2**sites, 2**sites))
+    return csr_array((elements.ravel(), columns.ravel(), rows), shape=(2**sites, 2**sites))
 
 
 def ground_state_energy(sites: int, coupling: ArrayLike, field: ArrayLike, periodic: bool = False) -> float:
@@ -96,6 +97,8 @@ def ground_state_energy(sites: int, coupling: ArrayLike, field: ArrayLike, perio
         >>> round(ground_state_energy(4, coupling=1.0, field=1.0), 4)
         -4.7588
     """
+    from scipy.sparse.linalg import eigsh
+
     H = transverse_field_ising(sites, coupling, field, periodic)
     if sites <= DENSE:
         return float(np.linalg.eigvalsh(H.toarray())[0])

@@ -16,16 +16,17 @@ every state of two qubits is realised.
 
 import itertools
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from scipy import sparse
-from scipy.optimize import linprog, lsq_linear, nnls
 
 from morphax.quantum.correlation_map import SITE, configurations
 from morphax.quantum.states import PAULI, check_density_matrix, number_of_qubits
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MARGIN = 1e-7  # by which an inequality must be violated to count
 GAP = 1e-10  # between a squared distance and the lower bound that its own direction proves
@@ -197,6 +198,8 @@ def nearest_realised(rho: ArrayLike) -> Nearest:
         >>> round(nearest_realised(ghz_state(2, turns=1 / 8)).loss, 7)           # (1 - 1 / sqrt 2)^2 / 2
         0.0428932
     """
+    from scipy.optimize import lsq_linear, nnls
+
     qubits = check_density_matrix("rho", rho)
     chi, vertices = _flat(rho), minimal_vertices(qubits)
     points = (vertices - chi[:, None]) / 2 ** (qubits / 2)
@@ -260,13 +263,16 @@ class _Rows(NamedTuple):
 
     rows: np.ndarray
     total: np.ndarray
-    bounded: sparse.csr_array
+    bounded: "csr_array"
 
 
 def _largest_share(
-    matrix: np.ndarray, target: np.ndarray, rest: np.ndarray, total: np.ndarray, bounded: sparse.csr_array | None = None
+    matrix: np.ndarray, target: np.ndarray, rest: np.ndarray, total: np.ndarray, bounded: "csr_array | None" = None
 ) -> _Share:
     """The largest v <= 1 with matrix x = v target + (1 - v) rest, total x = 1; x >= 0, or rows `bounded` x <= 0."""
+    from scipy import sparse
+    from scipy.optimize import linprog
+
     equal = np.block([[matrix, (rest - target)[:, None]], [total, np.zeros((1, 1))]])
     variables = matrix.shape[1]
     limits = None if bounded is None else bounded @ np.zeros(variables)
@@ -287,6 +293,8 @@ def _largest_share(
 @cache
 def _bipartite(first: int, second: int) -> _Rows:
     """Variables: p(a) of the configurations of `first` spins, then u_j(a) of `second` spins for every a."""
+    from scipy import sparse
+
     spins, number = configurations(first), 2**first
     rows = np.zeros((first + second + first * second, number * (1 + second)))
     rows[:first, :number] = spins.T

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, shortest_path
 
 from morphax._checks import check_count
 
@@ -211,6 +209,9 @@ def _padded(units: np.ndarray, chunks: int) -> np.ndarray:
 
 def _two_colours(coupled: np.ndarray) -> np.ndarray | None:
     """A colour for every unit such that no coupled pair has the same one, or None where two do not suffice."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components, shortest_path
+
     graph = coo_array(coupled.astype(float)).tocsr()
     _, component = connected_components(graph, directed=False)
     roots = np.unique(component, return_index=True)[1]

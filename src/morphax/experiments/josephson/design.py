@@ -1,5 +1,7 @@
 """Which couplings, dissipations and drives should one build?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import equinox as eqx
@@ -7,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.design import ReadoutDesign
 from morphax.learning.ensemble import member
@@ -173,8 +174,8 @@ class Design(Experiment):
             {"seed": np.arange(config.seeds), "shots": list(config.numbers)},
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 4.2))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 4.2)
         left, right = figure.subplots(1, 2)
         devices = [str(name) for name in dataset.device.values]
         for device in (name for name in devices if name.startswith("designed")):

@@ -1,5 +1,7 @@
 """The everyday job: forecast a series of numbers."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Callable
@@ -9,14 +11,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
-from matplotlib.figure import Figure
 from pydantic import model_validator
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, Ridge, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
@@ -70,7 +71,7 @@ class Forecast(Experiment):
             return name, np.arange(len(values), dtype=float), values
 
         @model_validator(mode="after")
-        def _series_can_be_used(self) -> "Forecast.Config":
+        def _series_can_be_used(self) -> Forecast.Config:
             if self.csv is None and self.column is not None:
                 raise ValueError("column is given but csv is not; name the file too: --set csv=FILE")
             forecast(self.series()[2], self.horizon, train_fraction=self.train_fraction, washout=self.washout)
@@ -154,8 +155,8 @@ class Forecast(Experiment):
             {"seed": np.arange(config.seeds)},
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(9, 6.5))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(9, 6.5)
         top, bottom = figure.subplots(2, 1, sharex=True)
         name = dataset.observed.attrs["long_name"]
         top.plot(dataset.time, dataset.observed, color="black", linewidth=1.6, label="observed")

@@ -1,5 +1,7 @@
 """Fig. 5: how far into the future of a chaotic series?"""
 
+from __future__ import annotations
+
 import itertools
 import math
 from functools import partial
@@ -7,13 +9,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.chaos import mackey_glass
@@ -143,8 +144,8 @@ class MackeyGlass(Experiment):
             },
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 9))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 9)
         grid = figure.add_gridspec(3, 2, height_ratios=(0.6, 1, 1))
         top = figure.add_subplot(grid[0, :])
         points, delay = np.arange(200), 20

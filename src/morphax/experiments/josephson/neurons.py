@@ -1,17 +1,18 @@
 """Fig. 4: how many neurons must be measured?"""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import read_task
@@ -83,8 +84,8 @@ class Neurons(Experiment):
         scores = over_seeds(one, key, config.seeds)
         return xr.Dataset({"accuracy": (("seed", "neurons"), scores, attributes)}, coordinates)
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(7, 4.5))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(7, 4.5)
         axis = figure.subplots()
         for kind, (label, colour) in RESERVOIRS.items():
             part = 100 * dataset.accuracy.sel(reservoir=kind)
@@ -98,7 +99,7 @@ class Neurons(Experiment):
         return {"neurons": figure}
 
 
-def reservoirs(config: "Neurons.Config") -> dict[str, Callable[[PRNGKeyArray], Substrate]]:
+def reservoirs(config: Neurons.Config) -> dict[str, Callable[[PRNGKeyArray], Substrate]]:
     """What makes each kind of reservoir, at the largest size asked for, from a key."""
     largest = max(config.sizes)
     return {

@@ -1,18 +1,19 @@
 """What do more modes buy?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE
+from morphax.lab.figures import BLUE, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import nrmse
 from morphax.learning.readout import read_task
@@ -104,8 +105,8 @@ class Scaling(Experiment):
             measured=Populations(basis_states((config.levels,) * modes, measured, order="photons")),
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(6.5, 4.2))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(6.5, 4.2)
         axis = figure.subplots()
         for modes, shade in zip(dataset.modes.values, np.linspace(0.2, 1, dataset.sizes["modes"]), strict=True):
             part = dataset.nrmse.sel(modes=modes).dropna("neurons", how="all")

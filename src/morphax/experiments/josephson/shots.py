@@ -1,16 +1,18 @@
 """How many repetitions of the measurement does the accuracy cost?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import answer, read_task
@@ -79,8 +81,8 @@ class Shots(Experiment):
             {"seed": np.arange(config.seeds), "shots": list(config.numbers)},
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(6.5, 4.2))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(6.5, 4.2)
         axis = figure.subplots()
         for coupling in dataset.coupling.values:
             part = 100 * dataset.accuracy.sel(coupling=coupling)

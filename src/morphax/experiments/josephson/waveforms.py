@@ -1,16 +1,17 @@
 """Fig. 3: sine or square?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy, rmse, root_sum_square_over_n
 from morphax.learning.readout import answer, read_task
@@ -85,8 +86,8 @@ class Waveforms(Experiment):
         series = {name: ("point", result[name][0], {"units": "1"}) for name in ("input", "target", "prediction")}
         return xr.Dataset(scores | series, coords={"seed": np.arange(config.seeds)})
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(8, 7))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(8, 7)
         axes = figure.subplots(4, 1, sharex=True)
         shown = slice(0, 128)
         points = np.arange(dataset.sizes["point"])[shown]

@@ -1,16 +1,17 @@
 """How well can phase oscillators read digits when they are trained with care?"""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.augmentation import Augmented, RandomAffine
 from morphax.learning.ensemble import make_members
@@ -107,8 +108,8 @@ class Better(Experiment):
             dataset[name].attrs = {"units": "%", "long_name": "accuracy"}
         return dataset
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 3.8)
         choice, curve = figure.subplots(1, 2)
         ends = dataset.isel(iteration=-1)
         for hidden, colour in zip(dataset.hidden.values, COLOURS, strict=False):

@@ -1,5 +1,7 @@
 """Can coupled phase oscillators read digits?"""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,15 +10,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax._optional import needed
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
 from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, mean_and_range
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.equilibrium import EquilibriumPropagation, phase_classification
@@ -132,8 +133,8 @@ class Digits(Experiment):
             dataset[name].attrs = {"units": "%", "long_name": "test accuracy"}
         return dataset
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        curves = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        curves = new_figure(10, 3.8)
         for axes, kind in zip(curves.subplots(1, 2, sharey=True), STRUCTURES, strict=True):
             for row, colour in zip(dataset.row.values, COLOURS, strict=False):
                 error = 100 - dataset.accuracy.sel(structure=kind, row=row)
@@ -147,7 +148,7 @@ class Digits(Experiment):
         curves.axes[0].set_ylabel("test error (%)")
 
         rows = len(dataset.row) * 2
-        confusion = Figure(figsize=(9, 1.8 * rows))
+        confusion = new_figure(9, 1.8 * rows)
         grid = np.atleast_2d(confusion.subplots(rows, dataset.sizes["snapshot"], sharex=True, sharey=True))
         kinds = [(kind, int(row)) for kind in STRUCTURES for row in dataset.row.values]
         for line, (kind, row) in zip(grid, kinds, strict=True):
@@ -176,7 +177,7 @@ def _confusion(outputs: Array, targets: Array) -> Metrics:
 
 
 def _oscillators(
-    config: "Digits.Config",
+    config: Digits.Config,
     structure: str,
     row: int,
     task: Task,
@@ -218,7 +219,7 @@ def _oscillators(
     )
 
 
-def _benchmarks(config: "Digits.Config", size: Size, task: Task) -> xr.Dataset:
+def _benchmarks(config: Digits.Config, size: Size, task: Task) -> xr.Dataset:
     """The paper's comparisons (App. B): a perceptron with one hidden layer, best of 100 epochs, and a linear model."""
     inputs, test = np.asarray(task.train_inputs, float), np.asarray(task.test_inputs, float)
     labels, answers = (np.argmax(np.asarray(t), -1) for t in (task.train_targets, task.test_targets))

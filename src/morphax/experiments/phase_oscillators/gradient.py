@@ -1,5 +1,7 @@
 """How good is the gradient that the physics gives?"""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, Literal
 
@@ -7,16 +9,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.equilibrium import (
     NUDGINGS,
@@ -149,8 +150,8 @@ class Gradient(Experiment):
             nudging=list(NUDGINGS), strength=list(config.strengths), rest=list(config.tolerances)
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 6.5))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 6.5)
         for line, network in zip(figure.subplots(2, 2), dataset.network.values, strict=True):
             part = dataset.sel(network=network)
             for nudging, colour in zip(NUDGINGS, (BLUE, ORANGE, GREEN), strict=True):

@@ -1,5 +1,7 @@
 """Can oscillators learn that are coupled to their nearest neighbours only?"""
 
+from __future__ import annotations
+
 import itertools
 from functools import partial
 from typing import Any, Literal
@@ -8,14 +10,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE
+from morphax.lab.figures import BLUE, GREEN, ORANGE, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members, map_members
 from morphax.learning.equilibrium import phase_classification
@@ -131,8 +132,8 @@ class Lattice(Experiment):
         dataset.unconverged.attrs = {"units": "1", "long_name": "share of relaxations"}
         return dataset.assign_coords(distance=np.arange(1, dataset.sizes["distance"] + 1))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(4.2 * (dataset.sizes["classes"] + 1), 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(4.2 * (dataset.sizes["classes"] + 1), 3.8)
         *curves, far = figure.subplots(1, dataset.sizes["classes"] + 1)
         for axes, classes in zip(curves, dataset.classes.values, strict=True):
             for layout, colour in zip(LAYOUTS, (BLUE, ORANGE, GREEN), strict=True):
@@ -183,7 +184,7 @@ def _response(relaxer: Any, drives: Array, network: PhaseOscillators, key: PRNGK
     return jnp.mean(jax.lax.map(one, drives), axis=0)
 
 
-def _by_distance(response: Array, topology: Topology, config: "Lattice.Config") -> np.ndarray:
+def _by_distance(response: Array, topology: Topology, config: Lattice.Config) -> np.ndarray:
     """Mean over pairs with the same number of steps between them; NaN where no pair is."""
     outputs, inputs = (np.stack(np.divmod(u, config.side), -1) for u in (topology.outputs, topology.inputs))
     steps = np.abs(outputs[:, None] - inputs[None]).sum(-1)

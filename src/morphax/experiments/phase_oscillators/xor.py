@@ -1,5 +1,7 @@
 """Can coupled phase oscillators learn XOR?"""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 
@@ -7,15 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import EquilibriumPropagation
@@ -155,8 +155,10 @@ class Xor(Experiment):
         dataset.speed.attrs = {"units": "1", "long_name": "decades of the mean distance per iteration"}
         return dataset
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(11, 7))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        from matplotlib import colormaps
+
+        figure = new_figure(11, 7)
         axes = figure.subplots(2, 3)
         a, b, d, e, f, c = axes.ravel()
         logs = np.log10(np.maximum(dataset.many.values, 1e-8))
@@ -211,7 +213,7 @@ def _network(size: int, key: PRNGKeyArray) -> PhaseOscillators:
 
 
 def _trained(
-    config: "Xor.Config", networks: PhaseOscillators, rule: EquilibriumPropagation, iterations: int, **options: Any
+    config: Xor.Config, networks: PhaseOscillators, rule: EquilibriumPropagation, iterations: int, **options: Any
 ) -> History:
     """Of a training that takes seconds, or less: nothing is kept on the way."""
     task, descent = xor(), optimiser("sgd", config.learning_rate, iterations)
@@ -219,7 +221,7 @@ def _trained(
     return History(train(networks, rule, data, descent, iterations, chunk=iterations, **options).history)
 
 
-def _distances(config: "Xor.Config", size: int, starts: int, runs: int, key: PRNGKeyArray) -> xr.Dataset:
+def _distances(config: Xor.Config, size: int, starts: int, runs: int, key: PRNGKeyArray) -> xr.Dataset:
     """Mean distances in the course of many trainings."""
     make_key, train_key = jax.random.split(key)
     networks, rule = make_members(partial(_network, size), make_key, runs), config.rule(distance, initial_states=starts)
@@ -227,7 +229,7 @@ def _distances(config: "Xor.Config", size: int, starts: int, runs: int, key: PRN
     return xr.Dataset({"distance": (("iteration", "run"), history.metric("distance"))})
 
 
-def _followed(config: "Xor.Config", key: PRNGKeyArray) -> xr.Dataset:
+def _followed(config: Xor.Config, key: PRNGKeyArray) -> xr.Dataset:
     """Equilibria of one large network at some iterations of its training."""
     make_key, train_key, search_key = jax.random.split(key, 3)
     network, drives = _network(config.large, make_key), xor().train_inputs

@@ -1,12 +1,13 @@
 """What the paper printed of quantised perceptrons at its best points, and how that is judged here."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
-from scipy import stats
 
+from morphax._lazy import xr
 from morphax.lab.experiment import Claim
 
 CLASSICAL, HTANH, ACTIVATION = "classical", "htanh", "activation"
@@ -59,6 +60,8 @@ def advantage(
     """
 
     def interval(dataset: xr.Dataset) -> float:
+        from scipy import stats
+
         first, second = last(dataset, worse, name=name).values, last(dataset, better, point, name).values
         parts = [np.var(x, ddof=1) / len(x) for x in (first, second)]
         difference, square = np.mean(first) - np.mean(second), sum(parts)

@@ -1,21 +1,22 @@
 """What the experiments with quantised perceptrons share: Table I, and one way to train and judge."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.axes import Axes
 from pydantic import Field, model_validator
 
 from morphax._checks import check_range
+from morphax._lazy import xr
 from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, mean_and_range
@@ -27,6 +28,9 @@ from morphax.learning.rule import Metrics
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NonNegative = Annotated[float, Field(ge=0)]
 Steps = Annotated[int, Field(ge=0, le=19)]

@@ -1,15 +1,16 @@
 """What the classical network does with 5,000 images."""
 
+from __future__ import annotations
+
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED, mean_and_range
+from morphax.lab.figures import BLUE, RED, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress
 
 
@@ -51,8 +52,8 @@ class Classical(Experiment):
         )
         return parts["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(5.5, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(5.5, 3.8)
         axes = figure.subplots()
         for name, colour in (("validation", BLUE), ("training", RED)):
             mean_and_range(axes, dataset.epoch, dataset[name], color=colour, label=name)

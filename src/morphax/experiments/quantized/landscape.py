@@ -1,17 +1,19 @@
 """Both ways to be quantum at once."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.quantized._claims import ACTIVATION, BOTH, CLASSICAL, HTANH
 from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, Steps, beside, draw_errors
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 
 
@@ -75,8 +77,8 @@ class Landscape(Experiment):
         rows = along("steps", {k: parts[f"map {k}"] for k in config.strengths}, {"long_name": "38 g / pi"})
         return beside(parts, kinds).merge(rows)
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(11, 4.5))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(11, 4.5)
         curves, axes = figure.subplots(1, 2)
         kind = dataset.sel(kind=HTANH)
         where = f"a = {float(kind.a):.3g}, g = {float(kind.g) / np.pi:.3g} pi"

@@ -1,21 +1,22 @@
 """Is the gain quantum, or is it noise?"""
 
+from __future__ import annotations
+
 from typing import Annotated, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 from pydantic import Field
 
+from morphax._lazy import xr
 from morphax.experiments.quantized._claims import CLASSICAL, ROTATION, advantage, final
 from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.substrates.quantized import NoisyPerceptron
 
@@ -109,8 +110,8 @@ class Noise(Experiment):
         answered = xr.where(alone, dataset.deterministic, dataset.validation)
         return dataset.assign(error=answered.assign_attrs(units="1"))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 3.8)
         curves, ends = figure.subplots(1, 2)
         draw_errors(curves, dataset.error, "classical networks with noise")
         curves.legend(fontsize="small")

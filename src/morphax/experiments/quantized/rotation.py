@@ -1,18 +1,19 @@
 """Neurons as qubits that are rotated and measured."""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.quantized._claims import ACTIVATION, CLASSICAL, HTANH, ROTATION, final
 from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors, swept
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, ORANGE, RED
+from morphax.lab.figures import BLUE, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 
 
@@ -83,8 +84,8 @@ class Rotation(Experiment):
             variable.attrs["may_be_missing"] = 1
         return beside(parts, kinds).merge(sweep)
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 3.8)
         curves, sweep = figure.subplots(1, 2)
         labels = {kind: f"a = {float(dataset.a.sel(kind=kind)):.3g}, {kind}" for kind in (HTANH, ACTIVATION)}
         draw_errors(curves, dataset.validation, "Fig. 5a", labels)

@@ -1,20 +1,21 @@
 """How often must a quantised perceptron be asked?"""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 from pydantic import Field
 
+from morphax._lazy import xr
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import map_members
 from morphax.learning.voting import vote
@@ -79,8 +80,8 @@ class Shots(Experiment):
         dataset = progress.pieces({"shots": compute})["shots"].rename(member="seed")
         return dataset.assign_coords(shots=list(config.numbers), seed=np.arange(config.seeds))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(5.5, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(5.5, 3.8)
         axes = figure.subplots()
         mean, spread = dataset.error.mean(("seed", "repeat")), dataset.error.mean("repeat").std("seed")
         axes.errorbar(dataset.shots, mean, spread, fmt="o-", color=BLUE, label="majority of shots")

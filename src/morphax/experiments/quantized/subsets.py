@@ -1,19 +1,21 @@
 """Which 5,000 images?"""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Self
 
 import jax
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 from pydantic import model_validator
 
+from morphax._lazy import xr
 from morphax.experiments.quantized import _claims as paper
 from morphax.experiments.quantized._claims import CLASSICAL, Point, advantage, final
 from morphax.experiments.quantized._training import COLOURS, SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.substrates.quantized import Backward
 from morphax.tasks import Task, mnist
@@ -105,8 +107,8 @@ class Subsets(Experiment):
         dataset = along("seed", {seed: parts[f"subset {seed}"] for seed in range(config.seeds)}).rename(error="drawn")
         return dataset.assign(first=parts["first"].error)
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(7, 4))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(7, 4)
         axes = figure.subplots()
         names = [str(kind) for kind in dataset.kind.values]
         drawn, first = dataset.drawn.isel(epoch=-1), dataset.first.isel(epoch=-1)

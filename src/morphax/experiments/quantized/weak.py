@@ -1,18 +1,19 @@
 """Neurons as qubits that are measured weakly."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.quantized._claims import CLASSICAL, WEAK, final
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig, Steps, beside, draw_errors, swept
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE
+from morphax.lab.figures import BLUE, Figures, new_figure
 from morphax.lab.progress import Progress
 
 
@@ -67,8 +68,8 @@ class Weak(Experiment):
         parts = progress.pieces(config.trainings(trainer, kinds) | {"sweep": sweep})
         return beside(parts, kinds).merge(parts["sweep"])
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 3.8)
         curves, sweep = figure.subplots(1, 2)
         draw_errors(curves, dataset.validation, f"Fig. 7a, g = {float(dataset.g.sel(kind='weak')) / np.pi:.3g} pi")
         curves.axhline(WEAK.error, color="black", linewidth=0.8, label="paper's best")

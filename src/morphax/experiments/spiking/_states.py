@@ -1,7 +1,9 @@
 """What the experiments on quantum states share: ensembles of density matrices, and how they are drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -9,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.axes import Axes
 
 from morphax.learning.minimise import Minimum
 from morphax.learning.quantum_states import learn_distribution
@@ -22,6 +23,9 @@ from morphax.quantum.states import (
     random_density_matrix,
     random_unitary,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 GATES = {"CNOT": CNOT, "Hadamard": on_qubit(HADAMARD, 0, 2), "R 1/8": on_qubit(phase_gate(1 / 8), 0, 2)}
 BELL = ghz_state(2)

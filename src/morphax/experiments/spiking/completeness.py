@@ -1,17 +1,18 @@
 """Is every density matrix of two qubits a distribution of six spins?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED, amplitudes, descend
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, RED
+from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients
 from morphax.quantum.realisability import chsh, nearest_realised, realisability
@@ -113,8 +114,8 @@ class Completeness(Experiment):
             turned_inequality=(("first", "second"), turned.inequality, {"units": "1"}),
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 6.5))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 6.5)
         grid = figure.subplots(2, 2)
         names, first = [str(name) for name in dataset.ensemble.values], dataset.isel(ensemble=0)
         grid[0, 0].hist(first.loss * 1e11, bins=30, color=BLUE)

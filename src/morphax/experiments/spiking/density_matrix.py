@@ -1,5 +1,7 @@
 """Can spiking neurons learn to be a quantum state?"""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 
@@ -7,15 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spiking._networks import SpikingConfig
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, TURNED, draw_coefficients
 from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, mean_and_range
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members
@@ -99,8 +100,8 @@ class DensityMatrix(Experiment):
         work = {name: partial(_learned, config, states[name], keys, progress, name) for name in config.targets}
         return along("target", progress.pieces(work))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        curves = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        curves = new_figure(10, 3.8)
         fidelities, losses = curves.subplots(1, 2)
         for target in dataset.target.values:
             part, colour = dataset.sel(target=target), COLOURS[target]
@@ -112,7 +113,7 @@ class DensityMatrix(Experiment):
         losses.set(xlabel="epoch", ylabel="loss", title="loss; dashed: exact minimum")
         fidelities.legend(fontsize="small")
         shown = [name for name in (BELL_STATE, RANDOM) if name in dataset.target.values]
-        maps, weights = Figure(figsize=(9, 3.4 * len(shown))), Figure(figsize=(9, 3.8))
+        maps, weights = new_figure(9, 3.4 * len(shown)), new_figure(9, 3.8)
         grid = np.atleast_2d(maps.subplots(len(shown), 2))
         for row, target in zip(grid, shown, strict=True):
             part = dataset.sel(target=target).isel(seed=0)
@@ -130,7 +131,7 @@ class DensityMatrix(Experiment):
 
 
 def _learned(
-    config: "DensityMatrix.Config", rho: np.ndarray, keys: list[PRNGKeyArray], progress: Progress, label: str
+    config: DensityMatrix.Config, rho: np.ndarray, keys: list[PRNGKeyArray], progress: Progress, label: str
 ) -> xr.Dataset:
     make_key, train_key, test_key = keys
     wanted = jnp.asarray(coefficients(rho), jnp.result_type(float))

@@ -1,18 +1,19 @@
 """Can spiking neurons learn to sample?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spiking._networks import SpikingConfig
 from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY
+from morphax.lab.figures import BLUE, GREEN, GREY, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
@@ -76,8 +77,8 @@ class Distribution(Experiment):
         parts = progress.pieces(work)
         return along("seed", {seed: parts[label] for seed, label in labels.items()})
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(11, 7))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(11, 7)
         grid = figure.add_gridspec(2, 3)
         spikes, bars, curve = (figure.add_subplot(part) for part in (grid[0, :], grid[1, :2], grid[1, 2]))
         first = dataset.isel(seed=0)
@@ -102,7 +103,7 @@ class Distribution(Experiment):
         return {"distribution": figure}
 
 
-def _instance(config: "Distribution.Config", key: PRNGKeyArray, progress: Progress, label: str) -> xr.Dataset:
+def _instance(config: Distribution.Config, key: PRNGKeyArray, progress: Progress, label: str) -> xr.Dataset:
     target_key, sample_key, make_key, train_key, test_key = jax.random.split(key, 5)
     states = 2**config.neurons
 

@@ -1,17 +1,18 @@
 """What do pair spins add?"""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients, extended_correlations, extended_spins
 from morphax.quantum.realisability import extended_realisability, realisability
@@ -130,10 +131,10 @@ class ExtendedMap(Experiment):
                 dataset = dataset.merge(along(dim, {name: parts[f"{dim} {name}"] for name in names}))
         return dataset
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
+    def figures(self, dataset: xr.Dataset) -> Figures:
         panels = [("named", "", "three qubits: visibility"), ("four", "_four", "four qubits: visibility")]
         panels = [panel for panel in panels if panel[0] in dataset.coords]
-        figure = Figure(figsize=(4 + 4 * len(panels), 4))
+        figure = new_figure(4 + 4 * len(panels), 4)
         shares, *others = figure.subplots(1, 1 + len(panels))
         realised = (dataset.visibility == 1).mean("state")
         for place, (kind, colour) in enumerate((("minimal", GREY), ("extended", BLUE))):

@@ -1,5 +1,7 @@
 """Quantum gates as changes of the probabilities of spins."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 
@@ -8,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, GATES, amplitudes, draw_coefficients
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.minimise import Minimum
 from morphax.learning.quantum_states import apply_gates, learn_distribution, learn_gate, realised
@@ -174,8 +175,8 @@ class Gates(Experiment):
             {"start": [MIXED, "|00>"], "gate": np.arange(1, config.length + 1)},
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        bars = Figure(figsize=(10, 5))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        bars = new_figure(10, 5)
         for axes, when in zip(bars.subplots(2, 1, sharex=True), dataset.when.values, strict=True):
             for example, colour, shift in zip(dataset.example.values, (BLUE, GREEN), (-0.2, 0.2), strict=True):
                 heights = dataset.probability.sel(when=when, example=example)
@@ -183,14 +184,14 @@ class Gates(Experiment):
             axes.set(ylabel="probability", title=f"Fig. 1: {when} CNOT")
         bars.axes[0].legend()
         bars.axes[1].set_xlabel("configuration")
-        maps = Figure(figsize=(9, 7))
+        maps = new_figure(9, 7)
         grid = maps.subplots(2, 2)
         for row, when in zip(grid, dataset.when.values, strict=True):
             for axes, example in zip(row, dataset.example.values, strict=True):
                 chi = np.asarray(dataset.chi.sel(when=when, example=example))
                 limit = 1.0 if example == "psi_+" else float(np.abs(chi.reshape(-1)[1:]).max())
                 draw_coefficients(axes, chi, f"Fig. 2: {example}, {when} CNOT", limit)
-        learning = Figure(figsize=(10, 3.8))
+        learning = new_figure(10, 3.8)
         counts, errors = learning.subplots(1, 2)
         kinds, width = [str(kind) for kind in dataset.kind.values], 0.25
         shown = [

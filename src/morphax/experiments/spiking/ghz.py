@@ -1,17 +1,18 @@
 """Where do nine spins fail to be three qubits?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spiking._states import ENSEMBLES, amplitudes, descend
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREY, RED
+from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.quantum_states import realised
 from morphax.quantum.correlation_map import coefficients, density_matrix
@@ -109,8 +110,8 @@ class Ghz(Experiment):
             w_visibility=((), realisability(w_state(3)).visibility, {"units": "1"}),
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(12, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(12, 3.8)
         loss, fidelities, entropies = figure.subplots(1, 3)
         titles = ("Fig. 7: loss", "Fig. 8a: fidelity", "Fig. 8b: relative entropy")
         names = ("loss", "fidelity", "relative_entropy")

@@ -1,13 +1,14 @@
 """How little of a quantum state does its energy need?"""
 
+from __future__ import annotations
+
 from functools import partial
 
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.quantum.ground_state import energy_bound, ground_state_energy
 
@@ -68,8 +69,8 @@ class IsingChain(Experiment):
         field = xr.Variable("field", list(config.fields), {"units": "J"})
         return dataset.assign_coords(k=list(config.neighbours), field=field, sites=config.sites)
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 3.8))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 3.8)
         for axes, boundary in zip(figure.subplots(1, 2), dataset.boundary.values, strict=True):
             part = dataset.sel(boundary=boundary)
             for k, colour in zip(part.k.values, (RED, ORANGE, GREEN, BLUE, VIOLET), strict=False):

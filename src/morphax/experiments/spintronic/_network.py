@@ -1,5 +1,7 @@
 """What the experiments with layered networks share: networks, data, schedules, ensembles and how they are judged."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from functools import cache
@@ -9,9 +11,9 @@ import equinox as eqx
 import jax
 import numpy as np
 import optax
-import xarray as xr
 from jaxtyping import PRNGKeyArray, PyTree
 
+from morphax._lazy import xr
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, map_members

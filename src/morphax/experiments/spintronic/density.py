@@ -1,18 +1,19 @@
 """How many connections does it take?"""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig, median_band, percent
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, RED
+from morphax.lab.figures import BLUE, GREEN, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.history import History
@@ -128,8 +129,8 @@ class Density(Experiment):
         overall = along("overall", {d: parts[f"curve {d:g}"] for d in CURVES})
         return dataset.merge(overall).assign_coords(seed=np.arange(config.seeds))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        density = Figure(figsize=(6, 4))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        density = new_figure(6, 4)
         axes = density.subplots()
         styles = {"intralayer": RED, "interlayer": GREEN, "both": "black"}
         for varied, colour in styles.items():
@@ -137,7 +138,7 @@ class Density(Experiment):
         axes.set(xlabel="density of connections", ylabel="test accuracy (%)", ylim=(0, 100), title="Fig. 4")
         axes.legend(title="varied", loc="lower right")
 
-        overfitting = Figure(figsize=(10, 4))
+        overfitting = new_figure(10, 4)
         left, right = overfitting.subplots(1, 2)
         for overall, colour in zip(CURVES, (BLUE, GREEN, RED), strict=True):
             part = dataset.sel(overall=overall).mean("seed")

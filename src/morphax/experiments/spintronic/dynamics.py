@@ -1,5 +1,7 @@
 """What do the neurons do?"""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 
@@ -7,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig, layered
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
@@ -114,8 +116,8 @@ class Dynamics(Experiment):
             },
         )
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        layers = Figure(figsize=(11, 3.4))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        layers = new_figure(11, 3.4)
         adapted = dataset.power.sel(interval=_adapted(dataset))
         for axes, layer, neuron in zip(layers.subplots(1, 3, sharey=True), (0, 1, 2), (0, 0, 1), strict=True):
             _draw(axes, adapted.where(adapted.of_layer == layer, drop=True).isel(neuron=neuron), _adapted(dataset))
@@ -123,7 +125,7 @@ class Dynamics(Experiment):
         layers.axes[0].set_ylabel("power")
         layers.axes[0].legend(dataset.label.values.tolist(), title="class", fontsize="small", loc="lower left", ncols=2)
 
-        speeds = Figure(figsize=(11, 3.4))
+        speeds = new_figure(11, 3.4)
         for axes, interval, neuron in zip(speeds.subplots(1, 3), dataset.interval.values, (3, 1, 2), strict=True):
             part = dataset.power.sel(interval=interval)
             _draw(axes, part.where(part.of_layer == part.of_layer.max(), drop=True).isel(neuron=neuron), interval)

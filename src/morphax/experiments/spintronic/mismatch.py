@@ -1,5 +1,7 @@
 """What if the chip is not the model?"""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -8,15 +10,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import map_members
@@ -114,8 +115,8 @@ class Mismatch(Experiment):
         accuracy = along("strategy", rows, coords="minimal", compat="override").accuracy
         return first.assign(accuracy=accuracy.assign_attrs(units="%", long_name="test accuracy on devices"))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(12, 4))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(12, 4)
         left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(3, 2, 2))
         place = 100 * dataset.spread
         for strategy, colour in zip(STRATEGIES, (BLUE, ORANGE, VIOLET, RED), strict=True):
@@ -139,7 +140,7 @@ class Mismatch(Experiment):
 class _Laboratory:
     """Trains networks and judges them on devices."""
 
-    config: "Mismatch.Config"
+    config: Mismatch.Config
     train: Data
     test: Data
     make_key: PRNGKeyArray

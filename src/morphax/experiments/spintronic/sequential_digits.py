@@ -1,18 +1,19 @@
 """Which digit was it? asked after the last pixel."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spintronic._network import Entry, NetworkConfig, accuracies, converged, percent
 from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, mean_and_range
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import member
@@ -159,8 +160,8 @@ class SequentialDigits(Experiment):
         energy = inference_energy(network, config.presentation) * 1e12
         return dataset.assign(energy=((), energy, {"units": "pJ", "long_name": "of the spintronic network"}))
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(10, 4))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(10, 4)
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         for place, (entry, colour) in enumerate(zip(ENTRIES, (RED, VIOLET, GREEN, ORANGE, BLUE), strict=True)):
             part = dataset.sel(entry=entry)

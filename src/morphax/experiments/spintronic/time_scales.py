@@ -1,15 +1,16 @@
 """How fast may the input be?"""
 
+from __future__ import annotations
+
 from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
 
+from morphax._lazy import xr
 from morphax.experiments.spintronic._network import (
     Entry,
     NetworkConfig,
@@ -22,7 +23,7 @@ from morphax.experiments.spintronic._network import (
 from morphax.experiments.spintronic.sequential_digits import CTRNN, ENTRIES
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.substrates.wrappers import WithReadout
@@ -155,8 +156,8 @@ class TimeScales(Experiment):
 
         return along("curve", {curve: by_interval(curve) for curve in CURVES})
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(11, 7))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(11, 7)
         panels = figure.subplots(2, 2)
         lines = (
             ("Fig. 2b: two networks", ((REFERENCE, RED), ("CTRNN", GREEN))),

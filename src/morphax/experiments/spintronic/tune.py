@@ -1,14 +1,15 @@
 """Which relaxation time, learning rate and decay?"""
 
-import jax
-import xarray as xr
-from jaxtyping import PRNGKeyArray
-from matplotlib.figure import Figure
+from __future__ import annotations
 
+import jax
+from jaxtyping import PRNGKeyArray
+
+from morphax._lazy import xr
 from morphax.experiments.spintronic._network import Kind, NetworkConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.lab.tune import Range, tune
 from morphax.learning.backprop import Backpropagation
@@ -88,8 +89,8 @@ class Tune(Experiment):
         dataset.learning_rate_decay.attrs = {"units": "epochs", "long_name": "of the inverse schedule alone"}
         return dataset
 
-    def figures(self, dataset: xr.Dataset) -> dict[str, Figure]:
-        figure = Figure(figsize=(11, 3.6))
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(11, 3.6)
         names = {
             "relaxation_time": "relaxation time (ns)",
             "learning_rate": "learning rate",

@@ -1,0 +1,95 @@
+"""Processor time of starting: of imports and commands beside `import jax`, of a run with programs that were kept.
+
+    python benchmarks/starts.py [--rounds 9] [--runs 3]
+
+Every measurement is a process of its own, whose user and system time the operating system counts: other work on the
+machine stretches it less than the clock. All take turns in every round; medians are shown. `import morphax *` takes all
+public names, which `import morphax` leaves for later.
+
+The second table runs experiments without the compile cache, with one that is empty, and with what that run left; their
+datasets must be the same.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import xarray as xr
+
+MORPHAX = ("-m", "morphax.cli")
+# Arguments of Python, and the ratio to the first that is required.
+STARTS: dict[str, tuple[tuple[str, ...], float | None]] = {
+    "import jax": (("-c", "import jax"), None),
+    "import jax, equinox, optax": (("-c", "import jax, equinox, optax"), None),
+    "import morphax": (("-c", "import morphax"), 2.0),
+    "from morphax import *": (("-c", "from morphax import *"), 2.0),
+    "morphax --version": ((*MORPHAX, "--version"), 1.0),
+    "morphax --help": ((*MORPHAX, "--help"), 1.0),
+    "morphax list": ((*MORPHAX, "list"), 1.5),
+    "morphax show josephson/waveforms": ((*MORPHAX, "show", "josephson/waveforms"), 2.5),
+    "morphax show quantized/rotation": ((*MORPHAX, "show", "quantized/rotation"), 2.5),
+}
+EXPERIMENTS = ("josephson/shots", "phase-oscillators/xor", "spiking/distribution")
+REQUIRED = 0.4  # of a run without the cache
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="of starts")
+    parser.add_argument("--runs", type=int, default=3, help="of each experiment, and of each state of the cache")
+    options = parser.parse_args()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "equinox", "optax", "numpy"))
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}\n")
+    starts(options.rounds)
+    runs(options.runs)
+
+
+def starts(rounds: int) -> None:
+    times: dict[str, list[float]] = {name: [] for name in STARTS}
+    for _ in range(rounds):
+        for name, (arguments, _) in STARTS.items():
+            times[name].append(processor_time(*arguments))
+    one = median(times["import jax"])
+    print(f"{'start':34} {'s':>6} {'ratio':>6} {'required':>9}")
+    for name, (_, most) in STARTS.items():
+        seconds, required = median(times[name]), "" if most is None else f"{most:g}"
+        print(f"{name:34} {seconds:6.2f} {seconds / one:6.2f} {required:>9}")
+
+
+def runs(rounds: int) -> None:
+    print(f"\n{'run NAME --quick':24} {'no cache':>9} {'first':>7} {'later':>7} {'ratio':>6} {'required':>9}  datasets")
+    for name in EXPERIMENTS:
+        times: dict[str, list[float]] = {"no cache": [], "first": [], "later": []}
+        results = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                out, cache = Path(folder) / "run", str(Path(folder) / "cache")
+                for way, asked in (("no cache", "off"), ("first", cache), ("later", cache)):
+                    command = (*MORPHAX, "run", name, "--quick", "--fresh", "--out", str(out))
+                    times[way].append(processor_time(*command, settings={"MORPHAX_COMPILE_CACHE": asked}))
+                    results.append(xr.load_dataset(out / "result.nc", engine="h5netcdf"))
+        none, first, later = (median(seconds) for seconds in times.values())
+        same = "the same" if all(result.equals(results[0]) for result in results) else "NOT the same"
+        print(f"{name:24} {none:9.1f} {first:7.1f} {later:7.1f} {later / none:6.2f} {REQUIRED:9}  {same}", flush=True)
+
+
+def processor_time(*arguments: str, settings: Mapping[str, str] | None = None) -> float:
+    """Seconds, user and system, of a Python process that ends well, without a cache that was chosen before."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = ours | dict(settings or {})
+    subprocess.run([sys.executable, *arguments], env=environment, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    main()
