@@ -1,9 +1,9 @@
-# make demo | test | test-norse | check | benchmark | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
+# make demo | test | test-all | test-norse | conformance | check | benchmark | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-norse check benchmark clean
+.PHONY: demo test test-all test-norse conformance check benchmark clean
 
 demo: .venv/installed
 	$(BIN)/morphax run josephson/waveforms
@@ -11,6 +11,14 @@ demo: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+
+# Also what is marked slow.
+test-all: .venv/installed-test
+	$(BIN)/python -m pytest --numprocesses auto -m "not norse" $(ARGS)
+
+# Every rule x substrate x task is trained for two steps; writes the table in docs/devices.md.
+conformance: .venv/installed-test
+	$(BIN)/python -m tests.conformance.table
 
 # Exported graphs in Norse. It brings PyTorch, of which pip on Linux takes the build for CUDA (some GB) unless
 # PIP_EXTRA_INDEX_URL is PyTorch's index of builds for CPUs (1 GB).

@@ -186,7 +186,9 @@ def one_search(runs: int, iterations: int) -> None:
     descent = optax.sgd(0.1)
 
     def networks(key: jax.Array) -> PhaseOscillators:
-        return make_members(lambda k: PhaseOscillators.all_to_all(2, 2, 1, scale=1.0, bias_scale=0.5, key=k), key, runs)
+        return make_members(
+            lambda k: PhaseOscillators.all_to_all(2, 2, 1, coupling_deviation=1.0, bias_scale=0.5, key=k), key, runs
+        )
 
     def call(key: jax.Array) -> float:
         start = time.perf_counter()

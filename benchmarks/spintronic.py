@@ -331,7 +331,7 @@ def compiling(calls: dict[str, Call]) -> str:
 
 def against_diffrax(interval: float, inputs: jax.Array, size: Size) -> None:
     """Times of the cheapest settings whose error is not above morphax's, for powers after every input."""
-    device = SpintronicNetwork(network().substrate.connections, interval=interval, measured="states")
+    device = SpintronicNetwork(network().substrate.connections, interval=interval, observed="states")
     truth = converged(device, inputs)
 
     def ours(device: SpintronicNetwork, setting: float) -> tuple[jax.Array, int]:

@@ -41,8 +41,8 @@ KEY = jax.random.key(11)
 CHIP = Imperfections(weight_mismatch=0.05, device_mismatch=0.05)
 
 SUBSTRATES: dict[str, Callable[[], Substrate]] = {
-    "josephson": lambda: JosephsonMixer.two_mode(measured=4),
-    "josephson, Fock states": lambda: JosephsonMixer.two_mode(measured=4, levels=2, method="fock"),
+    "josephson": lambda: JosephsonMixer.two_mode(visible=4),
+    "josephson, Fock states": lambda: JosephsonMixer.two_mode(visible=4, levels=2, method="fock"),
     "spintronic": lambda: SpintronicNetwork.random((3, 2), key=KEY),
     "ctrnn": lambda: ContinuousTimeRecurrentNetwork.random((3, 2), key=KEY),
     "echo-state": lambda: EchoStateNetwork.random(4, key=KEY),
@@ -52,8 +52,8 @@ SUBSTRATES: dict[str, Callable[[], Substrate]] = {
     "hopfield": lambda: HopfieldNetwork.random((2, 3, 2), key=KEY),
     "quantized": lambda: QuantizedPerceptron.random((3, 4, 4, 2), width=0.4, strength=1.2, key=KEY),
     "noisy perceptron": lambda: NoisyPerceptron.random((3, 4, 2), noise=0.3, key=KEY),
-    "spiking": lambda: SpikingNetwork.random(4, 3, interval=2, key=KEY),
-    "spiking, Poisson inputs": lambda: SpikingNetwork.random(4, 3, input_rate=0.3, interval=2, key=KEY),
+    "spiking": lambda: SpikingNetwork.random(4, 3, steps_per_input=2, key=KEY),
+    "spiking, Poisson inputs": lambda: SpikingNetwork.random(4, 3, input_rate=0.3, steps_per_input=2, key=KEY),
     "noisy spintronic": lambda: Noisy(SpintronicNetwork.random((3, 2), key=KEY), 0.01),
     "noisy phase-oscillators": lambda: Noisy(PhaseOscillators.layered((2, 3, 1), key=KEY), 0.01),
 }

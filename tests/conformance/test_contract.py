@@ -40,16 +40,24 @@ def different_tasks() -> tuple[str, ...]:
     return tuple({shape_of(task(name)): name for name in reversed(TASKS)}.values())
 
 
-@pytest.mark.parametrize("name", SUBSTRATES)
+FAST = ("echo-state", "hopfield", "Backpropagation")  # the others take seconds each
+
+
+def some(names):
+    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", some(SUBSTRATES))
 def test_substrates_keep_their_promises(name):
     check_substrate(substrate(name))
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", some(RULES))
 def test_rules_keep_their_promises(name):
     check_rule(RULES[name](task("waveforms")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", SUBSTRATES)
 def test_every_cell_is_admitted_or_refused(name, rule):

@@ -90,7 +90,7 @@ def test_single_precision_sweeps_are_not_stopped_short_of_the_tolerance():
     @jax.vmap
     def relax(key):
         first, second, third = jax.random.split(key, 3)
-        network = PhaseOscillators.all_to_all(2, 2, 1, scale=1.0, bias_scale=0.5, key=first)
+        network = PhaseOscillators.all_to_all(2, 2, 1, coupling_deviation=1.0, bias_scale=0.5, key=first)
         return network.relax(jax.random.uniform(second, (2,), minval=-1.57, maxval=1.57), key=third)
 
     with jax.enable_x64(False):

@@ -65,7 +65,7 @@ def test_time_constants_of_one_step_come_back():
 
 
 def test_what_nir_leaves_out_is_given_again():
-    options = {"refractory_steps": 3, "interval": 5, "measured": 2, "input_rate": 0.7, "steepness": 9.0}
+    options = {"refractory_steps": 3, "steps_per_input": 5, "visible": 2, "input_rate": 0.7, "steepness": 9.0}
     back = from_nir(to_nir(network()), time_step=STEP, **options)
     np.testing.assert_array_equal(back.input_rate, np.float32(0.7))
     assert {name: getattr(back, name) for name in options} | {"input_rate": 0.7} == options

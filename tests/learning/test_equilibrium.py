@@ -113,7 +113,9 @@ def test_relaxations_that_do_not_converge_are_counted_and_left_out(double):
 
 def test_it_learns_xor_in_an_ensemble():
     task = xor()
-    stack = make_members(lambda k: PhaseOscillators.all_to_all(2, 2, 1, scale=1.0, bias_scale=0.5, key=k), KEY, 6)
+    stack = make_members(
+        lambda k: PhaseOscillators.all_to_all(2, 2, 1, coupling_deviation=1.0, bias_scale=0.5, key=k), KEY, 6
+    )
     rule = EquilibriumPropagation(strength=0.3)
     trained = train(
         stack, rule, (task.train_inputs, task.train_targets), optax.sgd(0.1), 400, key=KEY, ensemble=True, chunk=400

@@ -10,7 +10,14 @@ from morphax.learning.backprop import Backpropagation
 from morphax.learning.minimise import minimise
 from morphax.learning.objectives import CategoricalLoss, DensityMatrixLoss
 from morphax.learning.optimisers import split_rows
-from morphax.learning.quantum_states import carry_out, judge_estimate, learn_distribution, learn_gate, realised, turned
+from morphax.learning.quantum_states import (
+    after_gate,
+    apply_gates,
+    judge_estimate,
+    learn_distribution,
+    learn_gate,
+    realised,
+)
 from morphax.learning.train import train
 from morphax.quantum.correlation_map import coefficients, configurations, density_matrix
 from morphax.quantum.realisability import nearest_realised
@@ -54,7 +61,7 @@ def test_gates_are_learned():
         assert found.converged.all()
         for rho, before, M in zip(STATES, q, found.argument, strict=True):
             np.testing.assert_allclose(
-                density_matrix(turned(before, unitary)), unitary @ rho @ unitary.conj().T, atol=2e-5
+                density_matrix(after_gate(before, unitary)), unitary @ rho @ unitary.conj().T, atol=2e-5
             )
             np.testing.assert_allclose(
                 density_matrix(realised(M @ before)), unitary @ rho @ unitary.conj().T, atol=4e-5
@@ -64,14 +71,14 @@ def test_gates_are_learned():
 def test_a_sequence_of_gates_is_carried_out():
     q = descend(STATES[:1]).argument[0]
     gates = [CNOT, on_qubit(HADAMARD, 0, 2), CNOT]
-    found = jax.jit(lambda q: carry_out(q, gates, optax.adam(0.01)))(q)
+    found = jax.jit(lambda q: apply_gates(q, gates, optax.adam(0.01)))(q)
     whole = gates[2] @ gates[1] @ gates[0]
     assert found.converged.all()
     np.testing.assert_allclose(
         density_matrix(realised(found.argument[-1])), whole @ STATES[0] @ whole.conj().T, atol=1e-4
     )
     with pytest.raises(ValueError, match=r"gates\[1\] times its adjoint"):
-        carry_out(q, [CNOT, 2 * CNOT], optax.adam(0.01))
+        apply_gates(q, [CNOT, 2 * CNOT], optax.adam(0.01))
 
 
 def test_minimise_says_when_it_did_not_arrive():
@@ -143,7 +150,7 @@ def test_a_frozen_network_shows_why_estimates_are_projected():
 
 def test_spiking_neurons_learn_a_density_matrix():
     rho = STATES[1]
-    net = SpikingNetwork.random(12, 24, key=KEY, input_rate=0.7, input_mean=0.1, interval=25, measured=6)
+    net = SpikingNetwork.random(12, 24, key=KEY, input_rate=0.7, input_mean=0.1, steps_per_input=25, visible=6)
     chi = coefficients(rho)
     data = (jnp.ones((8, 5)), jnp.broadcast_to(chi, (8, 4, 4)))
     rule = Backpropagation(DensityMatrixLoss(20), observe="every")

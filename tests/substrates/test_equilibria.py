@@ -84,7 +84,10 @@ def test_saddles_are_counted_and_left_out():
 
 
 def test_every_equilibrium_is_a_minimum():
-    network, drive = PhaseOscillators.all_to_all(2, 7, 1, scale=1.0, key=jax.random.key(4)), jnp.array([0.0, np.pi])
+    network, drive = (
+        PhaseOscillators.all_to_all(2, 7, 1, coupling_deviation=1.0, key=jax.random.key(4)),
+        jnp.array([0.0, np.pi]),
+    )
     found = find_equilibria(network, drive, relaxer=TIGHT, key=KEY)
     assert len(found.shares) == 4
     energy = jax.jit(lambda state: network.energy(state, drive))

@@ -143,7 +143,7 @@ def test_ten_modes_run_and_every_population_is_a_product_of_poissons():
     coupling = jnp.triu(jax.random.uniform(keys[0], (10, 10), maxval=0.01), 1)
     device = JosephsonMixer(coupling + coupling.T, jnp.full(10, 0.02), 0.05, measured=200, levels=8)
     populations, alpha = evolve(device, DRIVES)
-    assert device.states == 8**10
+    assert device.dimension == 8**10
     mean = np.abs(alpha) ** 2
     assert isinstance(device.measured, Populations)
     for state, population in zip(device.measured.states[:20], populations[-1], strict=False):

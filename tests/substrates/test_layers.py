@@ -41,7 +41,7 @@ def made(kind, dtype):
 
     @eqx.filter_jit
     def make():
-        net = kind.random(LAYERS, inputs=2, scale=8.0, key=KEY, interval=INTERVAL, measured="outputs", **options)
+        net = kind.random(LAYERS, inputs=2, scale=8.0, key=KEY, interval=INTERVAL, observed="outputs", **options)
         return mismatch(net, devices=0.1, key=KEY)
 
     return make()
@@ -253,7 +253,7 @@ def powers_of(net, inputs):
 
 
 def test_a_chip_with_any_mismatch_stays_in_range():
-    network = SpintronicNetwork.random((8, 8), measured="states", scale=50.0, key=KEY)
+    network = SpintronicNetwork.random((8, 8), observed="states", scale=50.0, key=KEY)
     chip = mismatch(network, devices=1.0, weights=1.0, key=KEY)
     assert chip.initial_power.max() > 1
     powers, _ = evolve(chip, 16 * jax.random.normal(KEY, (200,)))

@@ -25,8 +25,10 @@ TIGHT = BlockSweeps(1e-10, 20_000)
 def networks() -> dict[str, PhaseOscillators]:
     return {
         "layered": PhaseOscillators.layered((6, 8, 5, 3), bias_scale=0.5, key=KEY),
-        "all-to-all": PhaseOscillators.all_to_all(4, 9, 3, scale=0.6, bias_scale=0.5, key=KEY),
-        "lattice": PhaseOscillators.random(LATTICE, scale=1.0, bias_scale=0.3, frequency_spread=0.05, key=KEY),
+        "all-to-all": PhaseOscillators.all_to_all(4, 9, 3, coupling_deviation=0.6, bias_scale=0.5, key=KEY),
+        "lattice": PhaseOscillators.from_topology(
+            LATTICE, coupling_deviation=1.0, bias_scale=0.3, frequency_deviation=0.05, key=KEY
+        ),
     }
 
 
@@ -129,7 +131,7 @@ def test_frequencies_lock_ahead_by_their_arcsine_or_not_at_all():
 
 
 def test_a_prefix_of_dynamics_finds_the_basin_of_the_dynamics():
-    network = PhaseOscillators.layered((8, 20, 4), key=KEY, scale=0.5)
+    network = PhaseOscillators.layered((8, 20, 4), key=KEY, coupling_deviation=0.5)
     drive = jax.vmap(lambda k: jax.random.uniform(k, (8,)))(jax.random.split(KEY, 40))
     start = jax.vmap(lambda k: network.initial_state(key=k))(jax.random.split(jax.random.key(1), 40))
     dynamics, alone, after = (

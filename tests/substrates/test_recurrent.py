@@ -16,7 +16,7 @@ def unconnected(neurons):
 
 def test_unconnected_recurrent_neurons_relax_exponentially():
     rates = np.array([0.02, 0.1, 0.5, 1.0, 3.0])
-    net = ContinuousTimeRecurrentNetwork(unconnected(5), damping_rate=rates, interval=2.5, measured="states")
+    net = ContinuousTimeRecurrentNetwork(unconnected(5), damping_rate=rates, interval=2.5, observed="states")
     start = jnp.array([1.0, -3.0, 0.1, 20.0, -0.5])
     states, _ = evolve(net, np.ones((6, 1)), state=start)
     times = 2.5 * np.arange(1, 7)
@@ -27,7 +27,7 @@ def test_unconnected_recurrent_neurons_relax_exponentially():
     ("options", "message"),
     [
         ({"damping_rate": -1.0}, "damping_rate is -1.0"),
-        ({"measured": "x"}, "measured is 'x'"),
+        ({"observed": "x"}, "observed is 'x'"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):

@@ -54,7 +54,7 @@ def test_a_network_does_what_the_equations_say(refractory_steps, interval):
         reset_potential=-0.3,
         membrane_time_constant=jnp.linspace(3, 12, 6),
         refractory_steps=refractory_steps,
-        interval=interval,
+        steps_per_input=interval,
         resistance=1.3,
         time_step=0.5,
     )
@@ -120,7 +120,7 @@ def test_poisson_inputs_have_the_rate_and_no_memory():
         jnp.zeros((2, 2)),
         jnp.eye(2),
         input_rate=jnp.array([0.3, 0.7]),
-        interval=100,
+        steps_per_input=100,
         membrane_time_constant=1.0,
         synaptic_time_constant=1.0,
     )
@@ -144,7 +144,7 @@ def test_certain_and_impossible_inputs(implementation):
         jnp.zeros((3, 3)),
         jnp.eye(3),
         input_rate=jnp.array([0.0, 1.0, 0.5]),
-        interval=301,
+        steps_per_input=301,
         membrane_time_constant=1.0,
         synaptic_time_constant=1.0,
     )
@@ -155,7 +155,7 @@ def test_certain_and_impossible_inputs(implementation):
 
 
 def test_many_short_chains_have_the_statistics_of_a_long_one():
-    net = SpikingNetwork.random(8, 16, key=KEY, input_rate=0.7, interval=50, input_mean=0.1, measured=3)
+    net = SpikingNetwork.random(8, 16, key=KEY, input_rate=0.7, steps_per_input=50, input_mean=0.1, visible=3)
     run = jax.jit(lambda key, drives: evolve(net, drives, key=key)[0], static_argnums=())
     long = np.asarray(run(jax.random.key(1), jnp.ones(400))).reshape(-1, 3)
     chains = jax.vmap(run, (0, None))(jax.random.split(jax.random.key(2), 40), jnp.ones(11))
@@ -202,7 +202,7 @@ def _unrolled(net, weights, drives, weight):
 
 
 def test_checkpointed_gradients_are_the_same():
-    net = SpikingNetwork.random(5, 4, key=KEY, input_rate=0.7, interval=10, input_mean=0.3)
+    net = SpikingNetwork.random(5, 4, key=KEY, input_rate=0.7, steps_per_input=10, input_mean=0.3)
 
     def rule(segment):
         return Backpropagation(lambda o, t: {"loss": jnp.mean(o**2)}, observe="every", segment=segment)
@@ -256,8 +256,8 @@ def test_a_start_above_threshold_begins_at_the_reset_potential():
         ({"input_rate": 2.2, "time_step": 0.5}, "<= 2"),
         ({"threshold": -0.1}, "threshold is 0.1 below the reset potential"),
         ({"refractory_steps": 0}, "refractory_steps is 0"),
-        ({"interval": 0}, "interval is 0"),
-        ({"measured": 2}, "measured is 2; it must be a whole number from 1 to 1"),
+        ({"steps_per_input": 0}, "interval is 0"),
+        ({"visible": 2}, "visible is 2; it must be a whole number from 1 to 1"),
         ({"method": "heun"}, "'euler', 'exact'"),
         ({"resistance": 0.0}, "resistance is 0"),
         ({"steepness": 0.0}, "steepness is 0"),
@@ -275,7 +275,7 @@ def test_bad_shapes_and_missing_keys_are_refused():
     with pytest.raises(ValueError, match="one input has 2 channels"):
         evolve(alone(), jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"drive has shape \(4, 1\); it must be \(5, 1\)"):
-        evolve(alone(interval=5), jnp.zeros((4, 4, 1)))
+        evolve(alone(steps_per_input=5), jnp.zeros((4, 4, 1)))
     with pytest.raises(ValueError, match="Poisson inputs are random"):
         evolve(alone(input_rate=0.5), jnp.ones(4))
     with pytest.raises(ValueError, match=r"input_rate|shape"):

@@ -24,7 +24,7 @@ def in_both_precisions(function, *arguments):
 
 def test_an_oscillator_of_a_network_comes_back_however_far_it_has_faded():
     alone = Connections((1,), np.zeros((1, 1)), np.ones((1, 1)), np.zeros(1))
-    network = SpintronicNetwork(alone, damping_rate=1.0, amplification=1.0, interval=10.0, measured="states")
+    network = SpintronicNetwork(alone, damping_rate=1.0, amplification=1.0, interval=10.0, observed="states")
     drives = np.concatenate([np.full(50, -30.0), np.zeros(20)])  # to exp(-14,500) of its power
     single, double = in_both_precisions(lambda network, drives: evolve(network, drives)[0][:, 0], network, drives)
     assert single[49] < 1e-30

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from morphax._checks import check_choice, check_count, check_range
+from morphax._optional import needed
 from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
 
 State = PyTree
@@ -121,7 +121,8 @@ class AdaptiveRungeKutta(eqx.Module):
         check_count("max_steps", self.max_steps, 1)
 
     def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
-        """Relax from `state`; `key` is not used."""
+        """Relax from `state`; `key` is not used. `ImportError` without Diffrax (extra `diffrax`)."""
+        diffrax = needed("diffrax", "diffrax")
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, y, args: landscape.force(y)),
             diffrax.Tsit5(),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
+import jax
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -72,7 +73,7 @@ class Trainer(NamedTuple):
             optimiser,
             steps,
             key=self.key,
-            batch_size=None if batch_size is None else min(batch_size, len(data[0])),
+            batch_size=None if batch_size is None else min(batch_size, len(jax.tree.leaves(data)[0])),
             watch=watch,
             score=score,
             ensemble=ensemble,

@@ -90,8 +90,8 @@ def from_nir(graph: "NIRGraph", *, time_step: float, **options: Any) -> SpikingN
 
     - `graph`: Input, Linear, CubaLIF, Output, and a Linear from the CubaLIF back to itself; times in s.
     - `time_step`: $h > 0$ in ms, not longer than any time constant.
-    - `options`: what NIR leaves out: `method`, `input_rate`, `interval`, `measured`, `refractory_steps`, `steepness` of
-      `SpikingNetwork`.
+    - `options`: what NIR leaves out: `method`, `input_rate`, `steps_per_input`, `visible`, `refractory_steps`,
+      `steepness` of `SpikingNetwork`.
 
     **Raises:** `ValueError` for graphs of another form (says which node or edge), and for numbers outside the ranges of
     `SpikingNetwork`; `ImportError` without nir.

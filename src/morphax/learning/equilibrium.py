@@ -181,7 +181,7 @@ class EquilibriumPropagation(EquilibriumRule):
         >>> import jax, jax.numpy as jnp
         >>> from morphax import PhaseOscillators
         >>> from morphax.learning.equilibrium import EquilibriumPropagation
-        >>> network = PhaseOscillators.all_to_all(2, 2, 1, scale=1.0, key=jax.random.key(0))
+        >>> network = PhaseOscillators.all_to_all(2, 2, 1, coupling_deviation=1.0, key=jax.random.key(0))
         >>> inputs, targets = jnp.array([[1.0, -1.0], [0.5, 0.5]]), jnp.array([[1.5], [-1.5]])
         >>> metrics, gradient = EquilibriumPropagation().gradient(network, inputs, targets, key=jax.random.key(1))
         >>> gradient.couplings.shape, float(metrics["unconverged"])

@@ -87,7 +87,7 @@ def learn_gate(
     check_shape("amplitudes", amplitudes, (8**qubits,))
     if is_concrete(unitary):
         check_unitary("unitary", unitary)
-    target = turned(amplitudes, unitary)
+    target = after_gate(amplitudes, unitary)
     first = jnp.eye(amplitudes.shape[0], dtype=amplitudes.dtype) if start is None else start
     return minimise(
         lambda M: squared_distance(realised(M @ amplitudes), target),
@@ -98,13 +98,15 @@ def learn_gate(
     )
 
 
-def turned(amplitudes: Float[Array, " configurations"], unitary: Complex[Array | np.ndarray, "states states"]) -> Array:
+def after_gate(
+    amplitudes: Float[Array, " configurations"], unitary: Complex[Array | np.ndarray, "states states"]
+) -> Array:
     r"""$\chi$ of $U \rho U^\dagger$ for the state $\rho$ of a classical wave function."""
     U = jnp.asarray(unitary)
     return coefficients(U @ density_matrix(realised(amplitudes)) @ U.conj().T)
 
 
-def carry_out(
+def apply_gates(
     amplitudes: Float[Array, " configurations"],
     gates: Sequence[ArrayLike] | Complex[Array | np.ndarray, "gates states states"],
     optimiser: optax.GradientTransformation,
@@ -115,8 +117,8 @@ def carry_out(
     r"""A sequence of gates on the classical representation, $q \to M q$ for each; M is learned anew at every gate.
 
     **Returns:** q after every gate (`argument`, shape (gates, configurations)), and loss, iterations and convergence of
-    each. A gate aims at the turn of what was reached before it, so that errors add up as they would in a machine. Jit
-    and vmap over q work.
+    each. A gate aims at what it would make of what was reached before it, so that errors add up as they would in a
+    machine. Jit and vmap over q work.
 
     **Raises:** `ValueError` for a gate that is not unitary.
     """

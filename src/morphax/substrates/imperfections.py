@@ -108,7 +108,7 @@ class Noisy(Wrapper):
         >>> import jax, jax.numpy as jnp
         >>> from morphax import SpintronicNetwork, evolve
         >>> from morphax.substrates.imperfections import Noisy
-        >>> network = SpintronicNetwork.random((8, 8), measured="states", key=jax.random.key(0))
+        >>> network = SpintronicNetwork.random((8, 8), observed="states", key=jax.random.key(0))
         >>> noisy, _ = evolve(Noisy(network, 0.01), jnp.zeros(1), key=jax.random.key(1))
         >>> 0.003 < jnp.std(noisy - evolve(network, jnp.zeros(1))[0]).item() < 0.02
         True

@@ -191,10 +191,10 @@ class JosephsonMixer(Substrate):
         dtype = jnp.result_type(self.damping_rate.dtype, jnp.complex64)
         if self.method == "coherent":
             return jnp.zeros(self.modes, dtype)
-        return jnp.zeros((self.states, self.states), dtype).at[0, 0].set(1)
+        return jnp.zeros((self.dimension, self.dimension), dtype).at[0, 0].set(1)
 
     @property
-    def states(self) -> int:
+    def dimension(self) -> int:
         """Number of basis states on the truncated levels (the coherent method never lists them)."""
         return int(np.prod(self.levels, dtype=object))
 
@@ -301,7 +301,7 @@ class JosephsonMixer(Substrate):
         )
 
         def step(state: ModeState, drive: Array, *, key: PRNGKeyArray | None = None) -> ModeState:
-            check_shape("state", state, (self.states, self.states))
+            check_shape("state", state, (self.dimension, self.dimension))
             return generator.propagate(state, self.drive_rates(drive), self.interval)
 
         return step

@@ -23,7 +23,7 @@ from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
 from morphax.pytrees import DEVICE, SETTING, WEIGHT
 from morphax.substrates.base import State, Stepper, Substrate
 
-Measured = Literal["last layer", "outputs", "states"]
+Observed = Literal["last layer", "outputs", "states"]
 Method = Literal["exponential", "runge-kutta"]
 ORDERS = {"exponential": (1, 2), "runge-kutta": tuple(TABLEAUS)}
 
@@ -163,10 +163,10 @@ class Scheme(eqx.Module):
 class Probe(eqx.Module):
     """What is read of a network."""
 
-    measured: Measured = eqx.field(static=True)
+    observed: Observed = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        check_choice("measured", self.measured, ("last layer", "outputs", "states"))
+        check_choice("observed", self.observed, ("last layer", "outputs", "states"))
 
 
 class LayeredNetwork(Substrate):
@@ -191,7 +191,7 @@ class LayeredNetwork(Substrate):
         time_step: float | None,
         method: Method,
         order: int,
-        measured: Measured,
+        observed: Observed,
     ):
         check_range("amplification", amplification)
         check_range("interval", interval, low=0.0, open_low=True)
@@ -199,7 +199,7 @@ class LayeredNetwork(Substrate):
         self.amplification = per_neuron("amplification", amplification, connections.neurons)
         self.interval = jnp.asarray(interval, dtype=jnp.result_type(float))
         self.scheme = Scheme(method, order, interval, time_step)
-        self.probe = Probe(measured)
+        self.probe = Probe(observed)
 
     @classmethod
     def random(
@@ -237,9 +237,9 @@ class LayeredNetwork(Substrate):
         scheme = Scheme(method, order, self.interval, time_step)
         return eqx.tree_at(lambda n: n.scheme, self, scheme, is_leaf=lambda node: isinstance(node, Scheme))
 
-    def measuring(self, measured: Measured) -> Self:
+    def observing(self, observed: Observed) -> Self:
         """The same network with another probe: "last layer", "outputs" or "states"."""
-        return eqx.tree_at(lambda n: n.probe, self, Probe(measured), is_leaf=lambda node: isinstance(node, Probe))
+        return eqx.tree_at(lambda n: n.probe, self, Probe(observed), is_leaf=lambda node: isinstance(node, Probe))
 
     @property
     def channels(self) -> int:
@@ -280,12 +280,12 @@ class LayeredNetwork(Substrate):
 
         return step
 
-    def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " measured"]:
-        """What `measured` names: outputs of the last layer, outputs of all neurons, or states of all neurons."""
-        if self.probe.measured == "states":
+    def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " observed"]:
+        """What `observed` names: outputs of the last layer, outputs of all neurons, or states of all neurons."""
+        if self.probe.observed == "states":
             return self.states(state)
         outputs = self.outputs(state)
-        return outputs if self.probe.measured == "outputs" else outputs[-self.connections.layers[-1] :]
+        return outputs if self.probe.observed == "outputs" else outputs[-self.connections.layers[-1] :]
 
     def resting_drive(self) -> Float[Array, " neurons"] | float:
         """The drive when nothing is connected."""

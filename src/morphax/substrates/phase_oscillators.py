@@ -118,24 +118,32 @@ class PhaseOscillators(EnergySubstrate):
         return cls(topology, matrix[tuple(topology.edges.T)], **rest)
 
     @classmethod
-    def random(
+    def from_topology(
         cls,
         topology: Topology,
         *,
-        scale: ArrayLike | None = None,
+        coupling_deviation: ArrayLike | None = None,
         bias_scale: float = 0.0,
-        frequency_spread: float = 0.0,
+        frequency_deviation: float = 0.0,
         key: PRNGKeyArray,
     ) -> "PhaseOscillators":
         r"""Normal couplings, biases uniform in strength and phase.
 
-        - `scale`: standard deviation of the couplings, one number or one for each; by default
+        - `coupling_deviation`: standard deviation of the couplings, one number or one for each; by default
           $1 / \sqrt{\mathrm{units}}$.
         - `bias_scale`: strengths are uniform in $\pm$ this; phases are uniform on the circle.
-        - `frequency_spread`: standard deviation of the natural frequencies.
+        - `frequency_deviation`: standard deviation of the natural frequencies.
         """
-        deviation = topology.units**-0.5 if scale is None else jnp.asarray(scale, jnp.result_type(float))
-        for name, value in (("scale", deviation), ("bias_scale", bias_scale), ("frequency_spread", frequency_spread)):
+        deviation = (
+            topology.units**-0.5
+            if coupling_deviation is None
+            else jnp.asarray(coupling_deviation, jnp.result_type(float))
+        )
+        for name, value in (
+            ("coupling_deviation", deviation),
+            ("bias_scale", bias_scale),
+            ("frequency_deviation", frequency_deviation),
+        ):
             check_range(name, value, low=0.0)
         first, second, third, fourth = jax.random.split(key, 4)
         free = len(topology.free)
@@ -144,7 +152,7 @@ class PhaseOscillators(EnergySubstrate):
             deviation * jax.random.normal(first, (len(topology.edges),)),
             bias_strengths=bias_scale * jax.random.uniform(second, (free,), minval=-1, maxval=1),
             bias_phases=jax.random.uniform(third, (free,), minval=-jnp.pi, maxval=jnp.pi),
-            frequencies=frequency_spread * jax.random.normal(fourth, (free,)),
+            frequencies=frequency_deviation * jax.random.normal(fourth, (free,)),
         )
 
     @classmethod
@@ -153,14 +161,14 @@ class PhaseOscillators(EnergySubstrate):
         topology = Topology.layered(layers)
         sizes = [(a * b, (a + b) ** -0.5) for a, b in pairwise(layers)]
         scale = np.concatenate([np.full(number, deviation) for number, deviation in sizes])
-        return cls.random(topology, **{"scale": scale, **rest}, key=key)
+        return cls.from_topology(topology, **{"coupling_deviation": scale, **rest}, key=key)
 
     @classmethod
     def all_to_all(
         cls, inputs: int, hidden: int, outputs: int, *, key: PRNGKeyArray, **rest: Any
     ) -> "PhaseOscillators":
-        """All coupled to all; the rest as in `random`."""
-        return cls.random(Topology.all_to_all(inputs, hidden, outputs), **rest, key=key)
+        """All coupled to all; the rest as in `from_topology`."""
+        return cls.from_topology(Topology.all_to_all(inputs, hidden, outputs), **rest, key=key)
 
     @property
     def matrix(self) -> Float[Array, "units units"]:

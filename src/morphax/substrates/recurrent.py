@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_range
 from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE
-from morphax.substrates.layers import Connections, LayeredNetwork, Measured, Method, per_neuron
+from morphax.substrates.layers import Connections, LayeredNetwork, Method, Observed, per_neuron
 from morphax.units import ns
 
 
@@ -25,7 +25,7 @@ class ContinuousTimeRecurrentNetwork(LayeredNetwork):
     - `connections`: weights, biases and masks (`Connections`).
     - `damping_rate`: $\gamma = 1 / \tau > 0$, one number or shape (neurons,).
     - `amplification`: $S$; default 0.5 $\gamma$, as in the spintronic network.
-    - `interval`, `time_step`, `method`, `order`, `measured`: as in `SpintronicNetwork`.
+    - `interval`, `time_step`, `method`, `order`, `observed`: as in `SpintronicNetwork`.
 
     **State:** $x$, shape (neurons,), at first 0.
 
@@ -54,13 +54,13 @@ class ContinuousTimeRecurrentNetwork(LayeredNetwork):
         time_step: float | None = None,
         method: Method = "exponential",
         order: int = 2,
-        measured: Measured = "last layer",
+        observed: Observed = "last layer",
     ):
         check_range("damping_rate", damping_rate, low=0.0, open_low=True)
         self.damping_rate = per_neuron("damping_rate", damping_rate, connections.neurons)
         if amplification is None:
             amplification = 0.5 * self.damping_rate
-        super().__init__(connections, amplification, interval, time_step, method, order, measured)
+        super().__init__(connections, amplification, interval, time_step, method, order, observed)
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " neurons"]:
         """All neurons at 0."""

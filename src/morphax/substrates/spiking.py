@@ -26,13 +26,13 @@ class SpikingState(NamedTuple):
     - `voltage`, `current`: shape (neurons,).
     - `recent`: spikes of the steps in which neurons are still refractory, latest first, shape (refractory_steps - 1,
       neurons).
-    - `record`: activity in the time steps of the last input interval, shape (interval, measured).
+    - `record`: activity in the time steps of the last input interval, shape (steps_per_input, visible).
     """
 
     voltage: Float[Array, " neurons"]
     current: Float[Array, " neurons"]
     recent: Float[Array, "memory neurons"]
-    record: Float[Array, "interval measured"]
+    record: Float[Array, "steps visible"]
 
 
 class SpikingNetwork(Substrate):
@@ -66,8 +66,8 @@ class SpikingNetwork(Substrate):
     - `input_rate`: of Poisson inputs, 0 to one spike in a time step; shape (inputs,). None: input spikes are given.
     - `time_step`: $h > 0$.
     - `refractory_steps`: refractory time in time steps, at least 1: the step of the spike itself.
-    - `interval`: time steps in an input interval, for which one drive is held.
-    - `measured`: the first so many neurons are observed; None: all.
+    - `steps_per_input`: time steps for which one drive is held.
+    - `visible`: the first so many neurons are observed; None: all.
     - `method`: "euler" or "exact".
     - `steepness`: $\alpha > 0$, per unit of voltage.
 
@@ -75,9 +75,9 @@ class SpikingNetwork(Substrate):
 
     **Drive:** with an `input_rate`, by how much rates are multiplied, shape () or (inputs,); beyond one spike in a time
     step they saturate. Without, numbers of spikes or, in units of one spike, currents: shape (inputs,) for every time
-    step of the interval, or (interval, inputs).
+    step of the interval, or (steps_per_input, inputs).
 
-    **Observation:** activities z, 1 or 0, in every time step of the interval, shape (interval * measured,), steps
+    **Observation:** activities z, 1 or 0, in every time step of the interval, shape (steps_per_input * visible,), steps
     first.
 
     **Raises:** `ValueError` for wrong shapes, NaN, infinity, and values outside these ranges.
@@ -105,8 +105,8 @@ class SpikingNetwork(Substrate):
     input_rate: Float[Array, " inputs"] | None = eqx.field(metadata=DEVICE)
     time_step: float = eqx.field(static=True)
     refractory_steps: int = eqx.field(static=True)
-    interval: int = eqx.field(static=True)
-    measured: int = eqx.field(static=True)
+    steps_per_input: int = eqx.field(static=True)
+    visible: int = eqx.field(static=True)
     method: Method = eqx.field(static=True)
     steepness: float = eqx.field(static=True)
 
@@ -124,8 +124,8 @@ class SpikingNetwork(Substrate):
         input_rate: ArrayLike | None = None,
         time_step: float = 1.0,
         refractory_steps: int = 1,
-        interval: int = 1,
-        measured: int | None = None,
+        steps_per_input: int = 1,
+        visible: int | None = None,
         method: Method = "euler",
         steepness: float = 100.0,
     ):
@@ -143,9 +143,9 @@ class SpikingNetwork(Substrate):
         check_finite("threshold", threshold)
         _check_above(threshold, reset_potential)
         check_count("refractory_steps", refractory_steps, 1)
-        check_count("interval", interval, 1)
-        if measured is not None:
-            check_count("measured", measured, 1, neurons)
+        check_count("steps_per_input", steps_per_input, 1)
+        if visible is not None:
+            check_count("visible", visible, 1, neurons)
         check_choice("method", method, METHODS)
         check_range("steepness", steepness, low=0.0, open_low=True)
         self.recurrent_weights = jnp.asarray(recurrent_weights, jnp.result_type(float))
@@ -162,8 +162,8 @@ class SpikingNetwork(Substrate):
             self.input_rate = per_neuron("input_rate", input_rate, inputs)
         self.time_step = float(time_step)
         self.refractory_steps = refractory_steps
-        self.interval = interval
-        self.measured = neurons if measured is None else measured
+        self.steps_per_input = steps_per_input
+        self.visible = neurons if visible is None else visible
         self.method = method
         self.steepness = float(steepness)
 
@@ -215,7 +215,7 @@ class SpikingNetwork(Substrate):
             resting,
             jnp.zeros_like(resting),
             jnp.zeros((self.refractory_steps - 1, resting.size), resting.dtype),
-            jnp.zeros((self.interval, self.measured), resting.dtype),
+            jnp.zeros((self.steps_per_input, self.visible), resting.dtype),
         )
 
     def step(self, state: SpikingState, drive: Float[Array, "..."], *, key: PRNGKeyArray | None = None) -> SpikingState:
@@ -240,7 +240,7 @@ class SpikingNetwork(Substrate):
             voltage = free + spikes * (self.reset_potential - free)
             current = fade * state.current + self.recurrent_weights @ spikes + arriving
             recent = jnp.concatenate([spikes[None], state.recent])[: self.refractory_steps - 1]
-            return SpikingState(voltage, current, recent, state.record), (waiting + spikes)[: self.measured]
+            return SpikingState(voltage, current, recent, state.record), (waiting + spikes)[: self.visible]
 
         def step(state: SpikingState, drive: Array, *, key: PRNGKeyArray | None = None) -> SpikingState:
             # Going back, what a step computed is cheaper to compute again than to keep.
@@ -268,20 +268,22 @@ class SpikingNetwork(Substrate):
         gain = membrane * jnp.exp(-slower) * relative_growth(difference)
         return jnp.exp(-membrane), jnp.exp(-synapse), gain * self.resistance
 
-    def _arriving(self, drive: Array, key: PRNGKeyArray | None) -> Float[Array, "interval neurons"]:
+    def _arriving(self, drive: Array, key: PRNGKeyArray | None) -> Float[Array, "steps neurons"]:
         """How much input spikes add to the currents."""
         inputs = self.input_weights.shape[1]
         if self.input_rate is None:
             if drive.ndim < 2:
-                drive = jnp.broadcast_to(jnp.atleast_1d(drive), (self.interval, *jnp.shape(jnp.atleast_1d(drive))))
-            check_shape("drive", drive, (self.interval, inputs))
+                drive = jnp.broadcast_to(
+                    jnp.atleast_1d(drive), (self.steps_per_input, *jnp.shape(jnp.atleast_1d(drive)))
+                )
+            check_shape("drive", drive, (self.steps_per_input, inputs))
             return drive @ self.input_weights.T
         if key is None:
             raise ValueError("key is None; Poisson inputs are random")
         if drive.ndim:
             check_shape("drive", drive, (inputs,))
         probability = jnp.clip(drive * self.input_rate * self.time_step, 0.0, 1.0)
-        spikes = _events(key, probability, (self.interval, inputs))
+        spikes = _events(key, probability, (self.steps_per_input, inputs))
         # The backward pass keeps spikes as they are, in a quarter of the memory.
         product = jax.checkpoint(lambda spikes, weights: spikes.astype(weights.dtype) @ weights.T, prevent_cse=False)
         return product(spikes, self.input_weights)

@@ -12,7 +12,7 @@ from morphax._checks import check_range
 from morphax.dynamics.logistic import auto_oscillator_step
 from morphax.pytrees import DEVICE
 from morphax.substrates.base import Consumption
-from morphax.substrates.layers import Connections, LayeredNetwork, Measured, Method, per_neuron
+from morphax.substrates.layers import Connections, LayeredNetwork, Method, Observed, per_neuron
 from morphax.units import MHz, ns
 
 LEAST_POWER = 1e-30  # from which an oscillator grows when it is driven again, however far it had faded
@@ -61,7 +61,7 @@ class SpintronicNetwork(LayeredNetwork):
     - `time_step`: of the integrator, in ns; the interval must be a multiple of it. None: one step an interval.
     - `method`, `order`: "exponential" with 1 (drive held at its value at the start of a step) or 2 (in its middle), or
       "runge-kutta" with 1 to 4. Order 1 must not be trained with: networks learn its error instead of the physics.
-    - `measured`: "last layer": $y$ of the last layer; "outputs": all $y$; "states": all $x$.
+    - `observed`: "last layer": $y$ of the last layer; "outputs": all $y$; "states": all $x$.
 
     **State:** `AutoOscillatorState`.
 
@@ -100,7 +100,7 @@ class SpintronicNetwork(LayeredNetwork):
         time_step: float | None = None,
         method: Method = "exponential",
         order: int = 2,
-        measured: Measured = "last layer",
+        observed: Observed = "last layer",
     ):
         neurons = connections.neurons
         check_range("damping_rate", damping_rate, low=0.0, open_low=True)
@@ -110,7 +110,7 @@ class SpintronicNetwork(LayeredNetwork):
         self.damping_rate = per_neuron("damping_rate", damping_rate, neurons)
         if amplification is None:
             amplification = 0.5 * self.damping_rate
-        super().__init__(connections, amplification, interval, time_step, method, order, measured)
+        super().__init__(connections, amplification, interval, time_step, method, order, observed)
         if fixed_bias is None:
             fixed_bias = 2 * self.damping_rate
         check_range("fixed_bias", fixed_bias)

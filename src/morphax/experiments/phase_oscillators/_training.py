@@ -61,7 +61,7 @@ class DigitsConfig(EquilibriumConfig):
     def training(self, name: Literal["sgd", "adam"] = "sgd", learning_rate: float | None = None) -> dict[str, Any]:
         """The numbers of a training, for `Trainer.train`."""
         return {
-            "optimiser": descent(name, learning_rate or self.learning_rate, self.iterations),
+            "optimiser": optimiser(name, learning_rate or self.learning_rate, self.iterations),
             "steps": self.iterations,
             "batch_size": self.batch_size,
             "every": self.every,
@@ -84,6 +84,6 @@ def _maker(name: str, steps: int) -> Callable[..., optax.GradientTransformation]
     return make
 
 
-def descent(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
+def optimiser(name: Literal["sgd", "adam"], learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Plain descent with a constant rate, or Adam with a cosine."""
     return adjustable(_maker(name, steps), learning_rate=learning_rate)

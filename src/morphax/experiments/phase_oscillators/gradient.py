@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, descent
+from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
@@ -100,9 +100,16 @@ class Gradient(Experiment):
         }
 
         def compared(name: str) -> xr.Dataset:
-            optimiser = descent("sgd", config.learning_rate, config.iterations)
-            numbers = {"optimiser": optimiser, "steps": config.iterations, "batch_size": config.batch_size}
-            network = trainer.train(name, networks[name], config.rule(), data, **numbers, ensemble=False).last
+            network = trainer.train(
+                name,
+                networks[name],
+                config.rule(),
+                data,
+                optimiser=optimiser("sgd", config.learning_rate, config.iterations),
+                steps=config.iterations,
+                batch_size=config.batch_size,
+                ensemble=False,
+            ).last
 
             def of(rule: EquilibriumRule) -> tuple[np.ndarray, float]:
                 metrics, gradient = _gradient(rule, network, batch, start_key)

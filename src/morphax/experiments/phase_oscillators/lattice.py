@@ -96,7 +96,11 @@ class Lattice(Experiment):
             data, validation, test = of(classes)
             trained = trainer.train(
                 f"{classes} {layout} {scale} {name}",
-                make_members(lambda k: PhaseOscillators.random(topology, scale=scale, key=k), make_key, config.seeds),
+                make_members(
+                    lambda k: PhaseOscillators.from_topology(topology, coupling_deviation=scale, key=k),
+                    make_key,
+                    config.seeds,
+                ),
                 config.rule(phase_classification),
                 data,
                 watch={"validation": validation, "test": test},

@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from morphax.experiments.phase_oscillators._training import EquilibriumConfig, descent
+from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED
 from morphax.lab.progress import Progress, along
@@ -207,16 +207,16 @@ class _Recorded(EquilibriumPropagation):
 
 
 def _network(size: int, key: PRNGKeyArray) -> PhaseOscillators:
-    return PhaseOscillators.all_to_all(2, size - 3, 1, scale=1.0, bias_scale=0.5, key=key)
+    return PhaseOscillators.all_to_all(2, size - 3, 1, coupling_deviation=1.0, bias_scale=0.5, key=key)
 
 
 def _trained(
     config: "Xor.Config", networks: PhaseOscillators, rule: EquilibriumPropagation, iterations: int, **options: Any
 ) -> History:
     """Of a training that takes seconds, or less: nothing is kept on the way."""
-    task, optimiser = xor(), descent("sgd", config.learning_rate, iterations)
+    task, descent = xor(), optimiser("sgd", config.learning_rate, iterations)
     data = (task.train_inputs, task.train_targets)
-    return History(train(networks, rule, data, optimiser, iterations, chunk=iterations, **options).history)
+    return History(train(networks, rule, data, descent, iterations, chunk=iterations, **options).history)
 
 
 def _distances(config: "Xor.Config", size: int, starts: int, runs: int, key: PRNGKeyArray) -> xr.Dataset:

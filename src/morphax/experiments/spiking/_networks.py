@@ -40,8 +40,8 @@ class SpikingConfig(BaseConfig):
     def options(self) -> dict[str, Any]:
         """For `SpikingNetwork.random`."""
         names = ("membrane_time_constant", "synaptic_time_constant", "time_step", "input_mean", "input_deviation")
-        names += ("recurrent_deviation", "input_rate", "interval")
-        return {name: getattr(self, name) for name in names}
+        names += ("recurrent_deviation", "input_rate")
+        return {name: getattr(self, name) for name in names} | {"steps_per_input": self.interval}
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with falling rates, apart for means and deviations."""

@@ -139,7 +139,7 @@ def _learned(
         return jnp.ones((chains, intervals)), jnp.broadcast_to(wanted, (chains, *wanted.shape))
 
     def make(key: PRNGKeyArray) -> SpikingNetwork:
-        return SpikingNetwork.random(config.neurons, config.inputs, key=key, measured=6, **config.options())
+        return SpikingNetwork.random(config.neurons, config.inputs, key=key, visible=6, **config.options())
 
     rule = Backpropagation(DensityMatrixLoss(config.burn_in), observe="every")
     networks, training = make_members(make, make_key, config.seeds), data(config.chains, config.intervals)

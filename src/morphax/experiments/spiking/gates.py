@@ -17,7 +17,7 @@ from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED
 from morphax.lab.progress import Progress, along
 from morphax.learning.minimise import Minimum
-from morphax.learning.quantum_states import carry_out, learn_distribution, learn_gate, realised
+from morphax.learning.quantum_states import apply_gates, learn_distribution, learn_gate, realised
 from morphax.quantum.correlation_map import coefficients, distribution
 from morphax.quantum.realisability import realisability
 from morphax.quantum.states import random_density_matrix, random_unitary
@@ -158,7 +158,7 @@ class Gates(Experiment):
         states = np.array([np.asarray(random_density_matrix(2, key=first)), zero])
         q = _wave_functions(states, amplitudes(second, 2, 2), config.slow_iterations, config.norm)
         optimiser = optax.adam(config.learning_rate)
-        found = jax.vmap(lambda q: carry_out(q, gates, optimiser, iterations=config.iterations))(q)
+        found = jax.vmap(lambda q: apply_gates(q, gates, optimiser, iterations=config.iterations))(q)
         reached = np.asarray(jax.vmap(jax.vmap(realised))(found.argument))
         error = np.zeros(found.loss.shape)
         for index, rho in enumerate(states):

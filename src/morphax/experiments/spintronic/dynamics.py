@@ -94,7 +94,7 @@ class Dynamics(Experiment):
         return along("interval", {interval: parts[label] for interval, label in labels.items()}, {"units": "ns"})
 
     def _traces(self, config: NetworkConfig, networks: WithReadout, images: Array) -> xr.Dataset:
-        powers = np.asarray(map_members(eqx.Partial(_powers, images), layered(networks).measuring("states")))
+        powers = np.asarray(map_members(eqx.Partial(_powers, images), layered(networks).observing("states")))
         layers = np.repeat(np.arange(len(config.layers)), config.layers)
         slow = powers.std(axis=(1, 2)) / np.sqrt((np.diff(powers, axis=2) ** 2).mean(axis=(1, 2)))
         by_layer = np.stack([slow[:, layers == layer].mean(axis=1) for layer in range(len(config.layers))], axis=1)

@@ -136,15 +136,12 @@ class TimeScales(Experiment):
             done = trainer.train(label, networks, Backpropagation(), train, watch={"test": test}, **numbers)
             last, reference = done.history.watched("test")["accuracy"][-1], accuracies(converged(done.last, 0.1), test)
             drive = np.asarray(eqx.filter_vmap(cumulative_drive)(done.last))
+            meaning = {"units": "1", "long_name": "S <|W|> sqrt(fan-in) dt (Eqs. 9-11)"}
             return xr.Dataset(
                 {
                     "accuracy": percent(last, "test accuracy, last epoch"),
                     "converged": percent(reference, "with a converged integrator"),
-                    "cumulative_drive": (
-                        "seed",
-                        drive,
-                        {"units": "1", "long_name": "S <|W|> sqrt(fan-in) dt (Eqs. 9-11)"},
-                    ),
+                    "cumulative_drive": ("seed", drive, meaning),
                     "relaxation_time": ((), here.relaxation_time, {"units": "ns"}),
                 },
                 {"seed": np.arange(here.seeds)},
