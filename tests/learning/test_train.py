@@ -351,7 +351,7 @@ def test_of_a_task_the_training_part_is_learned_and_the_test_part_is_watched():
     ("call", "message"),
     [
         (
-            lambda: train(START, max, (X, X), OPTIMISER, 1, key=jax.random.key(0)),
+            lambda: train(START, max, (X, X), OPTIMISER, 1, key=jax.random.key(0)),  # pyright: ignore[reportArgumentType]
             "rule is a builtin_function_or_method; it must",
         ),
         (lambda: watched_run(3, batch_size=11), "batch_size is 11; it must be a whole number from 1 to 10"),

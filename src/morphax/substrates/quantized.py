@@ -124,7 +124,7 @@ class QuantizedPerceptron(BinarisedPerceptron):
     - `backward`: the straight-through estimator of the activations' derivative: "htanh", 1 where $|h| \le 1$ (Eq. 3,
       what the paper says), or "activation", $1/a$ where $|h| \le a$ (the derivative of $\phi_a$, for $a > 0$).
 
-    The gradient with respect to width and strength is 0. Without a key, or with $a = 0$ and $g = \pi/2$, activations are
+    Width and strength have the gradient 0. Without a key, or with $a = 0$ and $g = \pi/2$, activations are
     $\mathrm{sgn}(h)$ with $\mathrm{sgn}(0) = +1$.
 
     **Raises:** `ValueError` for widths below 0, strengths out of range, weights that do not fit to each other, hidden
