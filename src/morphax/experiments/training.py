@@ -1,7 +1,7 @@
 """Training inside an experiment: resumed with its run, written to the run's history, its numbers as arrays."""
 
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -9,19 +9,10 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from morphax.lab.progress import Progress
-from morphax.learning.history import History
-from morphax.learning.rule import LearningRule, Metrics
-from morphax.learning.train import Data, Score, train
+from morphax.learning.rule import Data, LearningRule, Metrics
+from morphax.learning.train import Score, Trained, train
 
 Networks = TypeVar("Networks", bound=PyTree)
-
-
-class Trained(NamedTuple, Generic[Networks]):
-    """The networks after the last step, what the training noted, and the networks with the highest score."""
-
-    last: Networks
-    history: History
-    best: Networks
 
 
 class Trainer(NamedTuple):
@@ -66,7 +57,7 @@ class Trainer(NamedTuple):
             numbered = [{"step": step, **row} for step, row in enumerate(rows)]
             self.progress.record(label, [row for row in numbered if not watch or watch.keys() <= row.keys()])
 
-        done = train(
+        return train(
             networks,
             rule,
             data,
@@ -81,7 +72,6 @@ class Trainer(NamedTuple):
             checkpoint=self.progress.checkpoint(label),
             on_chunk=record,
         )
-        return Trained(done.last, History(done.history), done.best)
 
 
 @eqx.filter_jit

@@ -10,6 +10,7 @@ from morphax.learning.equilibrium import (
     phase_classification,
 )
 from morphax.learning.hardware import InTheLoop, NoiseAware
+from morphax.learning.history import History
 from morphax.learning.metrics import accuracy, capacity, classify, nrmse, rmse
 from morphax.learning.objectives import CategoricalLoss, DensityMatrixLoss, classification, regression
 from morphax.learning.predict import predict
@@ -25,6 +26,7 @@ __all__ = [
     "DensityMatrixLoss",
     "DivergedError",
     "EquilibriumPropagation",
+    "History",
     "ImplicitDifferentiation",
     "InTheLoop",
     "LearningRule",

@@ -17,13 +17,13 @@ from morphax._checks import check_count
 from morphax.files import read_json, write_atomically, write_json
 from morphax.learning.ensemble import count_members, map_members, member
 from morphax.learning.fingerprint import fingerprint, program_of
+from morphax.learning.history import History, Row
 from morphax.learning.host import original_errors
 from morphax.learning.rule import Data, LearningRule, Metrics
 from morphax.pytrees import Role, select, warn_of_unassigned
 from morphax.tasks.base import Task
 
 Model = TypeVar("Model", bound=PyTree)
-History = list[dict[str, Any]]
 # Folded into the key for what is not a step: no training has so many.
 SHUFFLE, WATCH = 2**32 - 1, 2**32 - 2
 Score = Callable[[dict[str, Metrics]], Float[Array, ""]]
@@ -33,7 +33,8 @@ class Trained(NamedTuple, Generic[Model]):
     """What a training gives.
 
     - `last`: the substrate after the last step.
-    - `history`: one dict of metrics a step; at the end of each chunk also those of the watched data.
+    - `history`: one dict of metrics a step, at the end of each chunk also those of the watched data; as arrays with
+      `history.metric("loss")`, `history.watched("test")`, `history.steps`.
     - `best`: the substrate whose score was highest at the end of a chunk; `last` where there is no score.
     """
 
@@ -63,7 +64,7 @@ def train(
     trained: tuple[Role, ...] = ("weight",),
     chunk: int = 50,
     checkpoint: Path | None = None,
-    on_chunk: Callable[[History], None] | None = None,
+    on_chunk: Callable[[list[Row]], None] | None = None,
 ) -> Trained[Model]:
     """Change the leaves with the roles `trained` by a learning rule, in compiled chunks of steps.
 
@@ -214,9 +215,9 @@ def _check(
             raise ValueError(f"watch[{name!r}]: {error}") from None
 
 
-def _trained(state: _State, fixed: PyTree, history: History) -> Trained[Any]:
+def _trained(state: _State, fixed: PyTree, history: list[Row]) -> Trained[Any]:
     last = eqx.combine(state.weights, fixed)
-    return Trained(last, history, last if state.best_score is None else eqx.combine(state.best, fixed))
+    return Trained(last, History(history), last if state.best_score is None else eqx.combine(state.best, fixed))
 
 
 def _start(weights: PyTree, optimiser: optax.GradientTransformation, members: int | None, scored: bool) -> _State:
@@ -289,7 +290,7 @@ class _Batches(NamedTuple):
         return jax.tree.map(lambda values: values[chosen], self.data), order
 
 
-def _rows(done: _Chunk, ensemble: bool) -> History:
+def _rows(done: _Chunk, ensemble: bool) -> list[Row]:
     """One dict a step; with an ensemble the steps are the second axis of the metrics."""
     columns = {
         name: np.moveaxis(np.asarray(values), int(ensemble), 0).tolist() for name, values in done.metrics.items()
@@ -300,7 +301,7 @@ def _rows(done: _Chunk, ensemble: bool) -> History:
     return rows
 
 
-def _check_finite(rows: History, done: _Chunk, first: int, ensemble: bool) -> None:
+def _check_finite(rows: list[Row], done: _Chunk, first: int, ensemble: bool) -> None:
     """Refuse to go on with NaN or infinity, naming what broke first."""
     flags = np.asarray(done.finite) if ensemble else np.asarray(done.finite)[None]
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(done.state.weights)]
@@ -379,7 +380,7 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
         )
 
 
-def _save(folder: Path, state: _State, history: History) -> None:
+def _save(folder: Path, state: _State, history: list[Row]) -> None:
     """History and state of the same step, each in a file named by it; older ones go when the new are whole."""
     step = len(history)
     write_json(folder / f"history-{step:09d}.json", history)
@@ -389,7 +390,7 @@ def _save(folder: Path, state: _State, history: History) -> None:
             old.unlink()
 
 
-def _resume(folder: Path, state: _State) -> tuple[_State, History]:
+def _resume(folder: Path, state: _State) -> tuple[_State, list[Row]]:
     """The last whole checkpoint, or the start."""
     saved = max(folder.glob("state-*.eqx"), default=None)
     if saved is None:

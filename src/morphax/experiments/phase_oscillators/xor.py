@@ -218,7 +218,7 @@ def _trained(
     """Of a training that takes seconds, or less: nothing is kept on the way."""
     task, descent = xor(), optimiser("sgd", config.learning_rate, iterations)
     data = (task.train_inputs, task.train_targets)
-    return History(train(networks, rule, data, descent, iterations, chunk=iterations, **options).history)
+    return train(networks, rule, data, descent, iterations, chunk=iterations, **options).history
 
 
 def _distances(config: Xor.Config, size: int, starts: int, runs: int, key: PRNGKeyArray) -> xr.Dataset:
