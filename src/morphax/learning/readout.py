@@ -5,39 +5,72 @@ $\lVert F W^T + b - \tilde Y \rVert^2 + \lambda \lVert W \rVert^2$: with $\lambd
 al., Eqs. 2, 3), else as a ridge regression.
 """
 
-from typing import Literal, NamedTuple
+import math
+import warnings
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_count, check_finite, check_range, check_shape
+from morphax._checks import check_count, check_finite, check_range, check_shape, is_concrete
 from morphax.pytrees import WEIGHT
 from morphax.substrates.base import Substrate, evolve
 from morphax.tasks.base import Task
 
 Features = Float[Array, "time neurons"]
 Targets = Float[Array, "time outputs"]
+Ridge = float | Literal["cross-validate"] | None
+LOST = 0.6  # nrmse that an error of readings makes; with the best ridge for it, lambda s^2 / (s^2 + lambda)^2 <= 1 / 4
+BEYOND = 10.0  # standard deviations of the targets: outputs that vary more than that answer nothing
 
 
 class Readout(eqx.Module):
-    """A linear map from observations to outputs; call it with features of shape (time, neurons)."""
+    """A linear map from observations to outputs; call it with features of shape (time, neurons).
+
+    `fit_readout` tells besides how far it can be trusted with readings other than those that it was fitted to:
+
+    - `condition_number`: largest over smallest singular value of the features, those below rounding left out.
+    - `noise_gain`: the `nrmse` that readings with an independent error as large as themselves would make; an error of
+      1 % of their root mean square makes a hundredth of it.
+    - `target_mean`, `target_deviation`: mean and standard deviation of what it was fitted to, shape (outputs,).
+
+    A call warns of outputs that vary more than ten times as much as the targets did: such readings are not those that
+    it was fitted to - of another device, or noisy - and it amplifies the difference.
+    """
 
     weights: Float[Array, "outputs neurons"] = eqx.field(metadata=WEIGHT)
     bias: Float[Array, " outputs"] = eqx.field(metadata=WEIGHT)
+    condition_number: Float[Array, ""] | float = math.nan
+    noise_gain: Float[Array, ""] | float = math.nan
+    target_mean: Float[Array, " outputs"] | float = 0.0
+    target_deviation: Float[Array, " outputs"] | float = math.inf
 
     def __call__(self, features: Features | np.ndarray) -> Targets:
-        return jnp.asarray(features) @ self.weights.T + self.bias
+        outputs = jnp.asarray(features) @ self.weights.T + self.bias
+        if is_concrete(outputs):
+            wide = _root_mean_square(outputs - self.target_mean)
+            times = _ratio(wide, _root_mean_square(self.target_deviation))
+            if times > BEYOND:
+                warnings.warn(
+                    f"the outputs vary {times:.2g} times as much as the targets of the fit, which did not see such "
+                    f"readings: it amplifies relative errors {self.noise_gain:.2g} times; fit with reading_error= or "
+                    "a larger ridge=",
+                    stacklevel=2,
+                )
+        return outputs
 
 
 def fit_readout(
     features: Features | np.ndarray,
     targets: Targets | np.ndarray,
     *,
-    ridge: float | Literal["cross-validate"] = 0.0,
+    ridge: Ridge = None,
+    reading_error: ArrayLike = 0.0,
     bias: bool = True,
     folds: int = 5,
 ) -> Readout:
@@ -50,8 +83,15 @@ def fit_readout(
     - `ridge`: the penalty $\lambda \ge 0$ in units of the neurons' mean square, $\lambda = $ `ridge` $\cdot
       \mathrm{tr}(F^T F)/\mathrm{neurons}$, so that it does not depend on the scale of the readings. 0 is the
       pseudo-inverse with singular values below rounding dropped. "cross-validate" takes, from 17 decades, the strength
-      with the least squared error over `folds` held-out blocks of consecutive points.
+      with the least squared error over `folds` held-out blocks of consecutive points. None is what is best for
+      `reading_error`: 0 where there is none.
+    - `reading_error`: standard deviation $\epsilon \ge 0$ of what the readings that it is for will differ by from
+      `features`, in units of these' root mean square $f$: 0.01 for noise of 1 %, or 0.05 for other devices of 5 %
+      spread. The least expected squared error then has $\lambda = \mathrm{time} \cdot \epsilon^2 f^2$.
     - `bias`: whether a constant is learned too (never penalised). The paper's Eq. 2 has none.
+
+    **Warns** where `reading_error`, or rounding, becomes an `nrmse` above 0.6. The ridge that is best for a reading
+    error leaves at most 0.5 of it.
 
     **Raises:** `ValueError` for shapes that do not match, non-finite values, fewer points than folds.
 
@@ -62,29 +102,47 @@ def fit_readout(
         >>> readout = fit_readout(features, jnp.sin(time + 1)[:, None] + 2)
         >>> [round(float(w), 3) for w in (*readout.weights[0], *readout.bias)]   # cos 1, sin 1, 2
         [0.54, 0.841, 2.0]
+        >>> float(readout.condition_number) < 2, round(float(readout.noise_gain), 1)
+        (True, 1.0)
     """
     features, targets = jnp.asarray(features), jnp.asarray(targets)
     check_shape("features", features, (None, None))
     check_shape("targets", targets, (features.shape[0], None))
     check_finite("features", features)
     check_finite("targets", targets)
-    if ridge == "cross-validate":
+    check_range("reading_error", reading_error, low=0.0)
+    size = _root_mean_square(features)
+    if ridge is None:
+        varying = features - jnp.mean(features, axis=0) if bias else features
+        strength = jnp.square(reading_error * _ratio(size, _root_mean_square(varying)))
+    elif ridge == "cross-validate":
         check_count("folds", folds, 2, features.shape[0])
         strength = _cross_validated(features, targets, bias, folds)
     elif isinstance(ridge, str):
-        raise ValueError(f"ridge is {ridge!r}; it must be a number >= 0 or 'cross-validate'")
+        raise ValueError(f"ridge is {ridge!r}; it must be a number >= 0, 'cross-validate' or None")
     else:
         check_range("ridge", ridge, low=0.0)
         strength = jnp.asarray(ridge, features.dtype)
-    weights, offsets = _paths(features, targets, strength[None], bias)
-    return Readout(weights[0], offsets[0])
+    weights, offsets, condition = _paths(features, targets, strength[None], bias)
+    mean, deviation = jnp.mean(targets, axis=0), jnp.std(targets, axis=0)
+    made = jnp.sqrt(jnp.mean(jnp.sum(weights[0] ** 2, axis=1))) * size
+    gain = _ratio(made, _root_mean_square(deviation))
+    _warn_of_amplification(reading_error, gain, condition)
+    return Readout(weights[0], offsets[0], condition, gain, mean, deviation)
 
 
-class Reading(NamedTuple):
-    """Observations while a task runs: training points after the washout, and all test points."""
+class Reading(eqx.Module):
+    """Observations while a task runs.
+
+    - `train`, `test`: training points after the washout, and all test points.
+    - `noise`: standard deviation of the noise on every reading.
+    - `random`: whether another reading would differ: noise, or a random substrate.
+    """
 
     train: Features
     test: Features
+    noise: ArrayLike = 0.0
+    random: bool = eqx.field(static=True, default=False)
 
 
 def read_task(
@@ -114,21 +172,68 @@ def read_task(
     elif isinstance(noise, jax.Array) or noise > 0:
         raise ValueError(f"noise is {noise} but key is None; random noise needs a key")
     split = task.train_inputs.shape[0]
-    return Reading(observations[task.washout : split], observations[split:])
+    return Reading(observations[task.washout : split], observations[split:], noise, key is not None)
 
 
 def answer(
-    reading: Reading, task: Task, *, ridge: float | Literal["cross-validate"] = 0.0, bias: bool = True
+    reading: Reading, task: Task, *, other: Reading | None = None, ridge: Ridge = None, bias: bool = True
 ) -> tuple[Targets, Readout]:
-    """Fit a readout on the training part of a reading and answer the test part: (test outputs, readout)."""
-    readout = fit_readout(reading.train, task.train_targets[task.washout :], ridge=ridge, bias=bias)
-    return readout(reading.test), readout
+    """Fit a readout on the training part of a reading and answer the test part: (test outputs, readout).
+
+    **Arguments:**
+
+    - `reading`: of the device on which the readout is fitted (`read_task`).
+    - `other`: of another device, or of the same with more noise, on the same task: its test part is answered instead,
+      by the readout of the first. None: the same.
+    - `ridge`, `bias`: as in `fit_readout`. A ridge of None is by how much the training part of `other` differs
+      (`reading_error`); for a random reading "cross-validate"; else 0, the pseudo-inverse.
+    """
+    asked = reading if other is None else other
+    if other is None:
+        difference = jnp.asarray(reading.noise)
+    else:
+        check_shape("other.train", other.train, reading.train.shape)
+        difference = _root_mean_square(other.train - reading.train)
+    if ridge is None and other is None and reading.random:
+        ridge = "cross-validate"
+    readout = fit_readout(
+        reading.train,
+        task.train_targets[task.washout :],
+        ridge=ridge,
+        reading_error=_ratio(difference, _root_mean_square(reading.train)),
+        bias=bias,
+    )
+    return asked.test @ readout.weights.T + readout.bias, readout
+
+
+def _root_mean_square(values: ArrayLike) -> Float[Array, ""]:
+    return jnp.sqrt(jnp.mean(jnp.square(values)))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """Their quotient; 0 where there is no whole."""
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 0.0)
+
+
+def _warn_of_amplification(reading_error: ArrayLike, gain: Array, condition: Array) -> None:
+    """Warn where the outputs of readings with this error, or rounded ones, are lost in it."""
+    if not (is_concrete(gain) and is_concrete(reading_error)):
+        return
+    rounding = float(jnp.finfo(gain.dtype).eps)
+    error = max(float(np.asarray(reading_error)), rounding)
+    if error * gain > LOST:
+        what = "rounding" if error == rounding else f"a relative reading error of {error:.2g}"
+        warnings.warn(
+            f"{what} becomes an nrmse of {error * gain:.2g}, for the features have a condition number of "
+            f"{condition:.2g}; pass a larger ridge=, or None, which finds the one for reading_error=",
+            stacklevel=3,
+        )
 
 
 def _paths(
     features: Features, targets: Targets, ridge: Float[Array, " strengths"], bias: bool
-) -> tuple[Float[Array, "strengths outputs neurons"], Float[Array, "strengths outputs"]]:
-    """Solutions for several strengths from one singular value decomposition."""
+) -> tuple[Float[Array, "strengths outputs neurons"], Float[Array, "strengths outputs"], Float[Array, ""]]:
+    """Solutions for several strengths from one singular value decomposition, and the features' condition number."""
     centre = jnp.mean(features, axis=0) if bias else jnp.zeros_like(features[0])
     level = jnp.mean(targets, axis=0) if bias else jnp.zeros_like(targets[0])
     U, singular, Vt = _svd(features - centre)
@@ -138,7 +243,8 @@ def _paths(
     divisor = jnp.where(kept, singular**2 + penalty[:, None], 1)
     gains = jnp.where(kept, singular / divisor, 0)
     weights = jnp.einsum("so,rs,sn->ron", U.T @ (targets - level), gains, Vt)
-    return weights, level - weights @ centre
+    smallest = jnp.min(singular, where=kept, initial=jnp.inf)
+    return weights, level - weights @ centre, jnp.maximum(singular[0] / smallest, 1.0)
 
 
 def _thin_svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
@@ -173,7 +279,7 @@ def _cross_validated(features: Features, targets: Targets, bias: bool, folds: in
     def error(fold: Array) -> Float[Array, " strengths"]:
         held = order[fold]
         rest = jnp.delete(order, fold, axis=0, assume_unique_indices=True).reshape(-1)
-        weights, offsets = _paths(features[rest], targets[rest], strengths, bias)
+        weights, offsets, _ = _paths(features[rest], targets[rest], strengths, bias)
         outputs = jnp.einsum("tn,ron->rto", features[held], weights) + offsets[:, None]
         return jnp.mean((outputs - targets[held]) ** 2, axis=(1, 2))
 
