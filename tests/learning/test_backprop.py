@@ -114,6 +114,7 @@ def gradient(network, inputs, shards):
 results = [eqx.filter_jit(gradient)(network, inputs, shards) for shards in (1, 2)]
 for one, two in zip(*map(jax.tree.leaves, results)):
     np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-14)
+Backpropagation(shards=2).check(network, (inputs, targets))  # which looks at one example
 try:
     Backpropagation(shards=2).outputs(network, inputs[:5])
 except ValueError as error:

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from morphax import SpintronicNetwork, WithReadout
+from morphax import JosephsonMixer, SpintronicNetwork, Substrate, WithReadout
 from morphax.learning.backprop import Backpropagation
+from morphax.learning.ensemble import make_members
 from morphax.learning.hardware import InTheLoop, NoiseAware
 from morphax.learning.objectives import regression
 from morphax.learning.train import train
@@ -149,6 +150,125 @@ def test_a_python_function_is_a_device_like_any_other():
 def test_a_device_that_answers_wrongly_is_reported(answer, message):
     with pytest.raises(Exception, match=message):
         jax.block_until_ready(gradient(InTheLoop(RULE, laboratory(answer)), reader())[0])
+
+
+class Failing:
+    """A laboratory that answers for some time, and then no more."""
+
+    def __init__(self, answers, failure):
+        self.ask, self.answers, self.failure, self.calls = laboratory(), answers, failure, 0
+
+    def __call__(self, weights, inputs):
+        self.calls += 1
+        answer = self.ask(weights, inputs)
+        return answer if self.calls <= self.answers else self.failure(answer)
+
+
+def disconnected(answer):
+    raise ConnectionError("cable")
+
+
+FAILURES = pytest.mark.parametrize(
+    ("failure", "message", "cause"),
+    [
+        (disconnected, "the device did not answer: ConnectionError: cable", ConnectionError),
+        (lambda answer: answer[:, -1], r"the device's answer has shape \(4, 2\); it must be \(4, 5, 2\)", None),
+        (lambda answer: answer * np.nan, r"the device's answer\[0, 0, 0\] is nan; .* must be finite", None),
+        (lambda answer: "nonsense", "the device did not answer: ValueError: could not convert string", ValueError),
+    ],
+    ids=["disconnected", "shape", "NaN", "text"],
+)
+DATA = (jnp.asarray(INPUTS, jnp.float32), jnp.asarray(TARGETS, jnp.float32))
+
+
+@FAILURES
+def test_where_a_device_fails_its_exception_arrives_and_what_was_trained_is_kept(failure, message, cause):
+    device = Failing(5, failure)
+    with pytest.raises(ValueError, match=message) as caught:
+        train(reader(), InTheLoop(RULE, device), DATA, optax.sgd(0.05), 20, key=KEY, chunk=2)
+    assert device.calls == 6
+    if cause is not None:
+        assert isinstance(caught.value.__cause__, cause)
+    kept = caught.value.trained  # pyright: ignore[reportAttributeAccessIssue]
+    whole = train(reader(), InTheLoop(RULE, laboratory()), DATA, optax.sgd(0.05), 4, key=KEY, chunk=2)
+    assert kept.history == whole.history
+    close(kept.last, whole.last)
+
+
+def test_where_a_device_fails_an_ensemble_is_kept_too():
+    """Members run in threads."""
+    stack = make_members(lambda key: WithReadout.random(esn(), 2, key=key), KEY, 3)
+    with pytest.raises(ValueError, match="the device did not answer: ConnectionError: cable") as caught:
+        train(
+            stack, InTheLoop(RULE, Failing(7, disconnected)), DATA, optax.sgd(0.05), 6, key=KEY, chunk=2, ensemble=True
+        )
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    kept = caught.value.trained  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(kept.history) == 2
+    assert kept.last.weights.shape == (3, 2, 6)
+
+
+@FAILURES
+def test_where_a_device_fails_outside_a_training_its_exception_arrives(failure, message, cause):
+    rule = InTheLoop(RULE, Failing(0, failure))
+    for call in (rule.gradient, rule.metrics):
+        with pytest.raises(ValueError, match=message) as caught:
+            call(reader(), *DATA, key=KEY)
+        if cause is not None:
+            assert isinstance(caught.value.__cause__, cause)
+
+
+NAN = (DATA[0], DATA[1].at[1, 2, 0].set(jnp.nan))
+FEWER = (DATA[0], DATA[1][:3])
+OTHERS = (DATA[0], DATA[1][..., :1])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda rule: NoiseAware(rule, CHIP),
+        lambda rule: InTheLoop(rule, CHIP, KEY),
+        lambda rule: InTheLoop(rule, laboratory()),
+        lambda rule: NoiseAware(InTheLoop(rule, CHIP, KEY), CHIP),
+    ],
+    ids=["noise-aware", "chip", "laboratory", "both"],
+)
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (NAN, r"targets\[1, 2, 0\] is nan"),
+        (FEWER, "inputs holds 4 examples, targets 3"),
+        (OTHERS, "targets has 1 columns, but the substrate gives 2 outputs"),
+    ],
+    ids=["NaN", "fewer", "outputs"],
+)
+def test_a_wrapped_rule_refuses_what_the_rule_does(wrap, data, message):
+    with pytest.raises(ValueError, match=message):
+        train(reader(), wrap(RULE), data, optax.sgd(0.05), 1, key=KEY)
+
+
+def test_imperfections_that_the_substrate_cannot_have_are_refused_before_anything_compiles():
+    bare = WithReadout(Readings(), np.ones((2, 2)), np.zeros(2))
+    for rule in (NoiseAware(RULE, Imperfections(device_mismatch=0.1)), InTheLoop(RULE, CHIP, KEY)):
+        with pytest.raises(ValueError, match=r"spread is 0\..*, but WithReadout has no array with the role device"):
+            rule.check(bare, DATA)
+    fock = JosephsonMixer.two_mode(levels=2, measured=2, method="fock")
+    noisy = NoiseAware(RULE, Imperfections(state_noise=0.1))
+    with pytest.raises(ValueError, match="a density matrix takes no additive noise"):
+        noisy.check(WithReadout.random(fock, 2, key=KEY), DATA)
+
+
+class Readings(Substrate):
+    """Nothing in it can differ from device to device."""
+
+    def initial_state(self, *, key=None):
+        return jnp.zeros(2)
+
+    def step(self, state, drive, *, key=None):
+        return state / 2 + drive
+
+    def observe(self, state, *, key=None):
+        return state
 
 
 def test_training_in_the_loop_recovers_what_transfer_loses():

@@ -78,6 +78,7 @@ class Backpropagation(LearningRule):
 
     def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
         """Refuse other channels than the substrate takes, and targets that cannot be compared with its outputs."""
+        presented(substrate, inputs)
         first, alone = jax.tree.map(lambda x: x[:1], (inputs, targets)), replace(self, shards=1)
         key = jax.random.key(0)
         outputs = eqx.filter_eval_shape(lambda s, i, t: alone.answers(s, i, t, key=key), substrate, *first)

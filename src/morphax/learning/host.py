@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 # What functions raised, each under a number that JAX's own error quotes; of those that nobody asks for, the last.
 _raised: deque[tuple[int, Exception]] = deque(maxlen=1000)
 _numbers = itertools.count()
-QUOTED = re.compile(r"morphax host function raised exception (\d+)\b")
+QUOTED = re.compile(r"\(exception (\d+) of a host function\)")
 
 
 def ask_host(function: Callable[..., Any], expected: PyTree, *arguments: PyTree) -> PyTree:
@@ -35,7 +35,7 @@ def ask_host(function: Callable[..., Any], expected: PyTree, *arguments: PyTree)
         except Exception as error:
             number = next(_numbers)
             _raised.append((number, error))
-            raise RuntimeError(f"morphax host function raised exception {number}") from error
+            raise RuntimeError(f"{type(error).__name__}: {error} (exception {number} of a host function)") from error
 
     return io_callback(called, expected, *arguments)
 
