@@ -1,1 +1,1 @@
-"""Time evolution: exponentials of generators."""
+"""Time evolution: integrators, exponentials of generators, relaxation to equilibria, scans."""

@@ -111,19 +111,9 @@ class QuantizedPerceptron(BinarisedPerceptron):
 
     $$z' = \frac{z + d s}{1 + d s z}, \qquad x' = \frac{x \cos g}{1 + d s z}.$$
 
-    Neurons are not entangled with each other: that makes the sampler exact (`morphax.quantum.register` simulates the
-    whole register, and a test compares them). Three regimes: classical ($a = 0$, $g = \pi/2$), rotation ($a > 0$), weak
-    measurement ($g < \pi/2$), and both.
-
-    With projective measurements $P(d = +1) = (1 + \sin(\pi \phi_a(h) / 2)) / 2$, which is that of $\mathrm{sgn}(h + n)$
-    with classical noise $n$ of density $\frac{\pi}{4 a} \cos \frac{\pi n}{2 a}$ on $[-a, a]$.
-
-    Under weak measurement with $a = 0$ the paper's text says that every activation differs from the classical one with
-    probability $(1 - \sin g) / 2$. Eq. 5, which is what is simulated, gives that in the first layer only: later angles
-    contain the previous *outcome*, and the qubit need not be where that outcome says, so outcomes of a neuron in
-    successive layers are correlated, and they differ with probability $\frac12 \cos^2 g$. All angles are then 0 or
-    $\pm\pi$ and $\langle x \rangle = 0$ always: the qubit is a hidden classical bit, read with errors. Coherence is
-    carried from layer to layer only where $a > 0$ and $g < \pi/2$.
+    Neurons are not entangled with each other, so the sampler is exact (`morphax.quantum.register` simulates the whole
+    register). Regimes: classical ($a = 0$, $g = \pi/2$), rotation ($a > 0$), weak measurement ($g < \pi/2$), both. What
+    each of them is equal to, and where coherence is carried: docs/quantized.md.
 
     **Arguments:**
 
@@ -134,10 +124,8 @@ class QuantizedPerceptron(BinarisedPerceptron):
     - `backward`: the straight-through estimator of the activations' derivative: "htanh", 1 where $|h| \le 1$ (Eq. 3,
       what the paper says), or "activation", $1/a$ where $|h| \le a$ (the derivative of $\phi_a$, for $a > 0$).
 
-    Nothing is differentiated with respect to width and strength: their gradient is 0.
-
-    Activations without a key, or with $a = 0$ and $g = \pi/2$, are $\mathrm{sgn}(h)$ with $\mathrm{sgn}(0) = +1$:
-    deterministic inference.
+    The gradient with respect to width and strength is 0. Without a key, or with $a = 0$ and $g = \pi/2$, activations are
+    $\mathrm{sgn}(h)$ with $\mathrm{sgn}(0) = +1$.
 
     **Raises:** `ValueError` for widths below 0, strengths out of range, weights that do not fit to each other, hidden
     layers of different size, and "activation" with a width of 0.

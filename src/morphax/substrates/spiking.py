@@ -82,8 +82,7 @@ class SpikingNetwork(Substrate):
 
     **Raises:** `ValueError` for wrong shapes, NaN, infinity, and values outside these ranges.
 
-    Source: Pehle & Wetterich, Phys. Rev. E 106, 045311 (2022), Eqs. 20-29, A1-A7. Eq. 24 subtracts the threshold, A4
-    resets; this resets.
+    Source: Pehle & Wetterich, Phys. Rev. E 106, 045311 (2022), Eqs. 20-29, A1-A7.
 
         >>> import jax, jax.numpy as jnp
         >>> from morphax import evolve

@@ -35,8 +35,8 @@ class SpintronicNetwork(LayeredNetwork):
     $$I(t) = S \left(W^\mathrm{ext} y_\mathrm{below} + W^\mathrm{int} y_\mathrm{own} + b\right) + b_\mathrm{fixed}$$
 
     $x$ is the normalised oscillation power, which starts and stays in [0, 1]; $y$ is its filtered copy, 0 at the start.
-    The first layer is driven by the input instead of a layer below. Eq. 4 as printed feeds $W^\mathrm{int}$ from the
-    layer below; the text and Fig. 1 say intralayer, and that is what is built (the printed form does not learn).
+    The first layer is driven by the input instead of a layer below. $W^\mathrm{int}$ is intralayer, as the paper's text
+    and Fig. 1 say (docs/spintronic.md).
 
     While the drive is constant the equation for $x$ is logistic and solved in closed form (`auto_oscillator_step`), so
     the default scheme stays within [0, 1] and free of overflow for any drive; see `LayeredNetwork` for the schemes. It
