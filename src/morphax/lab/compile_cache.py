@@ -25,16 +25,16 @@ def compile_cache(largest: int = LARGEST) -> Iterator[None]:
     where the folder cannot be made. An entry that is damaged is removed, and its program compiled anew. At the end what
     was used longest ago is removed until `largest` bytes are left, and the configuration of JAX is as before.
     """
-    folder = _folder()
+    folder = _folder() if jax.config.values["jax_compilation_cache_dir"] is None else None
+    if folder is None:
+        yield
+        return
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
-    if folder is None or before["jax_compilation_cache_dir"] is not None:
-        yield
-        return
+    before = {name: jax.config.values[name] for name in settings}
     try:
         _configure(settings)
         with _damage_repaired(folder):
