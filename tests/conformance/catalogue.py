@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from morphax import (
@@ -41,15 +42,17 @@ KEY = jax.random.key(11)
 CHIP = Imperfections(weight_mismatch=0.05, device_mismatch=0.05)
 
 SUBSTRATES: dict[str, Callable[[], Substrate]] = {
-    "josephson": lambda: JosephsonMixer.two_mode(visible=4),
-    "josephson, Fock states": lambda: JosephsonMixer.two_mode(visible=4, levels=2, method="fock"),
+    "josephson": lambda: JosephsonMixer.two_mode(measured=4),
+    "josephson, Fock states": lambda: JosephsonMixer.two_mode(measured=4, levels=2, method="fock"),
     "spintronic": lambda: SpintronicNetwork.random((3, 2), key=KEY),
     "ctrnn": lambda: ContinuousTimeRecurrentNetwork.random((3, 2), key=KEY),
     "echo-state": lambda: EchoStateNetwork.random(4, key=KEY),
     "relu": lambda: ReLUReservoir.random(4, key=KEY),
     "spin-torque": lambda: SpinTorqueReservoir.random(4, key=KEY),
     "phase-oscillators": lambda: PhaseOscillators.layered((2, 3, 1), bias_scale=0.3, key=KEY),
-    "hopfield": lambda: HopfieldNetwork.random((2, 3, 2), key=KEY),
+    "hopfield": lambda: HopfieldNetwork(
+        [0.3 * jnp.ones((3, 2)), 0.2 * jnp.eye(2, 3)], [0.3 * jnp.ones(3), 0.4 * jnp.ones(2)]
+    ),
     "quantized": lambda: QuantizedPerceptron.random((3, 4, 4, 2), width=0.4, strength=1.2, key=KEY),
     "noisy perceptron": lambda: NoisyPerceptron.random((3, 4, 2), noise=0.3, key=KEY),
     "spiking": lambda: SpikingNetwork.random(4, 3, steps_per_input=2, key=KEY),

@@ -85,24 +85,27 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
-def check_slope(value: Callable[[PyTree], Array], at: PyTree, slopes: PyTree, what: str) -> None:
-    """A derivative along one random direction against a central difference, to 1e-4."""
+def check_slope(
+    value: Callable[[PyTree], Array], at: PyTree, slopes: PyTree, what: str, *, rests: bool = False
+) -> None:
+    """A derivative along one random direction against a central difference, to 1e-4.
+
+    What `rests` at an equilibrium is known to the tolerance of its relaxation: larger steps, to 3 %.
+    """
+    step, tolerance = (1e-3, 3e-2) if rests else (1e-5, 1e-4)
     leaves, structure = jax.tree.flatten(at)
-    directions = [
-        jax.random.normal(k, x.shape, x.dtype) for k, x in zip(jax.random.split(KEY, len(leaves)), leaves, strict=True)
+    along = [
+        jnp.abs(x) * jax.random.normal(key, x.shape, x.dtype)
+        for key, x in zip(jax.random.split(jax.random.key(7), len(leaves)), leaves, strict=True)
     ]
-    sizes = [jnp.maximum(jnp.abs(x), 1e-3 * jnp.max(jnp.abs(x), initial=0.0)) for x in leaves]
-    along = [d * s for d, s in zip(directions, sizes, strict=True)]
     told = sum(float(jnp.sum((g * jnp.conj(d)).real)) for g, d in zip(jax.tree.leaves(slopes), along, strict=True))
 
     def moved(step: float) -> float:
         return float(value(jax.tree.unflatten(structure, [x + step * d for x, d in zip(leaves, along, strict=True)])))
 
-    step = 1e-5
     found = (moved(step) - moved(-step)) / (2 * step)
-    scale = max(abs(found), abs(told), 1e-6 * abs(moved(0.0)), 1e-9)
     that(
-        abs(found - told) <= 1e-4 * scale + 1e-7,
+        abs(found - told) <= tolerance * max(abs(found), abs(told)) + 1e-7,
         f"{what} along one direction is {told:.6g}, a finite difference {found:.6g}; where a stand-in is meant, say so "
         "(exact_derivatives of a substrate, exact of a rule)",
     )
