@@ -52,7 +52,8 @@ def test_substrates_keep_their_promises(name):
     check_substrate(substrate(name))
 
 
-@pytest.mark.parametrize("name", some(RULES))
+# A laboratory answers one task only.
+@pytest.mark.parametrize("name", some(name for name in RULES if "laboratory" not in name))
 def test_rules_keep_their_promises(name):
     check_rule(RULES[name](task("waveforms")))
 

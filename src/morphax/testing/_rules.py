@@ -14,6 +14,7 @@ from morphax.learning.rule import LearningRule, described
 from morphax.learning.train import train
 from morphax.pytrees import Role, select
 from morphax.substrates.base import Substrate
+from morphax.substrates.energy import EnergySubstrate
 from morphax.substrates.hopfield import HopfieldNetwork
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.substrates.quantized import QuantizedPerceptron
