@@ -1,11 +1,30 @@
 """Roles: declared once, found everywhere."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
-from morphax import DEVICE, WEIGHT, JosephsonMixer, count, perturb, roles, select
+from morphax import (
+    DEVICE,
+    SETTING,
+    WEIGHT,
+    Backpropagation,
+    JosephsonMixer,
+    Substrate,
+    WithReadout,
+    count,
+    mismatch,
+    perturb,
+    roles,
+    select,
+    train,
+)
+from morphax.learning.objectives import regression
 from morphax.learning.readout import Readout
 
 
@@ -61,6 +80,84 @@ def test_a_perturbed_mixer_is_still_a_physical_one(double):
     mixer = perturb(JosephsonMixer.two_mode(), 0.05, "device", key=jax.random.key(1))
     hermitian_part = mixer.amplitude_generator() + mixer.amplitude_generator().conj().T
     assert jnp.allclose(hermitian_part, jnp.diag(mixer.damping_rate))
+
+
+class Memristor(Substrate):
+    """A user's class: numbers as they come."""
+
+    conductance: jax.Array = eqx.field(metadata=DEVICE)
+    gain: float = eqx.field(metadata=WEIGHT, default=2.0)
+
+    def initial_state(self, *, key=None):
+        return jnp.zeros(2)
+
+    def step(self, state, drive, *, key=None):
+        return state + self.gain * self.conductance * drive
+
+    def observe(self, state, *, key=None):
+        return state
+
+
+@pytest.mark.parametrize("value", [1.5, 1, np.float32(1.5), np.array([1.0, 1.5]), jnp.ones(2)])
+def test_a_number_with_a_role_is_an_array_that_varies_and_is_trained(value):
+    """However it was given: a spread that left it as it was made every study of robustness look perfect."""
+    device = Memristor(value)
+    assert count(device, "device") == np.size(value)
+    assert count(device, "weight") == 1
+    chip = mismatch(device, devices=0.5, weights=0.5, key=jax.random.key(0))
+    assert (np.asarray(chip.conductance) != value).all()
+    assert chip.gain != 2
+    assert chip.conductance.dtype == jnp.float32
+
+
+def test_numbers_inside_lists_vary_too():
+    parts = Layer(jnp.ones(2), (1.0, 2.0), jnp.ones(1))  # pyright: ignore[reportArgumentType]
+    varied = perturb(parts, 0.5, "device", key=jax.random.key(0))
+    assert varied.rates[0] != 1
+    assert varied.rates[1] != 2
+
+
+def test_a_role_on_what_is_static_is_refused():
+    class Static(Memristor):
+        duration: float = eqx.field(static=True, metadata=DEVICE, default=1.0)
+
+    with pytest.raises(ValueError, match=r"Static\.duration has the role device and is static, so nothing trains it"):
+        Static(1.0)
+
+
+@pytest.mark.parametrize(("spreads", "role"), [({"devices": 0.1}, "device"), ({"weights": 0.1}, "weight")])
+def test_a_spread_that_finds_nothing_to_spread_is_refused(spreads, role):
+    class Bare(eqx.Module):
+        numbers: jax.Array = eqx.field(metadata=SETTING)
+
+    with pytest.raises(ValueError, match=rf"spread is 0\.1, but Bare has no array with the role {role}; declare it"):
+        mismatch(Bare(jnp.ones(3)), **spreads, key=jax.random.key(0))
+    assert (mismatch(Bare(jnp.ones(3)), devices=0.0, key=jax.random.key(0)).numbers == 1).all()
+
+
+def test_arrays_without_a_role_are_warned_of_once_for_every_class():
+    class Forgotten(Memristor):
+        offset: jax.Array = eqx.field(default_factory=lambda: jnp.ones(2))
+
+    class AlsoForgotten(Forgotten):
+        pass
+
+    def warned(substrate):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                mismatch(substrate, devices=0.1, key=jax.random.key(0))
+        return [str(each.message) for each in caught]
+
+    first, second = (WithReadout.random(cls(1.0), 1, key=jax.random.key(1)) for cls in (Forgotten, AlsoForgotten))
+    (message,) = warned(first)
+    assert message.startswith("WithReadout.substrate.offset has no role, so nothing trains it and no device differs")
+    assert warned(first) == []
+    assert len(warned(second)) == 1  # its readout is of the same class, and was warned of
+    late = type("Late", (Forgotten,), {"__module__": __name__})(1.0)
+    data, rule = (jnp.ones((1, 2)), jnp.ones((1, 2))), Backpropagation(regression)
+    with pytest.warns(UserWarning, match=r"Late\.offset has no role"):
+        train(late, rule, data, optax.sgd(0.1), 1, key=jax.random.key(0))
 
 
 def test_a_negative_spread_is_refused():

@@ -3,10 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
-from morphax import QuantizedPerceptron, Substrate
+from morphax import (
+    EquilibriumPropagation,
+    Imperfections,
+    NoiseAware,
+    PhaseOscillators,
+    QuantizedPerceptron,
+    Substrate,
+    WithReadout,
+    train,
+)
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.voting import MajorityVote, vote
 
@@ -65,6 +75,31 @@ def test_gradients_are_those_of_the_rule():
     _, expected = Backpropagation().gradient(network, inputs, targets, key=KEY)
     for a, b in zip(found.weights, expected.weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_the_rule_refuses_is_refused_before_anything_compiles():
+    network = QuantizedPerceptron.random((5, 4, 4, 2), width=0.5, key=KEY)
+    inputs, targets = jnp.ones((3, 1, 5)), jnp.eye(2)[jnp.array([0, 1, 1])]
+    rule = MajorityVote(NoiseAware(Backpropagation(), Imperfections(weight_mismatch=0.1)), 3)
+    rule.check(network, (inputs, targets))
+    refused = [
+        (targets.at[2, 0].set(jnp.nan), r"targets\[2, 0\] is nan"),
+        (targets[:2], "inputs holds 3 examples, targets 2"),
+        (jnp.ones((3, 2)), r"targets\[0\] is \[1. 1.\]; classification takes one-hot"),
+        (targets[:, :1], "targets has 1 columns"),
+        (jnp.ones((3, 1, 2)) / 2, r"targets has shape \(3, 1, 2\); a vote decides"),
+    ]
+    for wrong, message in refused:
+        with pytest.raises(ValueError, match=message):
+            train(network, rule, (inputs, wrong), optax.sgd(0.1), 1, key=KEY)
+
+
+def test_phases_are_no_votes_and_what_is_read_of_them_is():
+    """The largest of the phases 3.0 and 1.5 is not the one with the larger sine."""
+    network, data = PhaseOscillators.layered((2, 3, 2), key=KEY), (jnp.ones((3, 1, 2)), jnp.eye(2)[:1].repeat(3, 0))
+    with pytest.raises(ValueError, match=r"a vote is cast for the largest output.*put WithReadout.random"):
+        MajorityVote(EquilibriumPropagation()).check(network, data)
+    MajorityVote(EquilibriumPropagation()).check(WithReadout.random(network, 2, key=KEY), data)
 
 
 def test_too_few_shots_are_refused():

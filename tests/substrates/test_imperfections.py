@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from morphax import DEVICE, SETTING, WEIGHT, EchoStateNetwork, JosephsonMixer, SpintronicNetwork, WithReadout, evolve
+from morphax import (
+    DEVICE,
+    SETTING,
+    WEIGHT,
+    EchoStateNetwork,
+    JosephsonMixer,
+    PhaseOscillators,
+    SpintronicNetwork,
+    WithReadout,
+    evolve,
+)
 from morphax.substrates.imperfections import Imperfections, Noisy, inference_energy, mismatch, quantise
 from morphax.substrates.layers import Connections
 
@@ -147,6 +157,30 @@ def test_noise_on_any_state_is_added_after_every_input_and_none_is_exact():
     assert_normal(noise, 0.1)
     assert np.abs(np.corrcoef(noise) - np.eye(4)).max() < 5 / math.sqrt(500)
     np.testing.assert_array_equal(evolve(Noisy(silent(), 0.0), np.ones(4))[0], evolve(silent(), np.ones(4))[0])
+
+
+def test_noise_without_a_key_is_refused_and_none_needs_none():
+    """As for shots and Poisson inputs: without a key nothing random can happen, and silence would look like quiet."""
+    network = PhaseOscillators.layered((2, 3, 1), bias_scale=0.3, key=KEY)
+    for substrate, drives in ((silent(), np.ones(2)), (network, np.ones((2, 2)))):
+        message = f"key is None; a Noisy {type(substrate).__name__} is random"
+        with pytest.raises(ValueError, match=message):
+            evolve(Noisy(substrate, 0.1), drives)
+        with pytest.raises(ValueError, match=message):
+            evolve(WithReadout.random(Imperfections(state_noise=0.1).device(substrate, key=KEY), 1, key=KEY), drives)
+        evolve(Noisy(substrate, 0.0), drives)
+    with pytest.raises(ValueError, match="key is None"):
+        Noisy(network, 0.1).relax(jnp.ones(2))
+
+
+def test_noise_on_an_equilibrium_is_added_where_it_came_to_rest():
+    network = PhaseOscillators.layered((2, 300, 1), bias_scale=0.3, key=KEY)
+    start = network.initial_state()
+    rest, found = (s.relax(jnp.ones(2), state=start, key=KEY) for s in (network, Noisy(network, 0.1)))
+    assert_normal(np.asarray(found.state - rest.state), 0.1)
+    assert found.residual == rest.residual
+    stepped = Noisy(network, 0.1).step(start, jnp.ones(2), key=KEY)
+    assert_normal(np.asarray(stepped - rest.state), 0.1)
 
 
 def test_energy_of_the_network_of_the_paper():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_finite, check_shape
+from morphax.learning.equilibrium import PHASE_COSTS, EquilibriumRule
 from morphax.learning.rule import Metrics, WrappedRule
 from morphax.substrates.base import Substrate, evolve, presented
 
@@ -39,6 +40,15 @@ class MajorityVote(WrappedRule):
             raise ValueError(
                 f"targets has shape {targets.shape}; a vote decides between 2 classes or more after the last input, so "
                 "it must be (examples, classes): use morphax.tasks.windows for a stream, one_hot for labels"
+            )
+        rule = self.rule
+        while isinstance(rule, WrappedRule):
+            rule = rule.rule
+        if isinstance(rule, EquilibriumRule) and rule.compared(substrate) in PHASE_COSTS:
+            raise ValueError(
+                f"rule is {type(rule).__name__} with a cost of phases, but a vote is cast for the largest output, and "
+                f"of phases that is not the most probable class; put WithReadout.random(substrate, "
+                f"outputs={targets.shape[1]}, key=key) around it"
             )
 
     def metrics(

@@ -74,10 +74,22 @@ class Task(eqx.Module):
                 )
             check_finite(f"{part}_inputs", inputs)
             check_finite(f"{part}_targets", targets)
-            if inputs.shape[1:] != self.train_inputs.shape[1:] and self.arrangement != "sequences":
+            # Sequences may be of other lengths.
+            skipped = 2 if self.arrangement == "sequences" else 1
+            if inputs.shape[skipped:] != self.train_inputs.shape[skipped:]:
                 raise ValueError(
-                    f"test_inputs has shape {inputs.shape}; one input must have shape {self.train_inputs.shape[1:]} as "
-                    "in train_inputs"
+                    f"test_inputs has shape {inputs.shape}; one input must have shape "
+                    f"{self.train_inputs.shape[skipped:]} as in train_inputs"
+                )
+            if targets.shape[-1] != self.train_targets.shape[-1]:
+                raise ValueError(
+                    f"test_targets has {targets.shape[-1]} columns, train_targets {self.train_targets.shape[-1]}; both "
+                    "must have as many"
+                )
+            if targets.ndim == 3 and targets.shape[1] > inputs.shape[1]:
+                raise ValueError(
+                    f"{part}_targets has {targets.shape[1]} points in time, {part}_inputs {inputs.shape[1]}; it "
+                    "must not have more"
                 )
         if self.washout and self.arrangement != "stream":
             raise ValueError(f"washout is {self.washout}; only a stream has one, so it must be 0")
