@@ -88,8 +88,8 @@ class Task(eqx.Module):
                 )
             if targets.ndim == 3 and targets.shape[1] > inputs.shape[1]:
                 raise ValueError(
-                    f"{part}_targets has {targets.shape[1]} points in time, {part}_inputs {inputs.shape[1]}; it "
-                    "must not have more"
+                    f"{part}_targets has {targets.shape[1]} points in time; there must not be more than in "
+                    f"{part}_inputs, {inputs.shape[1]}"
                 )
         if self.washout and self.arrangement != "stream":
             raise ValueError(f"washout is {self.washout}; only a stream has one, so it must be 0")
