@@ -248,7 +248,9 @@ def _name(thing: Any, where: str) -> dict[str, str]:
             "top of a file"
         )
     stored = {"module": module, "name": name}
-    if _attribute(sys.modules.get(module), name) is not thing:
+    if module not in sys.modules:
+        raise NowhereError(f"{where} is {name} from {module}, which is neither a module nor a file")
+    if _attribute(sys.modules[module], name) is not thing:
         raise NotStorableError(
             f"{where} is not what {module}.{name} names (a method of an object, or a function that was wrapped); only "
             "what can be imported is stored: give it a name at the top of a file"
@@ -256,7 +258,7 @@ def _name(thing: Any, where: str) -> dict[str, str]:
     if not _importable(module):
         try:
             file = Path(inspect.getfile(sys.modules[module]))
-        except (KeyError, TypeError):
+        except TypeError:
             raise NowhereError(f"{where} is {name} from {module}, which is neither a module nor a file") from None
         stored |= {"file": str(file.resolve()), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     return stored

@@ -256,7 +256,7 @@ def test_a_start_above_threshold_begins_at_the_reset_potential():
         ({"input_rate": 2.2, "time_step": 0.5}, "<= 2"),
         ({"threshold": -0.1}, "threshold is 0.1 below the reset potential"),
         ({"refractory_steps": 0}, "refractory_steps is 0"),
-        ({"steps_per_input": 0}, "interval is 0"),
+        ({"steps_per_input": 0}, "steps_per_input is 0"),
         ({"visible": 2}, "visible is 2; it must be a whole number from 1 to 1"),
         ({"method": "heun"}, "'euler', 'exact'"),
         ({"resistance": 0.0}, "resistance is 0"),
