@@ -206,7 +206,7 @@ X, Y = jnp.ones((5, 2)), jnp.ones((5, 1))
         (
             (X[None], Y[None], X[None, :4], Y[None]),
             {"arrangement": "sequences"},
-            "test_targets has 5 points in time, test",
+            "test_targets has 5 points in time; there",
         ),
         ((X, Y, X, Y), {"washout": 5}, "washout is 5; it must be a whole number from 0 to 4"),
         ((X, Y, X, Y), {"washout": -1}, "washout is -1"),
