@@ -122,7 +122,7 @@ def test_a_role_on_what_is_static_is_refused():
         duration: float = eqx.field(static=True, metadata=DEVICE, default=1.0)
 
     with pytest.raises(ValueError, match=r"Static\.duration has the role device and is static, so nothing trains it"):
-        Static(1.0)
+        Static(1.0)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(("spreads", "role"), [({"devices": 0.1}, "device"), ({"weights": 0.1}, "weight")])
@@ -149,12 +149,12 @@ def test_arrays_without_a_role_are_warned_of_once_for_every_class():
                 mismatch(substrate, devices=0.1, key=jax.random.key(0))
         return [str(each.message) for each in caught]
 
-    first, second = (WithReadout.random(cls(1.0), 1, key=jax.random.key(1)) for cls in (Forgotten, AlsoForgotten))
+    first, second = (WithReadout.random(cls(1.0), 1, key=jax.random.key(1)) for cls in (Forgotten, AlsoForgotten))  # pyright: ignore[reportArgumentType]
     (message,) = warned(first)
     assert message.startswith("WithReadout.substrate.offset has no role, so nothing trains it and no device differs")
     assert warned(first) == []
     assert len(warned(second)) == 1  # its readout is of the same class, and was warned of
-    late = type("Late", (Forgotten,), {"__module__": __name__})(1.0)
+    late = type("Late", (Forgotten,), {"__module__": __name__})(1.0)  # pyright: ignore[reportArgumentType]
     data, rule = (jnp.ones((1, 2)), jnp.ones((1, 2))), Backpropagation(regression)
     with pytest.warns(UserWarning, match=r"Late\.offset has no role"):
         train(late, rule, data, optax.sgd(0.1), 1, key=jax.random.key(0))

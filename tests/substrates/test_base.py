@@ -77,7 +77,7 @@ class Leaky(Substrate):
 class Pair(Leaky):
     """Takes one number by its index only; its state is a module."""
 
-    def initial_state(self, *, key=None):
+    def initial_state(self, *, key=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         return Held(jnp.zeros(2), jnp.zeros(()))
 
     def step(self, state, drive, *, key=None):

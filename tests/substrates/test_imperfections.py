@@ -13,9 +13,11 @@ from morphax import (
     SETTING,
     WEIGHT,
     EchoStateNetwork,
+    EnergySubstrate,
     JosephsonMixer,
     PhaseOscillators,
     SpintronicNetwork,
+    Substrate,
     WithReadout,
     evolve,
 )
@@ -170,13 +172,19 @@ def test_noise_without_a_key_is_refused_and_none_needs_none():
             evolve(WithReadout.random(Imperfections(state_noise=0.1).device(substrate, key=KEY), 1, key=KEY), drives)
         evolve(Noisy(substrate, 0.0), drives)
     with pytest.raises(ValueError, match="key is None"):
-        Noisy(network, 0.1).relax(jnp.ones(2))
+        energetic(Noisy(network, 0.1)).relax(jnp.ones(2))
+
+
+def energetic(substrate: Substrate) -> EnergySubstrate:
+    """What is an energy substrate, whatever stands around it."""
+    assert isinstance(substrate, EnergySubstrate)
+    return substrate
 
 
 def test_noise_on_an_equilibrium_is_added_where_it_came_to_rest():
     network = PhaseOscillators.layered((2, 300, 1), bias_scale=0.3, key=KEY)
     start = network.initial_state()
-    rest, found = (s.relax(jnp.ones(2), state=start, key=KEY) for s in (network, Noisy(network, 0.1)))
+    rest, found = (energetic(s).relax(jnp.ones(2), state=start, key=KEY) for s in (network, Noisy(network, 0.1)))
     assert_normal(np.asarray(found.state - rest.state), 0.1)
     assert found.residual == rest.residual
     stepped = Noisy(network, 0.1).step(start, jnp.ones(2), key=KEY)

@@ -1,5 +1,8 @@
 """Layers around a substrate, the kind of what is inside, which stays, and energies behind a readout."""
 
+# The kind of a wrapper is decided when it is made: no type checker knows it.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+
 import copy
 import dataclasses
 import pickle

@@ -171,7 +171,7 @@ def test_phases_fill_half_the_circle_and_labels_come_back():
         (lambda: windows(stream(), 2, every=0), "every is 0"),
         (lambda: held(xor(), 0), "intervals is 0"),
         (lambda: as_labels(stream()), "kind is 'regression'; as_labels takes a task of kind 'classification'"),
-        (lambda: one_hot([0, 3], 3), r"labels\[1\] is 3; labels are whole numbers 0 to 2"),
+        (lambda: one_hot(np.array([0, 3]), 3), r"labels\[1\] is 3; labels are whole numbers 0 to 2"),
     ],
 )
 def test_views_that_do_not_fit_are_refused_with_the_way(make, message):

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_finite, check_range, check_shape, is_concrete
-from morphax.pytrees import WEIGHT
+from morphax.pytrees import SETTING, WEIGHT
 from morphax.substrates.base import Substrate, evolve
 from morphax.tasks.base import Task
 
@@ -45,10 +45,11 @@ class Readout(eqx.Module):
 
     weights: Float[Array, "outputs neurons"] = eqx.field(metadata=WEIGHT)
     bias: Float[Array, " outputs"] = eqx.field(metadata=WEIGHT)
-    condition_number: Float[Array, ""] | float = math.nan
-    noise_gain: Float[Array, ""] | float = math.nan
-    target_mean: Float[Array, " outputs"] | float = 0.0
-    target_deviation: Float[Array, " outputs"] | float = math.inf
+    # What a fit found out: nothing trains it, and no device differs in it.
+    condition_number: Float[Array, ""] | float = eqx.field(default=math.nan, metadata=SETTING)
+    noise_gain: Float[Array, ""] | float = eqx.field(default=math.nan, metadata=SETTING)
+    target_mean: Float[Array, " outputs"] | float = eqx.field(default=0.0, metadata=SETTING)
+    target_deviation: Float[Array, " outputs"] | float = eqx.field(default=math.inf, metadata=SETTING)
 
     def __call__(self, features: Features | np.ndarray) -> Targets:
         outputs = jnp.asarray(features) @ self.weights.T + self.bias

@@ -11,6 +11,7 @@ from morphax._checks import check_count, check_finite, check_shape
 from morphax.learning.equilibrium import PHASE_COSTS, EquilibriumRule
 from morphax.learning.rule import Metrics, WrappedRule
 from morphax.substrates.base import Substrate, evolve, presented
+from morphax.substrates.energy import EnergySubstrate
 
 
 class MajorityVote(WrappedRule):
@@ -44,7 +45,11 @@ class MajorityVote(WrappedRule):
         rule = self.rule
         while isinstance(rule, WrappedRule):
             rule = rule.rule
-        if isinstance(rule, EquilibriumRule) and rule.compared(substrate) in PHASE_COSTS:
+        if (
+            isinstance(rule, EquilibriumRule)
+            and isinstance(substrate, EnergySubstrate)
+            and (rule.compared(substrate) in PHASE_COSTS)
+        ):
             raise ValueError(
                 f"rule is {type(rule).__name__} with a cost of phases, but a vote is cast for the largest output, and "
                 f"of phases that is not the most probable class; put WithReadout.random(substrate, "
