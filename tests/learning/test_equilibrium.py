@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from morphax import HopfieldNetwork, PhaseOscillators
+from morphax import Backpropagation, HopfieldNetwork, Noisy, PhaseOscillators, WithInput, WithReadout
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import (
@@ -42,6 +42,27 @@ def hopfield() -> tuple:
     return network, inputs, jax.random.uniform(jax.random.key(2), (5, 3)), squared_error
 
 
+def read() -> tuple:
+    """Oscillators behind a readout: outputs are numbers, and its weights are learned, too."""
+    network, inputs, targets, _ = phases()
+    return WithReadout.random(network, 3, scale=0.7, key=KEY), inputs, targets, None
+
+
+def onion() -> tuple:
+    """Neurons between an input layer and a readout."""
+    network, inputs, targets, _ = hopfield()
+    driven = WithInput(network, 0.4 * np.eye(4), gain=np.array([1.0, 0.5, 2.0, -1.0]), offset=0.3)
+    return WithReadout.random(Noisy(driven, 0.0), 3, key=KEY), inputs, targets, None
+
+
+SYSTEMS = pytest.mark.parametrize("system", [phases, hopfield, read, onion])
+
+
+@eqx.filter_jit
+def gradient_of(rule, network, inputs, targets, key=KEY):
+    return rule.gradient(network, inputs, targets, key=key)
+
+
 def flat(gradient) -> np.ndarray:
     return np.asarray(ravel_pytree(select(gradient, "weight")[0])[0])
 
@@ -50,20 +71,21 @@ def cosine(a, b) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("system", [phases, hopfield])
+@SYSTEMS
 def test_the_exact_gradients_agree_with_each_other_and_with_finite_differences(system, double):
     network, inputs, targets, cost = system()
     implicit = ImplicitDifferentiation(cost, TIGHT)
-    metrics, gradient = implicit.gradient(network, inputs, targets, key=KEY)
+    metrics, gradient = gradient_of(implicit, network, inputs, targets)
     assert metrics["unconverged"] == 0
     exact = flat(gradient)
-    through = flat(RelaxationBackpropagation(cost, LONG).gradient(network, inputs, targets, key=KEY)[1])
+    through = flat(gradient_of(RelaxationBackpropagation(cost, LONG), network, inputs, targets)[1])
     np.testing.assert_allclose(through, exact, atol=1e-5 * np.abs(exact).max())
 
     weights, rest = select(network, "weight")
     numbers, back = ravel_pytree(weights)
     direction = jax.random.normal(jax.random.key(4), numbers.shape)
 
+    @jax.jit
     def loss(step):
         moved = eqx.combine(back(numbers + step * direction), rest)
         return implicit.metrics(moved, inputs, targets, key=KEY)["loss"]
@@ -72,28 +94,87 @@ def test_the_exact_gradients_agree_with_each_other_and_with_finite_differences(s
     assert abs(difference - exact @ direction) < 1e-5 * abs(difference)
 
 
-@pytest.mark.parametrize("system", [phases, hopfield])
+@SYSTEMS
 @pytest.mark.parametrize(("nudging", "order"), [("one-sided", 1), ("opposite", 1), ("symmetric", 2)])
 def test_equilibrium_propagation_converges_to_the_gradient(system, nudging, order, double):
     network, inputs, targets, cost = system()
-    exact = flat(ImplicitDifferentiation(cost, TIGHT).gradient(network, inputs, targets, key=KEY)[1])
+    exact = select(gradient_of(ImplicitDifferentiation(cost, TIGHT), network, inputs, targets)[1], "weight")[0]
 
-    def error(strength):
-        rule = EquilibriumPropagation(cost, TIGHT, strength=strength, nudging=nudging)
-        return np.linalg.norm(flat(rule.gradient(network, inputs, targets, key=KEY)[1]) - exact)
+    def found(strength):
+        rule = EquilibriumPropagation(cost, TIGHT, strength=jnp.asarray(strength), nudging=nudging)
+        return select(gradient_of(rule, network, inputs, targets)[1], "weight")[0]
 
-    large, small = error(1e-2), error(1e-3)
-    assert small < 2e-2 * np.linalg.norm(exact)
+    nearer = found(1e-3)
+    large, small = (np.linalg.norm(flat(each) - flat(exact)) for each in (found(1e-2), nearer))
+    assert small < 2e-2 * np.linalg.norm(flat(exact))
+    # Every layer is learned: weights inside, those of a readout, and those of an input layer.
+    for ours, theirs in zip(jax.tree.leaves(nearer), jax.tree.leaves(exact), strict=True):
+        if np.any(theirs):
+            assert cosine(np.ravel(ours), np.ravel(theirs)) > 1 - 1e-3
     # A neuron at the end of its range bends the response there, so the power need not be exact.
     assert large / small > 10**order / 2
+
+
+@pytest.mark.parametrize("system", [read, onion])
+def test_back_propagation_through_equilibria_is_the_same_gradient(system, double):
+    """Of the squared error; each step of it is differentiated implicitly."""
+    network, inputs, targets, _ = system()
+
+    def halves(outputs, targets):
+        return {"loss": jnp.mean(jnp.sum((outputs - targets) ** 2, axis=-1)) / 2}
+
+    metrics, gradient = gradient_of(Backpropagation(halves), network, inputs[:, None], targets)
+    at_rest, exact = gradient_of(ImplicitDifferentiation(), network, inputs, targets)
+    assert float(metrics["loss"]) == pytest.approx(float(at_rest["loss"]), rel=1e-4)
+    np.testing.assert_allclose(flat(gradient), flat(exact), atol=1e-3 * np.abs(flat(exact)).max())
+
+
+@pytest.mark.parametrize(
+    ("system", "cost"), [(phases, phase_overlap), (hopfield, squared_error), (read, squared_error)]
+)
+def test_what_is_compared_follows_from_the_substrate(system, cost):
+    """Activities of neurons are no phases, and neither is what is read of phases."""
+    network, inputs, targets, _ = system()
+    for rule in (EquilibriumPropagation(), ImplicitDifferentiation()):
+        assert rule.compared(network) is cost
+        assert type(rule)(phase_distance).compared(network) is phase_distance
+    outputs = jnp.stack([network.observe(network.relax(x).state) for x in inputs])
+    expected = float(jnp.mean(jnp.sum(cost(outputs, targets), axis=-1)))
+    loss = ImplicitDifferentiation().metrics(network, inputs, targets, key=KEY)["loss"]
+    assert float(loss) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_most_probable_class_is_that_of_the_largest_output_or_sine():
+    labels = jnp.eye(3)[jnp.arange(5) % 3]
+    for system, best in ((phases, jnp.sin), (read, lambda o: o)):
+        network, inputs, _, _ = system()
+        outputs = jnp.stack([network.observe(network.relax(x).state) for x in inputs])
+        expected = float(jnp.mean(jnp.argmax(best(outputs), -1) == jnp.argmax(labels, -1)))
+        rule = ImplicitDifferentiation().suited("classification")
+        assert float(rule.metrics(network, inputs, labels, key=KEY)["accuracy"]) == pytest.approx(expected)
+    assert "accuracy" not in ImplicitDifferentiation().suited("regression").metrics(network, inputs, labels, key=KEY)
+
+
+def test_a_laboratory_reads_with_other_noise_each_time(double):
+    """The error of a difference that is divided by beta is that of a reading over beta."""
+    network, inputs, targets, cost = phases()
+    noisy = Noisy(network, 1e-3)
+
+    def spread(strength):
+        rule = EquilibriumPropagation(cost, TIGHT, strength=jnp.asarray(strength))
+        keys = jax.random.split(KEY, 30)
+        found = jax.vmap(lambda k: gradient_of(rule, noisy, inputs[:1], targets[:1], k)[1].substrate.couplings)(keys)
+        return float(jnp.mean(jnp.std(found, axis=0)))
+
+    assert spread(0.02) / spread(0.2) == pytest.approx(10, rel=0.2)
 
 
 def test_initial_states_are_averaged(double):
     network, inputs, targets, cost = phases()
     rule = EquilibriumPropagation(cost, TIGHT, initial_states=7)
-    metrics, gradient = rule.gradient(network, inputs, targets, key=KEY)
+    metrics, gradient = gradient_of(rule, network, inputs, targets)
     assert metrics["loss"].shape == ()
-    one = EquilibriumPropagation(cost, TIGHT).gradient(network, inputs, targets, key=KEY)[1]
+    one = gradient_of(EquilibriumPropagation(cost, TIGHT), network, inputs, targets)[1]
     # This network has one equilibrium for each input: all starts lead there.
     np.testing.assert_allclose(flat(gradient), flat(one), atol=1e-7)
 
@@ -101,13 +182,11 @@ def test_initial_states_are_averaged(double):
 def test_relaxations_that_do_not_converge_are_counted_and_left_out(double):
     network, inputs, targets, cost = phases()
     torn = eqx.tree_at(lambda n: n.frequencies, network, jnp.full_like(network.frequencies, 50.0))
-    metrics, gradient = EquilibriumPropagation(cost, BlockSweeps(max_sweeps=200)).gradient(
-        torn, inputs, targets, key=KEY
-    )
+    metrics, gradient = gradient_of(EquilibriumPropagation(cost, BlockSweeps(max_sweeps=200)), torn, inputs, targets)
     assert metrics["unconverged"] == 1
     assert not flat(gradient).any()
     hasty = BlockSweeps(1e-6, max_sweeps=10)
-    few, _ = EquilibriumPropagation(cost, hasty).gradient(network, inputs, targets, key=KEY)
+    few, _ = gradient_of(EquilibriumPropagation(cost, hasty), network, inputs, targets)
     assert 0 < few["unconverged"] <= 1
 
 

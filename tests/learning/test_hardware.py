@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from morphax import JosephsonMixer, SpintronicNetwork, Substrate, WithReadout
+from morphax import EnergySubstrate, JosephsonMixer, PhaseOscillators, SpintronicNetwork, Substrate, WithReadout
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members
-from morphax.learning.hardware import InTheLoop, NoiseAware
+from morphax.learning.hardware import InTheLoop, NoiseAware, Twin
 from morphax.learning.objectives import regression
 from morphax.learning.train import train
 from morphax.pytrees import select
@@ -110,6 +110,45 @@ def test_in_the_loop_the_device_answers_and_the_model_propagates_back(measured_s
             d_bias += sensitivity.T @ W_OUT.T @ slope
     np.testing.assert_allclose(found.weights, d_readout, rtol=1e-10)
     np.testing.assert_allclose(found.substrate.bias, d_bias, rtol=1e-10)
+
+
+# Energy substrates: a device and its model come to rest side by side.
+
+
+def oscillators():
+    network = PhaseOscillators.layered((1, 4, 2), bias_scale=0.3, key=KEY)
+    network = eqx.tree_at(lambda n: n.bias_strengths, network, jnp.linspace(1.0, 1.6, 6))
+    return WithReadout(network, W_OUT[:, :2], np.array([0.3, -0.2]))
+
+
+def test_a_twin_of_energy_substrates_is_one():
+    model, device = oscillators(), CHIP.device(oscillators(), key=KEY)
+    drive, states = jnp.array([0.4]), (jnp.linspace(-1, 1, 6), jnp.linspace(-0.5, 0.5, 6))
+    for measured_states in (False, True):
+        twin = Twin(model, device, measured_states)
+        assert isinstance(twin, EnergySubstrate)
+        assert twin.energy(states, drive) == device.energy(states[1], drive)
+        slope = jax.grad(lambda s, t=twin: t.energy(s, drive))(states)
+        close(slope, (jax.grad(model.energy)(states[0], drive), jnp.zeros(6)))
+        close(twin.force(states, drive), (model.force(states[0], drive), device.force(states[1], drive)))
+        np.testing.assert_array_equal(twin.observe(states), device.observe(states[1]))
+        rest = twin.relax(drive, state=states)
+        assert rest.converged
+        assert jnp.max(jnp.abs(device.force(rest.state[1], drive))) < 1e-5
+        followed = device if measured_states else model
+        assert jnp.max(jnp.abs(followed.force(rest.state[0], drive))) < 1e-5
+        assert twin.distance(states, rest.state) == max(
+            model.distance(states[0], rest.state[0]), device.distance(states[1], rest.state[1])
+        )
+
+
+@pytest.mark.parametrize("measured_states", [False, True])
+def test_in_the_loop_an_energy_substrate_answers_as_the_device_and_learns_as_the_model(measured_states):
+    metrics, found = gradient(InTheLoop(RULE, CHIP, KEY, measured_states), oscillators())
+    close(metrics, metrics_of(RULE, CHIP.device(oscillators(), key=KEY)), rtol=1e-6)
+    weights = jnp.ravel(found.weights), jnp.ravel(gradient(RULE, oscillators())[1].weights)
+    assert not np.allclose(*weights, rtol=1e-3)
+    assert float(jnp.vdot(*weights) / jnp.linalg.norm(weights[0]) / jnp.linalg.norm(weights[1])) > 0.5
 
 
 def laboratory(answer=lambda outputs: outputs):
