@@ -1,5 +1,8 @@
 """Learning rules that cope with imperfect devices."""
 
+# The kind of a wrapper is decided when it is made: no type checker knows it.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+
 from functools import cache
 from typing import Any
 
