@@ -1,5 +1,7 @@
 """Rows that are split into their mean and the deviations from it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ W = {"in": np.arange(6.0).reshape(2, 3) ** 2, "out": np.array([1.0, -1.0])}
 GRADIENT = {"in": np.array([[1.0, 2.0, 6.0], [0.0, -3.0, 0.0]]), "out": np.array([2.0, 4.0])}
 
 
-def update(deviations, means, steps=1):
+def update(deviations, means, steps=1) -> Any:
     optimiser = split_rows(deviations, means)
     weights, memory = W, optimiser.init(W)
     for _ in range(steps):
@@ -37,7 +39,7 @@ def test_rates_that_fit_each_other_are_plain_descent():
     """d l / d W = deviations + mean: a rate n times smaller for the mean of n weights."""
     row = {"in": W["in"]}
     optimiser = split_rows(optax.sgd(0.3), optax.sgd(0.3 / 3))
-    change, _ = optimiser.update({"in": GRADIENT["in"]}, optimiser.init(row), row)
+    change: Any = optimiser.update({"in": GRADIENT["in"]}, optimiser.init(row), row)[0]
     np.testing.assert_allclose(change["in"], -0.3 * GRADIENT["in"], rtol=1e-12)
 
 
@@ -59,6 +61,6 @@ def test_weights_reach_their_optimiser():
     decay = optax.add_decayed_weights(1.0)
     optimiser = split_rows(optax.chain(decay, optax.scale(-0.5)), optax.set_to_zero())
     zero = jax.tree.map(jnp.zeros_like, W)
-    change, _ = optimiser.update(zero, optimiser.init(W), W)
+    change: Any = optimiser.update(zero, optimiser.init(W), W)[0]
     centred = np.asarray(W["in"] - W["in"].mean(-1, keepdims=True))
     np.testing.assert_allclose(change["in"], -0.5 * centred, rtol=1e-12)

@@ -1,6 +1,7 @@
 """What every learning rule refuses, what stands around one, and which rules fit a substrate."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,8 +101,10 @@ def test_what_stands_around_a_rule_may_refuse_more():
 
 
 def test_what_stands_around_a_rule_takes_its_objective_from_the_task():
-    assert Around(Around(Backpropagation())).suited("regression").rule.rule.objective is regression
-    assert Around(Backpropagation(classification)).suited("regression").rule.objective is classification
+    twice: Any = Around(Around(Backpropagation())).suited("regression")
+    assert twice.rule.rule.objective is regression
+    chosen: Any = Around(Backpropagation(classification)).suited("regression")
+    assert chosen.rule.objective is classification
 
 
 def test_words_and_rules_that_fit():
