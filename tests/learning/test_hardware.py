@@ -118,17 +118,18 @@ def test_in_the_loop_the_device_answers_and_the_model_propagates_back(measured_s
 # Energy substrates: a device and its model come to rest side by side.
 
 
-def oscillators():
+def oscillators() -> Any:
     network = PhaseOscillators.layered((1, 4, 2), bias_scale=0.3, key=KEY)
     network = eqx.tree_at(lambda n: n.bias_strengths, network, jnp.linspace(1.0, 1.6, 6))
     return WithReadout(network, W_OUT[:, :2], np.array([0.3, -0.2]))
 
 
 def test_a_twin_of_energy_substrates_is_one():
-    model, device = oscillators(), CHIP.device(oscillators(), key=KEY)
+    model: Any = oscillators()
+    device: Any = CHIP.device(model, key=KEY)
     drive, states = jnp.array([0.4]), (jnp.linspace(-1, 1, 6), jnp.linspace(-0.5, 0.5, 6))
     for measured_states in (False, True):
-        twin = Twin(model, device, measured_states)
+        twin: Any = Twin(model, device, measured_states)
         assert isinstance(twin, EnergySubstrate)
         assert twin.energy(states, drive) == device.energy(states[1], drive)
         slope = jax.grad(lambda s, t=twin: t.energy(s, drive))(states)

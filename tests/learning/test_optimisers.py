@@ -16,7 +16,7 @@ W = {"in": np.arange(6.0).reshape(2, 3) ** 2, "out": np.array([1.0, -1.0])}
 GRADIENT = {"in": np.array([[1.0, 2.0, 6.0], [0.0, -3.0, 0.0]]), "out": np.array([2.0, 4.0])}
 
 
-def update(deviations, means, steps=1):
+def update(deviations, means, steps=1) -> Any:
     optimiser = split_rows(deviations, means)
     weights, memory = W, optimiser.init(W)
     for _ in range(steps):

@@ -1,5 +1,7 @@
 """What every substrate is: numbers with roles, channels, one channel with or without its axis, evolution."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -64,10 +66,10 @@ class Leaky(Substrate):
 
     memory: float = eqx.field(metadata=DEVICE)
 
-    def initial_state(self, *, key=None):
+    def initial_state(self, *, key=None) -> Any:
         return jnp.zeros_like(self.memory)
 
-    def step(self, state, drive, *, key=None):
+    def step(self, state, drive, *, key=None) -> Any:
         return self.memory * state + drive
 
     def observe(self, state, *, key=None):
@@ -77,7 +79,7 @@ class Leaky(Substrate):
 class Pair(Leaky):
     """Takes one number by its index only; its state is a module."""
 
-    def initial_state(self, *, key=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def initial_state(self, *, key=None) -> Any:
         return Held(jnp.zeros(2), jnp.zeros(()))
 
     def step(self, state, drive, *, key=None):

@@ -1,6 +1,7 @@
 """Imperfect devices: their statistics, and the energy of an inference."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,11 +14,9 @@ from morphax import (
     SETTING,
     WEIGHT,
     EchoStateNetwork,
-    EnergySubstrate,
     JosephsonMixer,
     PhaseOscillators,
     SpintronicNetwork,
-    Substrate,
     WithReadout,
     evolve,
 )
@@ -171,20 +170,16 @@ def test_noise_without_a_key_is_refused_and_none_needs_none():
         with pytest.raises(ValueError, match=message):
             evolve(WithReadout.random(Imperfections(state_noise=0.1).device(substrate, key=KEY), 1, key=KEY), drives)
         evolve(Noisy(substrate, 0.0), drives)
+    noisy: Any = Noisy(network, 0.1)
     with pytest.raises(ValueError, match="key is None"):
-        energetic(Noisy(network, 0.1)).relax(jnp.ones(2))
-
-
-def energetic(substrate: Substrate) -> EnergySubstrate:
-    """What is an energy substrate, whatever stands around it."""
-    assert isinstance(substrate, EnergySubstrate)
-    return substrate
+        noisy.relax(jnp.ones(2))
 
 
 def test_noise_on_an_equilibrium_is_added_where_it_came_to_rest():
     network = PhaseOscillators.layered((2, 300, 1), bias_scale=0.3, key=KEY)
     start = network.initial_state()
-    rest, found = (energetic(s).relax(jnp.ones(2), state=start, key=KEY) for s in (network, Noisy(network, 0.1)))
+    systems: list[Any] = [network, Noisy(network, 0.1)]
+    rest, found = (system.relax(jnp.ones(2), state=start, key=KEY) for system in systems)
     assert_normal(np.asarray(found.state - rest.state), 0.1)
     assert found.residual == rest.residual
     stepped = Noisy(network, 0.1).step(start, jnp.ones(2), key=KEY)

@@ -6,7 +6,7 @@
 import copy
 import dataclasses
 import pickle
-from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -56,7 +56,7 @@ def hopfield():
     return eqx.tree_at(lambda n: n.biases, network, tuple(b + 0.4 for b in network.biases))
 
 
-def onion(inside=None):
+def onion(inside=None) -> Any:
     """Three layers around an energy substrate."""
     inside = oscillators() if inside is None else inside
     driven = WithInput(Noisy(inside, 0.0), 0.3 * jnp.ones((2, 3)), gain=jnp.array([1.0, -0.5]), offset=0.2)
@@ -171,8 +171,7 @@ def test_the_kind_survives(way):
 
 
 def test_around_other_systems_nothing_is_an_energy_substrate(esn):
-    for cls in (Noisy, Doubled, partial(WithReadout.random, outputs=2, key=KEY)):
-        plain = cls(esn, 0.1) if cls is Noisy else cls(esn)
+    for plain in (Noisy(esn, 0.1), Doubled(esn), WithReadout.random(esn, 2, key=KEY)):
         assert not isinstance(plain, EnergySubstrate)
         assert not isinstance(pickle.loads(pickle.dumps(plain)), EnergySubstrate)
 
@@ -199,12 +198,12 @@ def test_what_is_replaced_by_another_kind_makes_another_kind():
 
 
 def test_classes_of_users_keep_kinds_and_names():
-    head = Head(oscillators(), np.ones((1, 2)), np.zeros(1))
+    head = Head(oscillators(), jnp.ones((1, 2)), jnp.zeros(1))
     assert isinstance(head, Head)
     assert is_energetic(head)
     assert (type(head).__name__, type(head).__module__) == ("Head", __name__)
     assert head.__doc__ == Head.__doc__
-    doubled = Doubled(oscillators())
+    doubled: Any = Doubled(oscillators())
     assert doubled.factor == 2
     np.testing.assert_allclose(doubled.relax(jnp.ones(2)).state, oscillators().relax(2 * jnp.ones(2)).state)
 
@@ -236,7 +235,7 @@ def test_a_change_of_what_is_observed_says_that_it_hides_what_a_nudge_pulls():
         def observe(self, state, *, key=None):
             return self.substrate.observe(state, key=key)[:1]
 
-    wrapped = First(oscillators())
+    wrapped: Any = First(oscillators())
     assert wrapped.observe(wrapped.relax(jnp.ones(2)).state).shape == (1,)
     with pytest.raises(ValueError, match="First overrides observe, and a nudge cannot tell what it pulls on"):
         wrapped.relax(jnp.ones(2), nudge=Nudge(squared_error, 0.1, jnp.ones(1)))
@@ -245,7 +244,7 @@ def test_a_change_of_what_is_observed_says_that_it_hides_what_a_nudge_pulls():
 # Energies. A nudge of what is read belongs to the energy: F = E + beta C(read(observe(s)), target).
 
 
-def reading(scale, inside=None):
+def reading(scale, inside=None) -> Any:
     return WithReadout.random(oscillators() if inside is None else inside, 3, scale=scale, key=KEY)
 
 

@@ -35,7 +35,7 @@ class MajorityVote(WrappedRule):
         check_count("shots", self.shots, 1)
         check_count("block", self.block, 1)
 
-    def check_data(self, substrate: Substrate, inputs: Any, targets: Any) -> None:
+    def check_data(self, substrate: Any, inputs: Any, targets: Any) -> None:
         """Refuse targets that are not one of several classes at the end of each example."""
         if targets.ndim != 2 or targets.shape[1] < 2:
             raise ValueError(

@@ -1,5 +1,6 @@
 """What a task is: inputs and what should be answered to each."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -268,7 +269,7 @@ def _check_arranged(view: str, task: Task, arrangement: Arrangement) -> None:
         )
 
 
-def one_hot(labels: ArrayLike, classes: int) -> Float[Array, "examples classes"]:
+def one_hot(labels: ArrayLike | Sequence[int], classes: int) -> Float[Array, "examples classes"]:
     """Labels 0 to `classes` - 1 as rows with a 1 at the label and else 0.
 
     **Raises:** `ValueError` for a label that is no class, saying where.
