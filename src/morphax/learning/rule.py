@@ -167,7 +167,7 @@ def _check_lengths(inputs: PyTree, targets: PyTree) -> None:
 
 def _rules(base: type[LearningRule]) -> Iterator[type[LearningRule]]:
     for cls in base.__subclasses__():
-        if cls.__module__.startswith("morphax.") and not issubclass(cls, WrappedRule):
+        if cls.__module__.startswith("morphax.learning.") and not issubclass(cls, WrappedRule):
             yield cls
         yield from _rules(cls)
 
