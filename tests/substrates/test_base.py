@@ -51,13 +51,12 @@ ONE_CHANNEL = {
 
 @pytest.mark.parametrize("name", ONE_CHANNEL)
 def test_one_channel_has_its_axis_or_not(name):
-    """Alone, and with an input layer and a readout around it."""
+    """Alone without; with an input layer and a readout around it, which hands one on, with it."""
     substrate = ONE_CHANNEL[name]()
     drives = jnp.array([0.3, -0.2, 0.9])
     layered = WithReadout.random(WithInput(substrate, jnp.ones((1, 1))), 2, key=KEY)
     run = eqx.filter_jit(lambda s, d: evolve(s, d, key=KEY)[0])
     flat, read = run(substrate, drives), run(layered, drives[:, None])
-    np.testing.assert_array_equal(run(substrate, drives[:, None]), flat)
     np.testing.assert_allclose(read, flat @ layered.weights.T + layered.bias, rtol=1e-5, atol=1e-6)
 
 
