@@ -89,6 +89,10 @@ def test_every_task_trains_every_substrate(name, on):
     check_training(Backpropagation().suited(task(on).kind), cell(name, on), task(on))
 
 
-def test_a_refusal_takes_no_compilation():
+@pytest.mark.parametrize(("rule", "on"), [("EquilibriumPropagation", "xor"), ("Backpropagation", "phase_digits")])
+def test_a_refusal_compiles_nothing(rule, on, caplog):
+    rule, refused, data = RULES[rule](task(on)), cell("echo-state", on), task(on).train
     jax.clear_caches()
-    assert decide(RULES["EquilibriumPropagation"](task("xor")), cell("spintronic", "xor"), task("xor")) is not None
+    with jax.log_compiles(), pytest.raises(ValueError, match=r"needs an energy substrate|one-hot rows"):
+        rule.check(refused, data)
+    assert "compilation" not in caplog.text

@@ -78,10 +78,13 @@ class Backpropagation(LearningRule):
 
     def check_data(self, substrate: Substrate, inputs: Array, targets: Array) -> None:
         """Refuse other channels than the substrate takes, and targets that cannot be compared with its outputs."""
-        presented(substrate, inputs)
-        first, alone = jax.tree.map(lambda x: x[:1], (inputs, targets)), replace(self, shards=1)
-        key = jax.random.key(0)
-        outputs = eqx.filter_eval_shape(lambda s, i, t: alone.answers(s, i, t, key=key), substrate, *first)
+        alone = replace(self, shards=1)
+
+        def first(substrate: Substrate, inputs: Array, targets: Array) -> Array:
+            inputs = presented(substrate, inputs)
+            return alone.answers(substrate, inputs[:1], targets[:1], key=jax.random.key(0))
+
+        outputs = eqx.filter_eval_shape(first, substrate, inputs, targets)
         objective = self.objective or classification
         if isinstance(objective, Classification | Regression):
             check_outputs(self, outputs, targets)

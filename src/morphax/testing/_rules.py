@@ -1,6 +1,5 @@
 """What learning rules promise."""
 
-import time
 from typing import Any
 
 import equinox as eqx
@@ -37,14 +36,13 @@ from morphax.testing._promises import (
 )
 
 EXAMPLES = 4
-SECONDS_TO_REFUSE = 1.0
 
 
 def check_rule(rule: LearningRule) -> None:
     """Try whether a learning rule keeps what the library promises of every one.
 
     On a reservoir with a readout, a network with weights, an energy substrate, and a random one: each is refused by
-    `check`, in a second and one line, or gives a finite loss and a gradient of the substrate's structure, the same for
+    `check`, in one line, or gives a finite loss and a gradient of the substrate's structure, the same for
     the same key; two steps of `train` change what is trained and nothing else. Data that do not fit are refused. Where
     the rule says that its gradient is exact, it is that of finite differences.
 
@@ -75,12 +73,11 @@ def decide(rule: LearningRule, substrate: Substrate, task: Task, trained: tuple[
 
     Gradient and metrics of what is admitted are evaluated abstractly.
 
-    **Raises:** `BrokenPromiseError` where the refusal is no `ValueError` of one line or takes seconds, and where what
-    is admitted cannot be evaluated, gives no scalar loss, or a gradient of another structure.
+    **Raises:** `BrokenPromiseError` where the refusal is no `ValueError` of one line, and where what is admitted cannot
+    be evaluated, gives no scalar loss, or a gradient of another structure.
     """
     rule, (inputs, targets) = rule.suited(task.kind), task.train
     cell = f"{type(rule).__name__} on {described(substrate)}"
-    started = time.process_time()
     try:
         rule.check(substrate, (inputs, targets), trained)
     except ValueError as error:
@@ -90,9 +87,6 @@ def decide(rule: LearningRule, substrate: Substrate, task: Task, trained: tuple[
         raise BrokenPromiseError(
             f"{cell}: check must refuse by a ValueError, not {type(error).__name__}: {short(error)}"
         ) from error
-    finally:
-        spent = time.process_time() - started
-    that(spent < 10 * SECONDS_TO_REFUSE, f"{cell}: check took {spent:.1f} s; it must not compile")
     _check_evaluation(rule, substrate, inputs, targets, trained, cell)
     return None
 
