@@ -20,13 +20,13 @@ def test_tables_are_up_to_date():
     "page",
     [
         "README.md",
-        "docs/devices.md",
+        pytest.param("docs/devices.md", marks=pytest.mark.slow),
         "docs/josephson.md",
         "docs/experiments.md",
         "docs/phase-oscillators.md",
         "docs/quantized.md",
         "docs/spiking.md",
-        "docs/training.md",
+        pytest.param("docs/training.md", marks=pytest.mark.slow),
     ],
 )
 def test_python_in_the_pages_runs(page):

@@ -132,7 +132,8 @@ def test_a_spread_that_finds_nothing_to_spread_is_refused(spreads, role):
     class Bare(eqx.Module):
         numbers: jax.Array = eqx.field(metadata=SETTING)
 
-    with pytest.raises(ValueError, match=rf"spread is 0\.1, but Bare has no array with the role {role}; declare it"):
+    message = rf"spread is 0\.1, but Bare has no array with the role {role}; use 0 there, .*metadata={role.upper()}"
+    with pytest.raises(ValueError, match=message):
         mismatch(Bare(jnp.ones(3)), **spreads, key=jax.random.key(0))
     assert (mismatch(Bare(jnp.ones(3)), devices=0.0, key=jax.random.key(0)).numbers == 1).all()
 

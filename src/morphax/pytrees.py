@@ -121,8 +121,8 @@ def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> 
     leaves, structure = jax.tree.flatten(varied)
     if not leaves and not (is_concrete(spread) and not np.any(np.asarray(spread))):
         raise ValueError(
-            f"spread is {spread}, but {type(tree).__name__} has no array with the role {' or '.join(chosen)}; declare "
-            "it where the field is: eqx.field(metadata=DEVICE)"
+            f"spread is {spread}, but {type(tree).__name__} has no array with the role {' or '.join(chosen)}; use 0 "
+            f"there, or declare the role where the field is: eqx.field(metadata={chosen[-1].upper()})"
         )
     keys = jax.random.split(key, max(len(leaves), 1))
     width = jnp.sqrt(jnp.log1p(jnp.square(jnp.asarray(spread, jnp.result_type(float)))))

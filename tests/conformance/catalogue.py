@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,13 @@ from morphax import (
     SpintronicNetwork,
     Substrate,
     Task,
+    fitted,
     tasks,
 )
 from morphax.dynamics.relaxation import RungeKutta
 from morphax.learning.design import ReadoutDesign
 from morphax.substrates.quantized import NoisyPerceptron
+from morphax.testing import decide
 
 KEY = jax.random.key(11)
 CHIP = Imperfections(weight_mismatch=0.05, device_mismatch=0.05)
@@ -109,3 +111,33 @@ TASKS: dict[str, Callable[[], Task]] = {
     "mnist": lambda: _small(tasks.mnist(6, 6)),
     "xor": tasks.xor,
 }
+
+# The lines by which a task reaches a rule that does not take it as it is.
+VIEWS: tuple[Callable[[Task], Task], ...] = (
+    lambda task: task,
+    tasks.as_labels,
+    tasks.as_vectors,
+    lambda task: tasks.as_vectors(tasks.windows(task, 3)),
+)
+
+
+class Cell(NamedTuple):
+    """A rule, a substrate with the input layer and the readout that fit a task, the task, and the view that it took."""
+
+    rule: LearningRule
+    substrate: Substrate
+    task: Task
+    view: Callable[[Task], Task]
+
+
+def admitted(rule: str, name: str, task: Task) -> Cell | None:
+    """One cell through the first view of a task that the rule admits; None where it refuses all."""
+    for view in VIEWS:
+        try:
+            seen = view(task)
+        except ValueError:
+            continue
+        cell = Cell(RULES[rule](seen), fitted(SUBSTRATES[name](), seen, key=KEY), seen, view)
+        if decide(cell.rule, cell.substrate, seen) is None:
+            return cell
+    return None

@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from tests.conformance.catalogue import KEY, RULES, SUBSTRATES, TASKS
+from tests.conformance.catalogue import RULES, SUBSTRATES, TASKS, VIEWS, admitted
 
-from morphax import Task, fitted
-from morphax.tasks import as_labels, as_vectors, windows
-from morphax.testing import BrokenPromiseError, check_training, decide
+from morphax.testing import BrokenPromiseError, check_training
 
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 BLOCK = re.compile(r"(<!-- conformance -->\n).*?(<!-- end conformance -->)", re.DOTALL)
-VIEWS = (lambda task: task, as_labels, as_vectors, lambda task: as_vectors(windows(task, 3)))
 
 
 class Row(NamedTuple):
@@ -40,27 +37,17 @@ def tried(name: str, rule: str) -> Row:
     row = Row(0, 0, [])
     for on, make in TASKS.items():
         try:
-            view = trained(rule, name, make())
+            cell = admitted(rule, name, make())
+            if cell is None:
+                continue
+            check_training(cell.rule, cell.substrate, cell.task)
         except BrokenPromiseError as error:
             row.failures.append(f"{rule} x {name} x {on}: {error}")
             continue
-        row = row._replace(typed=row.typed + (view == 0), viewed=row.viewed + (view is not None and view > 0))
+        typed = cell.view is VIEWS[0]
+        row = row._replace(typed=row.typed + typed, viewed=row.viewed + (not typed))
     jax.clear_caches()
     return row
-
-
-def trained(rule: str, name: str, task: Task) -> int | None:
-    """Two steps through the first view of a task that the rule admits; which it was, or None."""
-    for index, view in enumerate(VIEWS):
-        try:
-            seen = view(task)
-        except ValueError:
-            continue
-        cell = fitted(SUBSTRATES[name](), seen, key=KEY)
-        if decide(RULES[rule](seen), cell, seen) is None:
-            check_training(RULES[rule](seen), cell, seen)
-            return index
-    return None
 
 
 def table(rows: dict[tuple[str, str], Row]) -> str:

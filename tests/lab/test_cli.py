@@ -16,6 +16,7 @@ from morphax.experiments import all_experiments
 from morphax.files import read_json
 
 WAVEFORMS = ["run", "josephson/waveforms", "--quick", "--seeds", "2"]
+FAST = {"josephson/shots", "quantized/shots", "spiking/ghz"}  # seconds each; the other quick runs are marked slow
 LONG = {"spintronic/density", "spintronic/sequential-digits", "spintronic/time-scales"}  # run longer than they compile
 FILES = {"config.json", "environment.json", "result.nc", "claims.json", "report.html", "figures"}
 
@@ -191,6 +192,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_resume_and_resuming_gives_the_same_num
     xr.testing.assert_equal(read(out), whole)
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_and_gives_the_same_numbers(tmp_path):
     """The design experiment, killed by the operating system in the middle of a training."""
     small = ["--quick", "--seeds", "2", "--set", "train_points=64", "--set", "test_points=64", "--set", "steps=60"]
@@ -258,7 +260,13 @@ def test_what_an_extra_installs_is_asked_for_before_anything_is_trained(monkeypa
     assert not list(Path("out").glob("checkpoints/*"))
 
 
-@pytest.mark.parametrize("name", sorted(set(all_experiments()) - {"josephson/waveforms"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in sorted(set(all_experiments()) - {"josephson/waveforms"})
+    ],
+)
 def test_every_experiment_runs_quickly_and_draws_its_figure(name, request):
     if name in LONG:
         request.getfixturevalue("optimised")

@@ -142,7 +142,7 @@ def test_two_short_steps_are_one_long_step():
     np.testing.assert_allclose(halves, system.propagate(rho, drive, 0.8), atol=1e-12)
 
 
-def test_trace_hermiticity_and_positivity_survive_ten_thousand_points():
+def test_trace_hermiticity_and_positivity_survive_ten_thousand_points(optimised):
     system = two_modes()
 
     @jax.jit
@@ -175,7 +175,16 @@ def loss(parameters, system, rho):
     return jnp.sum(jnp.abs(out - 0.01) ** 2 * jnp.arange(1, out.size + 1).reshape(out.shape) ** 0.5)
 
 
-@pytest.mark.parametrize("name", ["joint thermal kerr", "thermal", "three modes", "strong damping, many sub-steps"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thermal",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("joint thermal kerr", "three modes", "strong damping, many sub-steps")
+        ),
+    ],
+)
 def test_gradients_of_both_modes_equal_finite_differences(name):
     system = SYSTEMS[name]()
     fields = ["coupling", "damping_rate", "kerr", "thermal_occupation"]
@@ -224,6 +233,7 @@ def test_gradient_of_a_stationary_state_sees_directions_that_the_state_lacks():
     np.testing.assert_allclose(jax.jit(jax.jacfwd(amplitude))(0.0), numeric, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.grad], ids=["forward", "reverse"])
 def test_second_derivatives(outer):
     system = two_modes(levels=(3,), coupling=jnp.array([[4.0]]), damping_rate=jnp.array([20.0]))
@@ -244,8 +254,9 @@ def test_vmap_over_parameters_with_very_different_step_counts(transform):
         return fast.propagate(rho, scale * drive_of(system), 0.1)[1, 2].real
 
     scales = jnp.array([0.1, 1.0, 8.0])
-    one_by_one = jnp.stack([jax.jit(transform(value))(s) for s in scales])
-    np.testing.assert_allclose(jax.jit(jax.vmap(transform(value)))(scales), one_by_one, rtol=1e-9, atol=1e-11)
+    transformed = jax.jit(transform(value))
+    one_by_one = jnp.stack([transformed(s) for s in scales])
+    np.testing.assert_allclose(jax.jit(jax.vmap(transformed))(scales), one_by_one, rtol=1e-9, atol=1e-11)
 
 
 def test_derivative_is_the_right_hand_side():

@@ -92,7 +92,7 @@ def test_the_two_mode_mixer_of_the_paper_agrees_with_qutip():
     assert np.abs(populations - qutip_populations(device, DRIVES[:8])).max() < 1e-8
 
 
-@pytest.mark.parametrize("port", ["separate", "joint"])
+@pytest.mark.parametrize("port", ["separate", pytest.param("joint", marks=pytest.mark.slow)])
 def test_coherent_agrees_with_fock_when_levels_suffice(port):
     weak = JosephsonMixer.two_mode(port=port, levels=10, measured=25).with_peak_photons(jnp.array(DRIVES), 0.14)
     fock = dataclasses.replace(weak, method="fock")
@@ -128,7 +128,7 @@ def test_the_dark_mode_of_a_joint_port_does_not_decay():
     assert np.allclose(photons, 0.5, atol=1e-12)
 
 
-def test_trace_hermiticity_and_positivity_over_ten_thousand_points():
+def test_trace_hermiticity_and_positivity_over_ten_thousand_points(optimised):
     device = mixer(levels=(4, 3), port="joint", thermal_occupation=0.1)
     drives = jax.random.uniform(jax.random.key(0), (10_000,), minval=-1, maxval=1)
     populations, rho = evolve(all_populations(device), drives)
@@ -151,7 +151,7 @@ def test_ten_modes_run_and_every_population_is_a_product_of_poissons():
         assert np.isclose(population, np.prod(factors), rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", ["coherent", "fock"])
+@pytest.mark.parametrize("method", ["coherent", pytest.param("fock", marks=pytest.mark.slow)])
 def test_gradients_of_every_device_parameter_and_of_the_input(method):
     device = JosephsonMixer.two_mode(levels=4, method=method, measured=5)
     weights = jnp.arange(1.0, 6.0)
@@ -175,6 +175,7 @@ def test_gradients_of_every_device_parameter_and_of_the_input(method):
     assert np.isclose(by_input[1], slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_of_kerr_and_temperature():
     def loss(kerr, thermal):
         device = JosephsonMixer.two_mode(levels=4, kerr=kerr, thermal_occupation=thermal, measured=5)
@@ -218,7 +219,7 @@ def test_a_sequence_continues_where_it_stopped():
     assert jnp.allclose(end, same_end, atol=1e-13)
 
 
-@pytest.mark.parametrize("method", ["coherent", "fock"])
+@pytest.mark.parametrize("method", ["coherent", pytest.param("fock", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("measured", [Populations(basis_states((7, 7), 6)), PhotonNumbers(), Quadratures()])
 def test_shots_scatter_around_the_exact_reading(method, measured):
     device = JosephsonMixer.two_mode(levels=7, method=method, measured=measured, shots=500)

@@ -68,10 +68,11 @@ def test_descent_ends_at_an_equilibrium_of_the_dynamics(network, cost):
 def test_sweeps_never_raise_the_energy(network):
     drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
     sweeps = network.landscape(drive).sweeps
-    swept, energies = sweeps.encode(state), []
-    for _ in range(30):
-        energies.append(float(network.energy(sweeps.decode(swept), drive)))
-        swept, _ = sweeps.sweep(swept)
+
+    def swept_once(swept, _):
+        return sweeps.sweep(swept)[0], network.energy(sweeps.decode(swept), drive)
+
+    _, energies = jax.lax.scan(swept_once, sweeps.encode(state), length=30)
     # With frequencies the energy has no bottom on the circle; without, it must fall.
     if not jnp.any(network.frequencies):
         assert np.all(np.diff(energies) <= 1e-12)
