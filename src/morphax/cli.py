@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report. Thin: no physics, no numbers.
+"""The command line: list, show, run, report, prune. Thin: no physics, no numbers.
 
 What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
 """
@@ -12,12 +12,15 @@ import inspect
 import io
 import json
 import math
-import shutil
+import signal
 import sys
+import threading
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +34,16 @@ if TYPE_CHECKING:
     from morphax.lab.experiment import BaseConfig, Experiment
     from morphax.lab.run_folder import RunFolder
 
-OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET = 0, 1, 2, 3
+STOPPED = 128  # and the number of the signal
+
+
+class Stopped(BaseException):
+    """A signal asks the process to end: Ctrl-C, a queue, a terminal that is closed."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,17 +56,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a pipe on Windows cannot encode "≥"
     out, err = Console(highlight=False), Console(stderr=True, highlight=False)
     try:
-        return options.action(options, out, err)
-    except KeyboardInterrupt:
+        with _stopped_by_signals(), _warnings_in_a_line(err):
+            return options.action(options, out, err)
+    except (KeyboardInterrupt, Stopped) as stop:
         again = " ".join(["morphax", *(sys.argv[1:] if arguments is None else arguments)])
         err.print(f"\nstopped; finished pieces are kept. Resume with: {again}", markup=False, soft_wrap=True)
-        return INTERRUPTED
+        return STOPPED + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except Exception as error:
         if options.debug:
             traceback.print_exc()
         else:
             err.print(f"morphax: {_one_line(error)}", markup=False, soft_wrap=True)
         return BAD_ARGUMENT if isinstance(error, UsageError) else FAILED
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """What a queue or a closed terminal sends ends a run as Ctrl-C does."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    before: dict[int, Any] = {}
+    # Elsewhere Python sets no handlers, and Windows has no SIGHUP.
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            if number := getattr(signal, name, None):
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _warnings_in_a_line(err: Console) -> Iterator[None]:
+    """A warning is a sentence for who runs, not a place in the source."""
+
+    def show(message: Warning | str, *where: Any) -> None:
+        err.print(f"morphax: {' '.join(str(message).split())}", markup=False, soft_wrap=True)
+
+    shown, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,10 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
     run.add_argument("--seeds", metavar="N", help="number of independent repetitions")
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: below runs/)")
-    run.add_argument("--fresh", action="store_true", help="discard what the run folder holds and start anew")
+    run.add_argument("--fresh", action="store_true", help="discard the run in the folder and reuse no pieces")
+    run.add_argument("--wait", action="store_true", help="for another process that is at work in the run folder")
     run.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
+    text = "remove finished pieces that runs keep for each other; their results stay"
+    prune = command("prune", _prune, text)
+    prune.add_argument("dir", type=Path, metavar="DIR", nargs="?", default=Path("runs"), help="of runs (default: runs)")
+    prune.add_argument("--leave", metavar="GB", default="0", help="what was used last, up to so much (default: 0)")
     return parser
 
 
@@ -141,12 +193,12 @@ def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> 
         changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
     config = _configure(experiment, (experiment.quick if options.quick else {}) | changes)
     path = options.out or _default_folder(experiment.name, options.quick, changes)
-    if options.fresh:
-        _discard(path)
-    folder = RunFolder(path, experiment, config, quick=options.quick)
+    folder = RunFolder(
+        path, experiment, config, quick=options.quick, wait=options.wait, fresh=options.fresh, console=err
+    )
     if folder.complete:
         err.print(f"{experiment.name} has run before; shown as stored (--fresh runs it anew)", markup=False)
-    verdicts = folder.execute(console=err)
+    verdicts = folder.execute()
     _print_verdicts(experiment.name, verdicts, folder, out)
     return CLAIM_NOT_MET if options.check and any(claim["met"] is False for claim in verdicts) else OK
 
@@ -154,10 +206,22 @@ def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> 
 def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
     from morphax.lab.run_folder import open_run
 
-    folder = open_run(options.dir, all_experiments())
-    if not (folder.path / "result.nc").exists():
-        raise UsageError(f"dir is {str(folder.path)!r}, whose run has not finished; resume it first")
+    folder = open_run(options.dir, all_experiments(), console=err)
     _print_verdicts(folder.experiment.name, folder.publish(), folder, out)
+    return OK
+
+
+def _prune(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.store import prune
+
+    try:
+        gigabytes = float(options.leave)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 <= gigabytes < math.inf:
+        raise UsageError(f"leave is {options.leave!r}; it must be a number of gigabytes >= 0")
+    freed = prune(options.dir / ".pieces", round(gigabytes * 1e9))
+    out.print(f"freed {freed / 1e6:.1f} MB")
     return OK
 
 
@@ -234,12 +298,6 @@ def _default_folder(name: str, quick: bool, changes: dict[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
         slug += f"-{digest}"
     return Path("runs") / name / slug
-
-
-def _discard(path: Path) -> None:
-    """Remove a run folder; anything that is no run is left for `RunFolder` to refuse."""
-    if (path / "config.json").exists() and ((path / "environment.json").exists() or len(list(path.iterdir())) == 1):
-        shutil.rmtree(path)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,21 +1,38 @@
-"""Files that are either whole or absent: each is written under a temporary name and then renamed."""
+"""Files that are either whole or absent: each is written under a temporary name and then renamed.
+
+What must be trusted years later is sealed: a JSON file carries the digest of its own content, a dataset that of its
+numbers, so that a flipped bit or a file cut short is noticed when it is read.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morphax._lazy import xr
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TEMPORARY = ".morphax-"
+"""How the names of files begin that are being written."""
+
+
+class DamagedError(ValueError):
+    """A file that does not hold what was written to it."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,7 +47,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -42,10 +59,112 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    write_atomically(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf"))
+def digest_of(content: Any) -> str:
+    """The SHA-256 of JSON content, in a spelling that does not depend on the order of its keys."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """JSON with the digest of its content as "sha256"."""
+    write_json(path, content | {"sha256": digest_of(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the digest.
+
+    **Raises:** `DamagedError`, naming the file, where that is not what the file holds.
+    """
+    try:
+        content = read_json(path)
+        seal = content.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged: it is no whole JSON with a seal") from error
+    if seal != digest_of(content):
+        raise DamagedError(f"{path} is damaged: its content is not what was written")
+    return content
+
+
+def write_dataset(path: Path, dataset: xr.Dataset, **options: Any) -> None:
+    """netCDF; `options` are of `xarray.Dataset.to_netcdf`."""
+    write_atomically(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", **options))
 
 
 def read_dataset(path: Path) -> xr.Dataset:
     """The whole dataset in memory, with the file closed again."""
     return xr.load_dataset(path, engine="h5netcdf")
+
+
+def write_sealed_dataset(path: Path, dataset: xr.Dataset, **options: Any) -> None:
+    """netCDF with the digest of its numbers, names and attributes as attribute "sha256"."""
+    write_dataset(path, dataset.assign_attrs(sha256=digest_of_dataset(dataset)), **options)
+
+
+def read_sealed_dataset(path: Path) -> xr.Dataset:
+    """What `write_sealed_dataset` wrote, without the digest.
+
+    **Raises:** `DamagedError`, naming the file, where that is not what the file holds.
+    """
+    try:
+        dataset = read_dataset(path)
+        seal = dataset.attrs.pop("sha256")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a library makes of a broken file
+        raise DamagedError(f"{path} is damaged: it is no whole netCDF file with a seal") from error
+    if seal != digest_of_dataset(dataset):
+        raise DamagedError(f"{path} is damaged: its numbers are not those that were written")
+    return dataset
+
+
+def digest_of_dataset(dataset: xr.Dataset) -> str:
+    """The SHA-256 of all numbers, names and attributes of a dataset, as they come back from a file."""
+    whole = hashlib.sha256(digest_of(_plain(dataset.attrs)).encode())
+    for name in sorted(map(str, dataset.variables)):
+        variable = dataset.variables[name]
+        what = [name, list(map(str, variable.dims)), list(variable.shape), _plain(variable.attrs)]
+        whole.update(digest_of(what).encode())
+        whole.update(_bytes_of(variable.values))
+    return whole.hexdigest()
+
+
+def _bytes_of(values: np.ndarray) -> bytes:
+    """Of texts their letters: a file gives them back in another type of array."""
+    if values.dtype.kind in "OUS":
+        return json.dumps([str(value) for value in values.ravel().tolist()]).encode()
+    kind = {"b": "i1", "i": "<i8", "u": "<u8", "f": "<f8", "c": "<c16"}.get(values.dtype.kind)
+    return values.astype(kind).tobytes() if kind else values.tobytes()
+
+
+def _plain(attributes: Any) -> dict[str, Any]:
+    """Attributes as JSON: numbers of NumPy as those of Python."""
+    return {
+        str(name): value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
+        for name, value in attributes.items()
+    }
+
+
+_noted: ContextVar[set[Path] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noting_files() -> Iterator[set[Path]]:
+    """The files with data that are read meanwhile, of those readers that tell (`note_file`)."""
+    found: set[Path] = set()
+    token = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(token)
+
+
+def note_file(path: Path) -> None:
+    """Tell that data are read from a file: they decide numbers, and belong to the identity of a run."""
+    if (found := _noted.get()) is not None:
+        found.add(path.resolve())

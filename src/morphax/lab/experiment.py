@@ -6,11 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from morphax._checks import check_choice
+from morphax.lab.identity import note_fields, noted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,18 +26,58 @@ FromDataset: TypeAlias = "Callable[[xr.Dataset], Any]"
 """A number that is taken from the result of a run."""
 
 
-def parameter(default: Any, description: str, *, unit: str = "", **limits: Any) -> Any:
-    """A field of an experiment's `Config`: default, description, unit, pydantic's limits (`ge`, `gt`, ...)."""
-    return Field(default, description=description, json_schema_extra={"unit": unit}, **limits)
+def parameter(default: Any, description: str, *, unit: str = "", extent: bool = False, **limits: Any) -> Any:
+    """A field of an experiment's `Config`: default, description, unit, pydantic's limits (`ge`, `gt`, ...).
+
+    `extent` marks a number that says how many pieces there are and not what is in them: repetitions, the points of a
+    sweep. What was computed for ten of them is reused for twenty. A piece that reads such a field depends on it anyway.
+    """
+    return Field(default, description=description, json_schema_extra={"unit": unit, "extent": extent}, **limits)
 
 
 class BaseConfig(BaseModel):
-    """An experiment's numbers: validated, immutable, defaults equal to the paper's (or what replaces them)."""
+    """An experiment's numbers: validated, immutable, defaults equal to the paper's (or what replaces them).
+
+    While a run goes on it is noted which fields are read: on these its pieces depend (`morphax.lab.store`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-    seed: int = parameter(0, "seed of all random numbers", ge=0)
+    # JAX keeps 32 bits of a seed in single precision.
+    seed: int = parameter(0, "seed of all random numbers", ge=0, lt=2**32)
     precision: Literal["double", "single"] = parameter("double", "floating-point precision of the run")
+
+    def __getattribute__(self, name: str) -> Any:
+        if noted() is not None:
+            fields = type(self).model_fields
+            note_fields((name,) if name in fields else fields if name.startswith("model_dump") else ())
+        return super().__getattribute__(name)
+
+    def __iter__(self) -> Any:
+        note_fields(type(self).model_fields)
+        return super().__iter__()
+
+    def __eq__(self, other: object) -> bool:
+        note_fields(type(self).model_fields)
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        note_fields(type(self).model_fields)
+        return hash((type(self), *self.__dict__.values()))
+
+    def data(self) -> dict[str, Path | str]:
+        """The data that a run reads, by a name for each: their content is part of what is asked.
+
+        A file is given by its path (and has the name of the field that holds it, where one does); data that are checked
+        when they are read, by the digest that they must have.
+        """
+        return {}
+
+    @classmethod
+    def extents(cls) -> frozenset[str]:
+        """The fields that say how many pieces there are."""
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return frozenset(name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("extent"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,6 +34,9 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "morphax",
 }
 
+# Kinds of files, and what must not stand in them: the same data must give the same file.
+KINDS: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
+
 Figures: TypeAlias = "dict[str, Figure]"
 """The figures of an experiment by their names."""
 
@@ -50,16 +54,20 @@ def mean_and_range(axes: Axes, x: Any, values: xr.DataArray, over: str = "seed",
     axes.fill_between(x, values.min(over), values.max(over), color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def save_figures(draw: Callable[[], Figures], folder: Path) -> list[Path]:
-    """Draw in the common style and write every figure as PNG and SVG; returns the PNG paths."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures that are drawn meanwhile look alike."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        paths = []
-        for name, figure in draw().items():
-            for suffix in ("svg", "png"):
-                metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-                path = folder / f"{name}.{suffix}"
-                write_atomically(path, lambda file, f=figure, m=metadata: f.savefig(file, metadata=m))
-            paths.append(folder / f"{name}.png")
-    return paths
+        yield
+
+
+def save_figures(figures: Figures, folder: Path) -> None:
+    """Write every figure as PNG and SVG."""
+    with styled():
+        for name, figure in figures.items():
+            for kind, metadata in KINDS.items():
+                write_atomically(
+                    folder / f"{name}.{kind}", lambda file, f=figure, m=metadata: f.savefig(file, metadata=m)
+                )

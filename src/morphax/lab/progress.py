@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from rich.progress import (
 )
 
 from morphax._lazy import xr
-from morphax.files import read_dataset, write_dataset, write_text
+from morphax.files import digest_of, write_text
+from morphax.lab.identity import noting_fields
+from morphax.lab.store import Piece, PieceStore, Rows
 
 SECONDS_BETWEEN_WRITES = 5.0  # of the history of a training that goes on
 
@@ -31,13 +34,17 @@ class NonFiniteError(RuntimeError):
 
 
 class Progress:
-    """Carries out the pieces of a run. `seconds` is what pieces that were read had taken when they were computed.
+    """Carries out the pieces of a run. `seconds` is what pieces that were reused had taken when they were computed.
 
     **Arguments:**
 
-    - `folder`: where finished pieces are kept (a run's `checkpoints` folder). None: nowhere; nothing is resumed.
-    - `history`: file to which `record` writes. None: nowhere.
+    - `store`: where finished pieces are kept and found. None: nowhere; nothing is reused.
+    - `checkpoints`: where the states of trainings are kept that are not finished. None: nowhere; nothing is resumed.
+    - `history`: file for what `record` tells. None: nowhere.
     - `console`: where the bar is drawn. None: no bar.
+    - `before_keeping`: is called before a piece is kept, and may refuse.
+
+    `digests` are those of the pieces, by label.
 
         >>> import xarray as xr
         >>> from morphax.lab.progress import Progress
@@ -46,16 +53,38 @@ class Progress:
         2.0
     """
 
-    def __init__(self, folder: Path | None = None, *, history: Path | None = None, console: Console | None = None):
-        self.folder = folder
-        self.history = history
+    def __init__(
+        self,
+        store: PieceStore | None = None,
+        *,
+        checkpoints: Path | None = None,
+        history: Path | None = None,
+        console: Console | None = None,
+        extents: Collection[str] = (),
+        before_keeping: Callable[[], object] = lambda: None,
+    ):
+        self.store = store
+        self.checkpoints = checkpoints
         self.console = console
         self.seconds = 0.0
-        self._unwritten: tuple[str, list[dict[str, Any]]] | None = None
-        self._written_at = -math.inf
+        self.digests: dict[str, str] = {}
+        self.before_keeping = before_keeping
+        self._history = History(history)
+        self._extents = frozenset(extents)
+        self._outside: set[str] = set()
+        self._inside: set[str] = set()
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What is read of the configuration meanwhile counts for all pieces that follow."""
+        with noting_fields(self._outside):
+            yield
 
     def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> dict[str, xr.Dataset]:
-        """The dataset of every piece by its label; what an earlier, interrupted run finished is read, not done again.
+        """The dataset of every piece by its label; what was computed before is read, not done again.
+
+        A piece depends on its label and on all that was read of the configuration until it was finished, but for
+        extents (`parameter`), which only a piece that reads them itself depends on.
 
         **Raises:** `NonFiniteError` when a piece holds NaN or infinity, naming piece, variable and place. Pieces
         that finished before it stay kept.
@@ -77,44 +106,86 @@ class Progress:
 
     def checkpoint(self, label: str) -> Path | None:
         """A folder for the intermediate states of one long piece (a training's); None when nothing is kept."""
-        return None if self.folder is None else self.folder / _slug(label)
+        return None if self.checkpoints is None else self.checkpoints / _file_name(label)
 
     def record(self, label: str, rows: list[dict[str, Any]]) -> None:
-        """Write the history of one piece's training so far, one JSON object a step, beside those of other pieces.
+        """Tell the history of one training so far, one dict a step, in the order of the steps.
 
-        The file is written at the end of a piece, and on the way not more often than every few seconds.
+        It is kept with the piece that is being computed; the file is written at the end of a piece, and on the way not
+        more often than every few seconds.
         """
-        if self._unwritten is not None and self._unwritten[0] != label:
-            self._write_history()
-        self._unwritten = (label, rows)
-        if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
-            self._write_history()
+        self._history.add(label, rows)
 
-    def _write_history(self) -> None:
-        if self.history is None or self._unwritten is None:
-            return
-        (label, rows), self._unwritten = self._unwritten, None
-        self._written_at = time.monotonic()
-        written = self.history.read_text(encoding="utf-8").splitlines() if self.history.exists() else []
-        others = [line for line in written if json.loads(line)["piece"] != label]
-        own = [json.dumps({"piece": label, "step": step, **row}) for step, row in enumerate(rows)]
-        write_text(self.history, "\n".join([*others, *own]) + "\n")
+    def finish(self) -> None:
+        """Write what is not written yet of the history."""
+        self._history.write()
 
     def _piece(self, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        path = None if self.folder is None else self.folder / f"{_slug(label)}.nc"
-        if path is not None and path.exists():
-            result = read_dataset(path)
-            self.seconds += result.attrs.pop("seconds", 0.0)
-            return result
+        if label in self.digests:
+            raise ValueError(f"two pieces are called {label!r}; a label names one piece of a run")
+        piece = None if self.store is None else self.store.find(label)
+        if piece is None:
+            piece = self._computed(label, compute)
+        else:
+            self.seconds += piece.seconds
+            self._inside |= piece.fields
+            self._history.finish(piece.history)
+        self.digests[label] = piece.digest
+        return piece.dataset
+
+    def _computed(self, label: str, compute: Callable[[], xr.Dataset]) -> Piece:
         started = time.perf_counter()
         try:
-            result = compute()
+            with noting_fields(self._inside):
+                dataset = compute()
         finally:
-            self._write_history()
-        _check_finite(label, result)
-        if path is not None:
-            write_dataset(path, result.assign_attrs(seconds=time.perf_counter() - started))
-        return result
+            self._history.write()
+        _check_finite(label, dataset)
+        self.before_keeping()
+        seconds, history = time.perf_counter() - started, self._history.finish()
+        # What a compiled program read when it was traced for one piece is not read again for the next: all count.
+        fields = (self._outside - self._extents) | self._inside
+        if self.store is None:
+            return Piece(dataset, history, seconds, frozenset(fields), "")
+        return self.store.keep(label, dataset, history, seconds=seconds, fields=fields)
+
+
+class History:
+    """The history of all trainings of a run, one JSON object a line, in the order of the pieces."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self._finished: list[str] = []
+        self._going_on: Rows = {}
+        self._changed = False
+        self._written_at = -math.inf
+
+    def add(self, training: str, rows: list[dict[str, Any]]) -> None:
+        """The rows of a training of the present piece so far."""
+        self._going_on[training] = rows
+        self._changed = True
+        if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def finish(self, rows: Rows | None = None) -> Rows:
+        """End the present piece, whose rows are these where it was not computed; its rows."""
+        rows = self._going_on if rows is None else rows
+        self._finished += _lines(rows)
+        self._changed |= bool(rows)
+        self._going_on = {}
+        return rows
+
+    def write(self) -> None:
+        """Write the file where something came that is not in it."""
+        if self.path is not None and self._changed:
+            self._changed, self._written_at = False, time.monotonic()
+            write_text(self.path, "".join(f"{line}\n" for line in [*self._finished, *_lines(self._going_on)]))
+
+
+def _lines(rows: Rows) -> Iterator[str]:
+    for training, steps in rows.items():
+        for step, row in enumerate(steps):
+            yield json.dumps({"piece": training, "step": step, **row})
 
 
 def along(
@@ -164,5 +235,7 @@ def _bar(console: Console | None) -> Bar:
     )
 
 
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)
+def _file_name(label: str) -> str:
+    """What people recognise of a label, and what no other label has."""
+    plain = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)
+    return f"{plain[:80]}-{digest_of(label)[:8]}"

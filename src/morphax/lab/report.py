@@ -2,7 +2,7 @@
 
 import base64
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ from morphax.files import read_json, write_text
 from morphax.lab.experiment import Experiment
 
 
-def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset) -> Path:
+def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset, figures: Iterable[str]) -> Path:
     """Write `report.html` into a run folder from its `config.json`, `environment.json`, `claims.json` and figures."""
     request = read_json(folder / "config.json")
     fields = experiment.Config.model_fields
-    figures = sorted((folder / "figures").glob("*.png"))
+    pictures = {name: (folder / "figures" / f"{name}.png").read_bytes() for name in sorted(figures)}
     page = _template().render(
         name=request["experiment"],
         quick=request["quick"],
         text=(inspect.getdoc(experiment) or "").split("\n\n"),
         claims=[claim | claim_texts(claim) for claim in read_json(folder / "claims.json")],
-        figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in figures},
+        figures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         config=[(key, value, _unit(fields[key]), fields[key].description) for key, value in request["config"].items()],
         environment=dict(_flat(read_json(folder / "environment.json"))),
         results=[_described(name, variable) for name, variable in dataset.data_vars.items()],

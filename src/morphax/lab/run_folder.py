@@ -1,12 +1,16 @@
 """A run on disk: what was asked, where it ran, what came out; resumed when the same is asked again."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,36 +20,93 @@ import xarray as xr
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from morphax.files import read_dataset, read_json, write_dataset, write_json, write_text
+from morphax.files import (
+    TEMPORARY,
+    DamagedError,
+    digest_of,
+    digest_of_file,
+    noting_files,
+    read_json,
+    read_sealed,
+    read_sealed_dataset,
+    write_json,
+    write_sealed,
+    write_sealed_dataset,
+    write_text,
+)
 from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Experiment
-from morphax.lab.figures import save_figures
+from morphax.lab.figures import KINDS, save_figures, styled
+from morphax.lab.identity import source_of, versions
+from morphax.lab.lock import locked
 from morphax.lab.progress import Progress
 from morphax.lab.report import write_report
+from morphax.lab.store import PieceStore, prune, store_beside
 
 PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "matplotlib")
+FORMAT = 2
+"""Of run folders; the first had no digests."""
+MANIFEST = "manifest.json"
+OWN = (MANIFEST, "config.json", "environment.json", "history.jsonl", "result.nc", "claims.json", "report.html")
+INTERNAL = ("morphax_request", "morphax_pieces")
 
 
 class RunFolder:
-    """The folder of one run. `config.json` is written first, `report.html` last; every file is whole or absent.
+    """The folder of one run: what was asked, what came out, and last a manifest of all files and pieces.
+
+    `config.json` is written first and `manifest.json` last; every file is whole or absent, and sealed by a digest: of
+    its own content, or in the manifest. What is damaged is named and made anew. One process at a time is at work in the
+    folder. Files that are not of the run are left alone.
+
+    **Arguments:**
+
+    - `path`: of the folder; made where there is none.
+    - `experiment`, `config`, `quick`: what is asked.
+    - `store`: folder with finished pieces, of this and other runs. None: `.pieces` beside the runs (`store_beside`).
+    - `wait`: for another process that is at work in the folder, instead of refusing.
+    - `fresh`: whether to begin anew: the files of the run are removed, and nothing is taken from the store.
+    - `console`: where is told what goes on.
 
     **Raises:** `UsageError` when the folder cannot be written, holds something else, or holds a run of another
-    experiment or configuration.
+    experiment, configuration or data; when another process is at work there; when a file of data cannot be read.
     """
 
-    def __init__(self, path: Path, experiment: Experiment, config: BaseConfig, *, quick: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        config: BaseConfig,
+        *,
+        quick: bool = False,
+        store: Path | None = None,
+        wait: bool = False,
+        fresh: bool = False,
+        console: Console | None = None,
+    ):
         self.path = path
         self.experiment = experiment
         self.config = config
-        self.request = {"experiment": experiment.name, "quick": quick, "config": config.model_dump(mode="json")}
-        self._claim_folder()
+        self.store = store_beside(path) if store is None else store
+        self.wait = wait
+        self.fresh = fresh
+        self.console = console
+        self.files, digests = _data_of(config)
+        self.request = {
+            "format": FORMAT,
+            "experiment": experiment.name,
+            "quick": quick,
+            "config": config.model_dump(mode="json"),
+            "data": digests,
+        }
+        _make(path)
+        self._check_request()
 
     @property
     def complete(self) -> bool:
-        """Whether the run has come to its end."""
-        return (self.path / "report.html").exists()
+        """Whether the run has come to its end, and all that it wrote is as it was written."""
+        return not self.fresh and (manifest := self._manifest()) is not None and not self._changed(manifest)
 
-    def execute(self, *, console: Console | None = None) -> list[dict[str, Any]]:
+    def execute(self) -> list[dict[str, Any]]:
         """Run what is missing, write everything, and return the judged claims.
 
         `seconds` of the result are those of all legs of an interrupted run, but for what was spent on pieces that were
@@ -53,74 +114,295 @@ class RunFolder:
         """
         if self.complete:
             return read_json(self.path / "claims.json")
-        if not (self.path / "result.nc").exists():
-            self._compute(console)
-        return self.publish()
+        with self._at_work() as check:
+            if self.fresh:
+                self._discard()
+            self._sign()
+            self._remove_damaged()
+            if not self._has_result():
+                self._compute(check)
+            return self._publish()
 
-    def _compute(self, console: Console | None) -> None:
+    def publish(self) -> list[dict[str, Any]]:
+        """Judge the stored result and write claims, figures, exports and report from it."""
+        with self._at_work():
+            self._remove_damaged()
+            return self._publish()
+
+    def dataset(self) -> xr.Dataset:
+        """The stored result. **Raises:** `DamagedError` where it is not what was written."""
+        dataset = read_sealed_dataset(self.path / "result.nc")
+        for name in INTERNAL:
+            dataset.attrs.pop(name, None)
+        return dataset
+
+    @contextmanager
+    def _at_work(self) -> Iterator[Callable[[], None]]:
+        with locked(self.path, wait=self.wait, say=self._say) as check:
+            self._check_request()
+            for folder in (self.path, self.path / "figures"):
+                for leftover in folder.glob(f"{TEMPORARY}*"):
+                    leftover.unlink(missing_ok=True)
+            yield check
+
+    def _compute(self, check: Callable[[], None]) -> None:
         """Write the environment and the result, with the seconds that all legs of the run took."""
-        progress = Progress(self.path / "checkpoints", history=self.path / "history.jsonl", console=console)
+
+        def before_keeping() -> None:
+            check()
+            self._check_data()
+
+        identity = {
+            "experiment": self.experiment.name,
+            "source": source_of(type(self.experiment).__module__),
+            "data": self.request["data"],
+            "versions": versions() | {"backend": jax.default_backend()},
+        }
+        # Also where every field counts, so that other fields may be added to an experiment.
+        store = PieceStore(self.store, identity, self.request["config"], reuse=not self.fresh, say=self._say)
+        progress = Progress(
+            store,
+            checkpoints=self.path / "checkpoints" / digest_of([identity, self.request["config"]])[:12],
+            history=self.path / "history.jsonl",
+            console=self.console,
+            extents=type(self.config).extents(),
+            before_keeping=before_keeping,
+        )
         write_json(self.path / "environment.json", environment(self.config.seed))
         started = time.perf_counter()
         # XLA already keeps every core busy; BLAS threads beside its own make small decompositions several times slower.
-        with jax.enable_x64(self.config.precision == "double"), threadpool_limits(limits=1, user_api="blas"):
+        with (
+            progress.noting(),
+            noting_files() as read,
+            threadpool_limits(limits=1, user_api="blas"),
+            jax.enable_x64(self.config.precision == "double"),
+        ):
             dataset = self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=progress)
+        before_keeping()
+        if undeclared := read - {file.resolve() for file in self.files.values()}:
+            named = ", ".join(sorted(map(str, undeclared)))
+            raise RuntimeError(f"{self.experiment.name} reads {named}, which data() of its Config does not name")
         seconds = progress.seconds + time.perf_counter() - started
-        write_dataset(self.path / "result.nc", dataset.assign_attrs(experiment=self.experiment.name, seconds=seconds))
+        progress.finish()
+        write_sealed_dataset(
+            self.path / "result.nc",
+            dataset.assign_attrs(
+                experiment=self.experiment.name,
+                seconds=seconds,
+                morphax_request=json.dumps(self.request),
+                morphax_pieces=json.dumps(progress.digests),
+            ),
+        )
+        prune(self.store)
 
-    def publish(self) -> list[dict[str, Any]]:
-        """Judge the stored result and write claims, figures, exports and report from it; its pieces are not kept."""
-        dataset = self.dataset()
+    def _publish(self) -> list[dict[str, Any]]:
+        try:
+            dataset = read_sealed_dataset(self.path / "result.nc")
+        except (FileNotFoundError, DamagedError) as error:
+            again = f"morphax run {self.experiment.name} --out {self.path}"
+            raise UsageError(
+                f"dir is {str(self.path)!r}, whose result is not there ({error}); finish it: {again}"
+            ) from error
+        pieces = json.loads(dataset.attrs.pop("morphax_pieces"))
+        dataset.attrs.pop("morphax_request")
         verdicts = [claim.judge(dataset) for claim in self.experiment.claims]
         write_json(self.path / "claims.json", verdicts)
-        for name, text in self.experiment.exports(dataset).items():
+        exports = self.experiment.exports(dataset)
+        with styled():
+            figures = self.experiment.figures(dataset)
+        written = ["config.json", "environment.json", "result.nc", "claims.json", "report.html", *exports]
+        written += [f"figures/{name}.{kind}" for name in figures for kind in KINDS]
+        written += ["history.jsonl"] * (self.path / "history.jsonl").exists()
+        # Before they are there, so that a run that is discarded halfway takes all its files along.
+        self._write_manifest({"complete": False, "files": dict.fromkeys(written), "pieces": pieces})
+        for name, text in exports.items():
             write_text(self.path / name, text)
-        save_figures(lambda: self.experiment.figures(dataset), self.path / "figures")
-        write_report(self.path, type(self.experiment), dataset)
+        save_figures(figures, self.path / "figures")
+        if not (self.path / "environment.json").exists():
+            write_json(self.path / "environment.json", environment(self.config.seed))
+        write_report(self.path, type(self.experiment), dataset, figures)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        digests = {name: digest_of_file(self.path / name) for name in written}
+        self._write_manifest({"complete": True, "files": digests, "pieces": pieces})
         return verdicts
 
-    def dataset(self) -> xr.Dataset:
-        return read_dataset(self.path / "result.nc")
+    def _write_manifest(self, content: dict[str, Any]) -> None:
+        write_sealed(self.path / MANIFEST, {"format": FORMAT, "experiment": self.experiment.name} | content)
 
-    def _claim_folder(self) -> None:
+    def _manifest(self) -> dict[str, Any] | None:
+        """Of a run that came to its end; None where it did not."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"out is {str(self.path)!r}, which cannot be made: {error.strerror}") from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise UsageError(f"out is {str(self.path)!r}, which cannot be written")
-        stored = self.path / "config.json"
-        if not stored.exists():
-            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            manifest = read_sealed(self.path / MANIFEST)
+        except FileNotFoundError:
+            return None
+        except DamagedError:
+            return None
+        return manifest if manifest["complete"] else None
+
+    def _changed(self, manifest: dict[str, Any]) -> list[str]:
+        """The files that are not as the manifest says."""
+        return [name for name, digest in manifest["files"].items() if _digest_of_any(self.path / name) != digest]
+
+    def _remove_damaged(self) -> None:
+        """Name and remove what is not as it was written, and what can only be made together with it."""
+        manifest = self._manifest()
+        for name in [] if manifest is None else self._changed(manifest):
+            path = self.path / name
+            self._say(f"{path} is {'not what was written' if path.exists() else 'missing'}; it is made anew")
+            path.unlink(missing_ok=True)
+            if name == "history.jsonl":
+                (self.path / "result.nc").unlink(missing_ok=True)
+
+    def _has_result(self) -> bool:
+        try:
+            stored = json.loads(read_sealed_dataset(self.path / "result.nc").attrs["morphax_request"])
+        except FileNotFoundError:
+            return False
+        except (DamagedError, KeyError) as error:
+            self._say(f"{error}; it is computed anew")
+            return False
+        return stored == self.request
+
+    def _discard(self) -> None:
+        """Remove the files of the run, and of its folders those that are empty then."""
+        names = set(OWN)
+        with suppress(FileNotFoundError, DamagedError):
+            names |= read_sealed(self.path / MANIFEST)["files"].keys()
+        for name in sorted(names):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        with suppress(OSError):
+            (self.path / "figures").rmdir()
+
+    def _sign(self) -> None:
+        """Write what is asked, where it is not there or damaged."""
+        path = self.path / "config.json"
+        try:
+            if read_sealed(path) == self.request:
+                return
+        except (FileNotFoundError, DamagedError):
+            pass
+        write_sealed(path, self.request)
+
+    def _check_request(self) -> None:
+        """Refuse a folder that holds something else."""
+        path = self.path / "config.json"
+        if not path.exists():
+            if any(_is_a_strangers(entry) for entry in self.path.iterdir()):
                 raise UsageError(f"out is {str(self.path)!r}, which holds other files; it must be new, empty, or a run")
-            write_json(stored, self.request)
             return
-        found = read_json(stored)
+        try:
+            found = _request_in(path)
+        except DamagedError as error:
+            self._say(f"{error}; it is written anew")
+            return
         if found["experiment"] != self.request["experiment"]:
             raise UsageError(
                 f"out is {str(self.path)!r}, a run of {found['experiment']}; choose another folder for "
                 f"{self.request['experiment']}"
             )
-        if found != self.request:
-            old, new = found["config"], self.request["config"]
-            changed = [key for key in new if old.get(key) != new[key]] or ["quick"]
+        if found != self.request and not self.fresh:
             raise UsageError(
-                f"out is {str(self.path)!r}, a run with another {', '.join(changed)}; choose another folder, or start "
-                "it anew with --fresh"
+                f"out is {str(self.path)!r}, {_difference(found, self.request)}; choose another folder, or start it "
+                "anew with --fresh"
             )
 
+    def _check_data(self) -> None:
+        """Refuse to go on where a file has changed since it was asked for: nobody knows what was read of it."""
+        for name, file in self.files.items():
+            if _digest_of_any(file) != self.request["data"][name]:
+                raise UsageError(f"{name} ({file}) has changed while the run went on; run again")
 
-def open_run(path: Path, experiments: dict[str, type[Experiment]]) -> RunFolder:
+    def _say(self, text: str) -> None:
+        if self.console is not None:
+            self.console.print(f"morphax: {text}", markup=False, soft_wrap=True)
+        else:
+            warnings.warn(text, stacklevel=2)
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out is {str(path)!r}, which cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(f"out is {str(path)!r}, which cannot be written")
+
+
+def _data_of(config: BaseConfig) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files that a run reads, each of which is there, and the digests of all its data."""
+    data = config.data()
+    files = {name: entry for name, entry in data.items() if isinstance(entry, Path)}
+    for name, file in files.items():
+        if not file.is_file():
+            raise UsageError(f"{name} is {str(file)!r}, which is no file that can be read")
+    digests = {name: entry if isinstance(entry, str) else digest_of_file(entry) for name, entry in data.items()}
+    return files, digests
+
+
+def _digest_of_any(path: Path) -> str | None:
+    """None where there is no such file."""
+    try:
+        return digest_of_file(path)
+    except OSError:
+        return None
+
+
+def _is_a_strangers(entry: Path) -> bool:
+    """Whether a run has no such file: what it leaves behind when it is stopped early is hidden."""
+    return not entry.name.startswith(".") and entry.name not in OWN and entry.name not in ("checkpoints", "figures")
+
+
+def _request_in(path: Path) -> dict[str, Any]:
+    """**Raises:** `DamagedError` where a file is not what was written, `UsageError` where an older morphax wrote it."""
+    try:
+        return read_sealed(path)
+    except DamagedError:
+        with suppress(ValueError):
+            older = read_json(path)
+            if isinstance(older, dict) and older.keys() == {"experiment", "quick", "config"}:
+                raise UsageError(
+                    f"out is {str(path.parent)!r}, a run of {older['experiment']} by an older morphax; choose another "
+                    "folder, or start it anew with --fresh"
+                ) from None
+        raise
+
+
+def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """In what a run differs from what is asked."""
+    old, new = found["config"], asked["config"]
+    if changed := [key for key in new if old.get(key) != new[key]]:
+        return f"a run with another {', '.join(changed)}"
+    if changed := [name for name in asked["data"] if found["data"].get(name) != asked["data"][name]]:
+        return f"a run whose data have changed since ({', '.join(changed)})"
+    return "a run with another " + ", ".join(key for key in asked if found.get(key) != asked[key])
+
+
+def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console: Console | None = None) -> RunFolder:
     """The run folder at `path` with the experiment and configuration that are stored in it."""
     stored = path / "config.json"
-    if not stored.exists():
+    if not stored.exists() and not (path / "result.nc").exists():
         raise UsageError(f"dir is {str(path)!r}, which is no run folder (it holds no config.json)")
-    request = read_json(stored)
+    try:
+        request = _request_in(stored)
+    except (DamagedError, FileNotFoundError) as damage:
+        try:
+            request = json.loads(read_sealed_dataset(path / "result.nc").attrs["morphax_request"])
+        except (DamagedError, FileNotFoundError, KeyError):
+            raise UsageError(
+                f"{damage}; run the experiment again with --out {path}, which reuses its pieces"
+            ) from damage
     if request["experiment"] not in experiments:
         raise UsageError(f"dir is {str(path)!r}, a run of {request['experiment']!r}, which this installation lacks")
     experiment = experiments[request["experiment"]]()
-    return RunFolder(path, experiment, experiment.Config(**request["config"]), quick=request["quick"])
+    try:
+        config = experiment.Config(**request["config"])
+    except ValueError as error:
+        first = str(error).split("\n")[1:3]
+        raise UsageError(
+            f"dir is {str(path)!r}, a run of another version of {experiment.name}: {': '.join(map(str.strip, first))}"
+        ) from error
+    return RunFolder(path, experiment, config, quick=request["quick"], console=console)
 
 
 def environment(seed: int) -> dict[str, Any]:

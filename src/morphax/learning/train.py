@@ -1,5 +1,6 @@
 """The one training loop. It knows no substrate and no rule by name."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_count
-from morphax.files import read_json, write_atomically, write_json
+from morphax.files import DamagedError, digest_of_file, read_sealed, write_atomically, write_sealed
 from morphax.learning.ensemble import count_members, map_members, member
 from morphax.learning.fingerprint import fingerprint, program_of
 from morphax.learning.history import History, Row
@@ -131,6 +132,8 @@ def train(
         asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state, score)
         _claim(checkpoint, _description(*asked))
         state, history = _resume(checkpoint, state)
+        if history and on_chunk is not None:
+            on_chunk(history)
     step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
 
     lengths: set[int] = set()
@@ -368,10 +371,15 @@ def _fingerprint(optimiser: optax.GradientTransformation, state: _State) -> str:
 def _claim(folder: Path, description: dict[str, Any]) -> None:
     """Refuse the checkpoint of another training; sign a new folder."""
     path = folder / "training.json"
-    if not path.exists():
-        write_json(path, description)
+    try:
+        found = read_sealed(path)
+    except (FileNotFoundError, DamagedError) as error:
+        if isinstance(error, DamagedError):  # and nobody knows of which training what lies beside it is
+            warnings.warn(f"{error}; the training begins anew", stacklevel=3)
+            for old in folder.glob("*-*.*"):
+                old.unlink()
+        write_sealed(path, description)
         return
-    found = read_json(path)
     changed = [name for name, value in description.items() if found.get(name) != value]
     if changed:
         raise ValueError(
@@ -381,10 +389,14 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
 
 
 def _save(folder: Path, state: _State, history: list[Row]) -> None:
-    """History and state of the same step, each in a file named by it; older ones go when the new are whole."""
+    """State and history of the same step, in two files named by it; older ones go when the new are whole.
+
+    The history is written last, with the digest of the state: it vouches for both.
+    """
     step = len(history)
-    write_json(folder / f"history-{step:09d}.json", history)
-    write_atomically(folder / f"state-{step:09d}.eqx", lambda file: eqx.tree_serialise_leaves(file, state))
+    path = folder / f"state-{step:09d}.eqx"
+    write_atomically(path, lambda file: eqx.tree_serialise_leaves(file, state))
+    write_sealed(_history_of(path), {"rows": history, "state": digest_of_file(path)})
     for old in folder.glob("*-*.*"):
         if old.stem.split("-")[1] != f"{step:09d}":
             old.unlink()
@@ -392,8 +404,19 @@ def _save(folder: Path, state: _State, history: list[Row]) -> None:
 
 def _resume(folder: Path, state: _State) -> tuple[_State, list[Row]]:
     """The last whole checkpoint, or the start."""
-    saved = max(folder.glob("state-*.eqx"), default=None)
-    if saved is None:
-        return state, []
-    history = read_json(folder / saved.name.replace("state", "history").replace(".eqx", ".json"))
-    return eqx.tree_deserialise_leaves(saved, state), history
+    for saved in sorted(folder.glob("state-*.eqx"), reverse=True):
+        try:
+            kept = read_sealed(_history_of(saved))
+        except FileNotFoundError:
+            continue  # it was killed between the two files
+        except DamagedError as error:
+            warnings.warn(f"{error}; the training goes on from an earlier state", stacklevel=3)
+            continue
+        if digest_of_file(saved) == kept["state"]:
+            return eqx.tree_deserialise_leaves(saved, state), kept["rows"]
+        warnings.warn(f"{saved} is damaged; the training goes on from an earlier state", stacklevel=3)
+    return state, []
+
+
+def _history_of(saved: Path) -> Path:
+    return saved.with_name(saved.name.replace("state", "history")).with_suffix(".json")

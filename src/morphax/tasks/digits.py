@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from morphax._checks import check_count, check_range
 from morphax.tasks.base import Task, one_hot
-from morphax.tasks.idx import read_shipped
+from morphax.tasks.idx import SHIPPED, read_shipped
 
 
 def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task:
@@ -51,6 +51,11 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
         arrangement="sequences",
         reference="Plouet et al., Phys. Rev. Applied 23, 034051 (2025), Sec. III",
     )
+
+
+def digits_digests() -> dict[str, str]:
+    """The SHA-256 of the files with the digits, by their names; each is checked when it is read."""
+    return {name: digest for name, digest in SHIPPED.items() if name.startswith("digits-")}
 
 
 def phase_digits(train_per_class: int = 100, test_per_class: int = 70) -> Task:

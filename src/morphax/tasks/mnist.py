@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_count
 from morphax._optional import needed
 from morphax.tasks.base import Task, one_hot
-from morphax.tasks.idx import load_idx, read_shipped
+from morphax.tasks.idx import SHIPPED as SHA256, load_idx, read_shipped
 
 MEAN, DEVIATION = 0.1307, 0.3081  # of the training pixels in [0, 1]
 ALL, SHIPPED = 60_000, 5_000  # training images
@@ -77,6 +77,13 @@ def mnist(
         arrangement="inputs",
         reference="Barney, Lakhdar-Hamina & Galitski (2025), Tab. I",
     )
+
+
+def mnist_digests(train_images: int = SHIPPED, *, drawn_from: int | None = None) -> dict[str, str]:
+    """The SHA-256 of the files that `mnist` reads, by their names; each is checked when it is read."""
+    shipped = (drawn_from or train_images) <= SHIPPED
+    train = {f"train-5000-{kind}": SHA256[f"train-5000-{kind}"] for kind in KINDS} if shipped else CHECKSUMS
+    return {**train, **{f"t10k-{kind}": SHA256[f"t10k-{kind}"] for kind in KINDS}}
 
 
 def data_directory() -> Path:

@@ -3,7 +3,6 @@
 import csv
 import difflib
 import math
-from importlib import resources
 from pathlib import Path
 
 import equinox as eqx
@@ -13,8 +12,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from morphax._checks import check_count, check_finite, check_range, is_concrete
+from morphax.files import note_file
 from morphax.tasks.base import Task
 
+SUNSPOTS = Path(__file__).with_name("sunspots.csv")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 Rows = list[tuple[int, list[str]]]
 """The non-empty rows of a file: (line number from 1, cells)."""
@@ -115,8 +116,7 @@ def sunspots() -> tuple[Int[np.ndarray, " time"], Float[np.ndarray, " time"]]:
         >>> int(years[0]), int(years[-1]), float(values.max())
         (1700, 2008, 190.2)
     """
-    with resources.as_file(resources.files("morphax.tasks") / "sunspots.csv") as path:
-        return read_series(path, "YEAR")[1].astype(int), read_series(path, "SUNACTIVITY")[1]
+    return read_series(SUNSPOTS, "YEAR")[1].astype(int), read_series(SUNSPOTS, "SUNACTIVITY")[1]
 
 
 def read_series(path: str | Path, column: str | None = None) -> tuple[str, Float[np.ndarray, " time"]]:
@@ -146,6 +146,7 @@ def read_series(path: str | Path, column: str | None = None) -> tuple[str, Float
         >>> name, values.tolist()
         ('height', [1.5, 2.5])
     """
+    note_file(Path(path))
     rows = _read_rows(Path(path))
     names, rows = _split_header(rows)
     for line, cells in rows:

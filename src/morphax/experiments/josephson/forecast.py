@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -23,7 +24,7 @@ from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
 from morphax.substrates.reservoirs import EchoStateNetwork
 from morphax.tasks.base import Task
-from morphax.tasks.series import Scaling, forecast, read_series, sunspots
+from morphax.tasks.series import SUNSPOTS, Scaling, forecast, read_series, sunspots
 
 MODELS = {
     "mixer": ("Josephson mixer", BLUE),
@@ -61,6 +62,9 @@ class Forecast(Experiment):
         ridge: Ridge = parameter("cross-validate", "readout: 0, a relative strength, or cross-validate")
         train_points: int = parameter(0, "unused: the series and train_fraction decide", ge=0, le=0)
         test_points: int = parameter(0, "unused: the series and train_fraction decide", ge=0, le=0)
+
+        def data(self) -> dict[str, Path | str]:
+            return {"sunspots": SUNSPOTS} if self.csv is None else {"csv": Path(self.csv)}
 
         def series(self) -> tuple[str, Float[np.ndarray, " time"], Float[np.ndarray, " time"]]:
             """Name, time of each point, and values."""

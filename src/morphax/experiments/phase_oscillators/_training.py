@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import optax
@@ -11,6 +12,7 @@ from morphax.lab.experiment import BaseConfig, parameter
 from morphax.learning.equilibrium import EquilibriumPropagation, Measure
 from morphax.learning.train import adjustable
 from morphax.tasks import Task, phase_digits
+from morphax.tasks.digits import digits_digests
 
 
 class EquilibriumConfig(BaseConfig):
@@ -57,6 +59,9 @@ class DigitsConfig(EquilibriumConfig):
     def task(self) -> Task:
         """The digits, as phases."""
         return phase_digits(self.train_per_class, self.test_per_class)
+
+    def data(self) -> dict[str, Path | str]:
+        return {**digits_digests()}
 
     def training(self, name: Literal["sgd", "adam"] = "sgd", learning_rate: float | None = None) -> dict[str, Any]:
         """The numbers of a training, for `Trainer.train`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
@@ -30,6 +31,7 @@ from morphax.learning.equilibrium import (
 from morphax.pytrees import select
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.tasks import phase_digits
+from morphax.tasks.digits import digits_digests
 
 
 def at(network: str, nudging: str, strength: float) -> Any:
@@ -54,6 +56,9 @@ class Gradient(Experiment):
         strengths: tuple[float, ...] = parameter((1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0), "beta", min_length=1)
         tolerances: tuple[float, ...] = parameter((1e-3, 1e-5, 1e-7, 1e-10), "largest force at rest", min_length=1)
         unrolled: float = parameter(200.0, "time through which the relaxation is differentiated", gt=0)
+
+        def data(self) -> dict[str, Path | str]:
+            return {**digits_digests()}
 
     name = "phase-oscillators/gradient"
     quick = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -28,6 +29,7 @@ from morphax.learning.rule import Metrics
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
+from morphax.tasks.mnist import mnist_digests
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +66,9 @@ class PerceptronConfig(BaseConfig):
     def task(self) -> Task:
         """MNIST."""
         return mnist(self.train_images, self.test_images)
+
+    def data(self) -> dict[str, Path | str]:
+        return {**mnist_digests(self.train_images)}
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import jax
@@ -19,6 +20,7 @@ from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.substrates.quantized import Backward
 from morphax.tasks import Task, mnist
+from morphax.tasks.mnist import mnist_digests
 
 HTANH, OWN, WEAK, BOTH = "rotation, htanh", "rotation, own slope", "weak", "both, own slope"
 PAPER: dict[str, Point] = {HTANH: paper.ROTATION, OWN: paper.ROTATION, WEAK: paper.WEAK, BOTH: paper.BOTH}
@@ -52,6 +54,9 @@ class Subsets(Experiment):
             if self.train_images > self.drawn_from:
                 raise ValueError(f"drawn_from is {self.drawn_from}; it must be >= train_images, {self.train_images}")
             return self
+
+        def data(self) -> dict[str, Path | str]:
+            return {**mnist_digests(self.train_images, drawn_from=self.drawn_from)}
 
     name = "quantized/subsets"
     quick = SMALL | {"epochs": 2, "drawn_from": 5_000}

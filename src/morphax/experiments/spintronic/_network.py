@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -23,7 +24,7 @@ from morphax.substrates.recurrent import ContinuousTimeRecurrentNetwork
 from morphax.substrates.spintronic import SpintronicNetwork
 from morphax.substrates.wrappers import WithReadout
 from morphax.tasks.base import Task
-from morphax.tasks.digits import HeldOut, hold_out, sequential_digits
+from morphax.tasks.digits import HeldOut, digits_digests, hold_out, sequential_digits
 from morphax.units import ns
 
 Kind = Literal["spintronic", "CTRNN"]
@@ -84,6 +85,9 @@ class NetworkConfig(BaseConfig):
     def networks(self, kind: Kind, key: PRNGKeyArray) -> WithReadout:
         """A stack of `seeds` of them."""
         return make_members(lambda k: self.network(kind, k), key, self.seeds)
+
+    def data(self) -> dict[str, Path | str]:
+        return {**digits_digests()}
 
     def task(self, key: PRNGKeyArray) -> Task:
         """The digits in a random split; the same for all seeds, as only initial weights differ in the paper."""

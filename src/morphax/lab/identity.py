@@ -1,0 +1,151 @@
+"""What decides the numbers of a piece beside its data: fields of the configuration that are read, source, versions."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+VERSIONS = ("jax", "jaxlib")
+_reads: ContextVar[set[str] | None] = ContextVar("reads", default=None)
+
+
+@contextmanager
+def noting_fields(found: set[str]) -> Iterator[None]:
+    """Put the names of the fields into `found` that are read of any configuration meanwhile."""
+    token = _reads.set(found)
+    try:
+        yield
+    finally:
+        _reads.reset(token)
+
+
+def note_fields(names: Iterable[str]) -> None:
+    """Tell that fields of a configuration are read."""
+    if (found := _reads.get()) is not None:
+        found.update(names)
+
+
+def noted() -> set[str] | None:
+    """Where names of fields are put just now."""
+    return _reads.get()
+
+
+def versions() -> dict[str, str]:
+    """Of what compiles and computes."""
+    return {name: importlib.metadata.version(name) for name in VERSIONS}
+
+
+@cache
+def source_of(module: str) -> str:
+    """The SHA-256 of the source of a module and of all that it imports, directly or not, of its package and of morphax.
+
+    Imports are read from the source, those inside of functions, too. A name that a package hands on (`from
+    morphax.tasks import xor`) leads to the module that defines it, not to everything else in that package. Of a module
+    that is a file of its own, modules beside it are followed.
+    """
+    sources = _Sources(module)
+    whole = hashlib.sha256()
+    for path in sorted(sources.found, key=lambda path: sources.found[path]):
+        whole.update(sources.found[path].encode() + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+class _Sources:
+    """The files behind a module: path -> name."""
+
+    def __init__(self, module: str):
+        self.found: dict[Path, str] = {}
+        self.roots = {name: _root(name) for name in ("morphax", module.partition(".")[0])}
+        path = _file_of(module)
+        self.beside = None if "." in module or (path.parent / "__init__.py").exists() else path.parent
+        self._add(module, path)
+
+    def _add(self, name: str, path: Path) -> None:
+        if path in self.found:
+            return
+        self.found[path] = name
+        for node in ast.walk(_parsed(path)):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    self._follow(alias.name)
+            elif isinstance(node, ast.ImportFrom):
+                source = _absolute(name, path, node)
+                for alias in node.names:
+                    self._follow_name(source, alias.name)
+
+    def _follow(self, module: str) -> None:
+        if (path := self._path(module)) is not None:
+            self._add(module, path)
+
+    def _follow_name(self, module: str, name: str) -> None:
+        """`from module import name`: a module, a name that a package hands on, or something defined there."""
+        if self._path(f"{module}.{name}") is not None:
+            self._follow(f"{module}.{name}")
+            return
+        path = self._path(module)
+        if path is None:
+            return
+        if path.name == "__init__.py":
+            public = path.with_name("_public.py")  # where the package's own loads its names when they are asked for
+            for handing, where in ((module, path), (f"{module}._public", public)):
+                if where.exists() and (onward := _handed_on(handing, where, name)) is not None:
+                    self._follow_name(*onward)
+                    return
+        self._add(module, path)
+
+    def _path(self, module: str) -> Path | None:
+        """The file of a module that belongs to one of the packages that are followed."""
+        top, *rest = module.split(".")
+        root = self.roots.get(top)
+        if root is None:
+            root = self.beside / top if self.beside is not None else None
+        if root is None:
+            return None
+        path = root.joinpath(*rest)
+        for candidate in (path / "__init__.py", path.with_suffix(".py")):
+            if candidate.is_file():
+                return candidate
+        return None
+
+
+def _root(top: str) -> Path:
+    """The folder of a package; of a module in a file, that file without its suffix."""
+    path = _file_of(top)
+    return path.parent if path.name == "__init__.py" else path.with_suffix("")
+
+
+def _file_of(module: str) -> Path:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        raise ValueError(f"module {module} has no source file; put what runs into one")
+    return Path(file)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _handed_on(module: str, path: Path, name: str) -> tuple[str, str] | None:
+    """Where a package takes a name from that it hands on: (module, name there)."""
+    for node in _parsed(path).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _absolute(module, path, node), alias.name
+    return None
