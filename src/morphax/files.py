@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEMPORARY = ".morphax-"
-"""How the names of files begin that are being written."""
+"""How the names of files begin that are being written; host and process follow."""
 
 
 class DamagedError(ValueError):
@@ -32,7 +33,8 @@ class DamagedError(ValueError):
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+    prefix = f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -44,6 +46,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writer_of(temporary: Path) -> tuple[str, int]:
+    """Host and process that write, or wrote, a temporary file."""
+    host, process, _ = temporary.name.removeprefix(TEMPORARY).rsplit("-", 2)
+    return host, int(process)
 
 
 def write_text(path: Path, text: str) -> None:

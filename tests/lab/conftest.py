@@ -14,7 +14,7 @@ class Dice(Experiment):
 
     class Config(BaseConfig):
         throws: int = parameter(100, "throws of a die", ge=1)
-        faces: tuple[int, ...] = parameter((6, 20), "faces of each die", unit="faces", min_length=1)
+        faces: tuple[int, ...] = parameter((6, 20), "faces of each die", unit="faces", min_length=1, extent=True)
 
     name = "demo/dice"
     quick = {"throws": 10}

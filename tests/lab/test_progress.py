@@ -8,6 +8,15 @@ import pytest
 import xarray as xr
 
 from morphax.lab.progress import NonFiniteError, Progress, along
+from morphax.lab.store import PieceStore
+
+
+def kept(folder, values=None, **options) -> Progress:
+    return Progress(PieceStore(folder, {"experiment": "demo"}, values or {}), **options)
+
+
+def files(folder) -> list[str]:
+    return sorted(path.name for path in folder.glob("*/*.nc"))
 
 
 class Work:
@@ -35,8 +44,8 @@ def test_pieces_come_back_by_label_in_order():
 def test_a_finished_piece_is_read_and_equals_the_one_that_was_computed(tmp_path):
     work = Work()
     pieces = {label: work.piece(label, value) for label, value in (("size 4, 2 ns", 0.1), ("β", 0.2))}
-    first = Progress(tmp_path).pieces(pieces)
-    again = Progress(tmp_path).pieces(pieces)
+    first = kept(tmp_path).pieces(pieces)
+    again = kept(tmp_path).pieces(pieces)
     assert work.done == ["size 4, 2 ns", "β"]
     assert all(again[label].identical(first[label]) for label in pieces)
 
@@ -48,9 +57,9 @@ def test_a_piece_that_fails_is_not_kept_and_those_before_it_are(tmp_path):
         raise RuntimeError("no power")
 
     with pytest.raises(RuntimeError, match="no power"):
-        Progress(tmp_path).pieces({"a": work.piece("a", 1.0), "b": fails, "c": work.piece("c", 3.0)})
-    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
-    parts = Progress(tmp_path).pieces({label: work.piece(label, 2.0) for label in "abc"})
+        kept(tmp_path).pieces({"a": work.piece("a", 1.0), "b": fails, "c": work.piece("c", 3.0)})
+    assert len(files(tmp_path)) == 1
+    parts = kept(tmp_path).pieces({label: work.piece(label, 2.0) for label in "abc"})
     assert work.done == ["a", "b", "c"]
     assert float(parts["a"].x[0]) == 1.0
 
@@ -59,8 +68,8 @@ def test_a_chain_sees_what_came_before(tmp_path):
     def compute(label: str, earlier: dict[str, xr.Dataset]) -> xr.Dataset:
         return xr.Dataset({"x": 1.0 + sum(float(part.x) for part in earlier.values())})
 
-    Progress(tmp_path).chain(["one", "two"], compute)
-    parts = Progress(tmp_path).chain(["one", "two", "three"], compute)
+    kept(tmp_path).chain(["one", "two"], compute)
+    parts = kept(tmp_path).chain(["one", "two", "three"], compute)
     assert {label: float(part.x) for label, part in parts.items()} == {"one": 1.0, "two": 2.0, "three": 4.0}
 
 
@@ -69,7 +78,7 @@ def test_a_piece_with_nan_is_refused_by_piece_variable_and_place(tmp_path):
     values[1, 2] = np.nan
     broken = xr.Dataset({"rate": (("seed", "step"), values), "count": ("seed", [1, 2])})
     with pytest.raises(NonFiniteError, match=r"^fast: rate is not finite at seed=1, step=2 \(1 of 6 values\)"):
-        Progress(tmp_path).pieces({"fast": lambda: broken})
+        kept(tmp_path).pieces({"fast": lambda: broken})
     assert not list(tmp_path.iterdir())
     with pytest.raises(NonFiniteError, match="loss is not finite at its only value"):
         Progress().pieces({"fast": lambda: xr.Dataset({"loss": np.inf})})
@@ -83,11 +92,11 @@ def test_what_may_be_missing_may_be_nan():
 def test_seconds_of_pieces_that_are_read_are_known(tmp_path):
     work = Work()
     pieces = {"a": work.piece("a", 1.0, seconds=0.05), "b": work.piece("b", 1.0, seconds=0.1)}
-    first = Progress(tmp_path)
+    first = kept(tmp_path)
     parts = first.pieces(pieces)
     assert first.seconds == 0.0
     assert parts["a"].attrs == {"source": "a"}
-    second = Progress(tmp_path)
+    second = kept(tmp_path)
     parts = second.pieces(pieces)
     assert 0.15 <= second.seconds < 5.0
     assert parts["a"].attrs == {"source": "a"}
@@ -107,6 +116,7 @@ def test_history_holds_every_training_of_a_piece(tmp_path):
 
     progress = Progress(history=history)
     progress.pieces({label: piece(label, progress) for label in "ab"})
+    progress.finish()
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     assert lines == [
         {"piece": f"{label}, {training}", "step": step, "loss": float(step)}
@@ -117,7 +127,7 @@ def test_history_holds_every_training_of_a_piece(tmp_path):
 
 
 def test_history_of_a_piece_that_fails_is_written_too(tmp_path):
-    progress = Progress(tmp_path / "checkpoints", history=tmp_path / "history.jsonl")
+    progress = Progress(history=tmp_path / "history.jsonl")
 
     def fails() -> xr.Dataset:
         progress.record("a", [{"loss": 1.0}])
@@ -131,7 +141,11 @@ def test_history_of_a_piece_that_fails_is_written_too(tmp_path):
 
 def test_checkpoints_have_a_folder_for_each_label_or_none(tmp_path):
     assert Progress().checkpoint("a") is None
-    assert Progress(tmp_path).checkpoint("a, 2/3 ns") == tmp_path / "a__2_3_ns"
+    folder = Progress(checkpoints=tmp_path).checkpoint("a, 2/3 ns")
+    assert folder is not None
+    assert folder.parent == tmp_path
+    assert folder.name.startswith("a__2_3_ns-")
+    assert folder != Progress(checkpoints=tmp_path).checkpoint("a_ 2/3 ns")
 
 
 def test_along_makes_the_keys_a_coordinate():

@@ -10,10 +10,11 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from morphax.files import read_json
+from morphax.files import read_json, read_sealed
 from morphax.lab.run_folder import RunFolder, UsageError, open_run
 
-FILES = {"config.json", "environment.json", "result.nc", "claims.json", "history.jsonl", "figures", "report.html"}
+FILES = {"manifest.json", "config.json", "environment.json", "result.nc", "claims.json", "history.jsonl", "report.html"}
+FILES |= {"figures"}
 
 
 def run(path: Path, experiment, **numbers) -> RunFolder:
@@ -39,10 +40,12 @@ def test_a_run_leaves_a_complete_folder(dice, tmp_path):
     folder = run(tmp_path / "out", dice(), throws=5, seed=3)
     assert folder.complete
     assert {entry.name for entry in folder.path.iterdir()} == FILES
-    assert read_json(folder.path / "config.json") == {
+    assert read_sealed(folder.path / "config.json") == {
+        "format": 2,
         "experiment": "demo/dice",
         "quick": False,
         "config": {"seed": 3, "precision": "double", "throws": 5, "faces": [6, 20]},
+        "data": {},
     }
     assert read_json(folder.path / "environment.json")["seed"] == 3
     assert folder.dataset().attrs["experiment"] == "demo/dice"
@@ -184,6 +187,6 @@ def test_a_piece_that_is_not_finite_stops_the_run_and_the_pieces_before_it_stay(
             return dataset * np.nan if faces == 20 else dataset
 
     with pytest.raises(RuntimeError, match="die 20: mean is not finite at its only value"):
-        run(tmp_path, Loaded())
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["die_6.nc"]
-    assert not (tmp_path / "result.nc").exists()
+        run(tmp_path / "out", Loaded())
+    assert len(list((tmp_path / ".pieces").glob("*/*.nc"))) == 1
+    assert not (tmp_path / "out" / "result.nc").exists()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 VERSIONS = ("jax", "jaxlib")
 _reads: ContextVar[set[str] | None] = ContextVar("reads", default=None)
@@ -48,8 +49,10 @@ def source_of(module: str) -> str:
 
     Imports are read from the source, those inside of functions, too. A name that a package hands on (`from
     morphax.tasks import xor`) leads to the module that defines it, not to everything else in that package. Of a module
-    that is a file of its own, modules beside it are followed.
+    that is a file of its own, modules beside it are followed. What is typed in is like nothing else.
     """
+    if _file_of(module) is None:
+        return f"typed in: {uuid4().hex}"
     sources = _Sources(module)
     whole = hashlib.sha256()
     for path in sorted(sources.found, key=lambda path: sources.found[path]):
@@ -64,6 +67,7 @@ class _Sources:
         self.found: dict[Path, str] = {}
         self.roots = {name: _root(name) for name in ("morphax", module.partition(".")[0])}
         path = _file_of(module)
+        assert path is not None
         self.beside = None if "." in module or (path.parent / "__init__.py").exists() else path.parent
         self._add(module, path)
 
@@ -115,17 +119,17 @@ class _Sources:
         return None
 
 
-def _root(top: str) -> Path:
+def _root(top: str) -> Path | None:
     """The folder of a package; of a module in a file, that file without its suffix."""
+    if folders := list(getattr(sys.modules.get(top), "__path__", ())):
+        return Path(folders[0])
     path = _file_of(top)
-    return path.parent if path.name == "__init__.py" else path.with_suffix("")
+    return None if path is None else path.with_suffix("")
 
 
-def _file_of(module: str) -> Path:
+def _file_of(module: str) -> Path | None:
     file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        raise ValueError(f"module {module} has no source file; put what runs into one")
-    return Path(file)
+    return None if file is None else Path(file)
 
 
 @cache

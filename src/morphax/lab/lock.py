@@ -64,6 +64,8 @@ def locked(
             say(f"{where}; waiting for its end")
         told = True
         time.sleep(0.2)
+    for leftover in folder.glob(f"{NAME}-*"):
+        leftover.unlink(missing_ok=True)
     stop, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
@@ -91,6 +93,27 @@ def locked(
             path.unlink(missing_ok=True)
 
 
+def remove_dead(folder: Path) -> None:
+    """Remove the lock of a process that was killed between its last write and its end."""
+    path = folder / NAME
+    if _is_dead(path, _read(path)):
+        with suppress(OSError):
+            path.unlink()
+
+
+def lives(process: int) -> bool:
+    """Whether a process of this machine has not ended."""
+    if sys.platform == "win32":
+        return _lives_on_windows(process)
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(process)
+
+
 def _me() -> dict[str, Any]:
     return {
         "token": uuid4().hex,
@@ -105,10 +128,12 @@ def _me() -> dict[str, Any]:
 def _take(path: Path, owner: dict[str, Any]) -> bool:
     """Make the lock, whole and only where there is none; remove that of a dead process, so that it can be made."""
     claim = path.with_name(f"{path.name}-{owner['token']}")
-    write_sealed(claim, owner)
     try:
+        write_sealed(claim, owner)
         os.link(claim, path)
         return True
+    except FileNotFoundError:
+        return False  # who holds the lock removed it with what dead processes left
     except FileExistsError:
         pass
     except OSError:  # a file system without links
@@ -144,23 +169,11 @@ def _is_dead(path: Path, found: dict[str, Any] | None) -> bool:
         return False
     if found is None or found["host"] != socket.gethostname():
         return silence > SILENCE
-    if not _lives(found["process"]):
+    if not lives(found["process"]):
         return True
     # Numbers of processes are given anew; when each began is not known everywhere.
     now = _started(found["process"])
     return now is not None and now != found["started"]
-
-
-def _lives(process: int) -> bool:
-    if sys.platform == "win32":
-        return _lives_on_windows(process)
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(process)
 
 
 def _lives_on_windows(process: int) -> bool:

@@ -38,7 +38,7 @@ from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
 from morphax.lab.identity import source_of, versions
-from morphax.lab.lock import locked
+from morphax.lab.lock import locked, remove_dead
 from morphax.lab.progress import Progress
 from morphax.lab.report import write_report
 from morphax.lab.store import PieceStore, prune, store_beside
@@ -113,6 +113,7 @@ class RunFolder:
         not finished then.
         """
         if self.complete:
+            remove_dead(self.path)
             return read_json(self.path / "claims.json")
         with self._at_work() as check:
             if self.fresh:
@@ -248,7 +249,8 @@ class RunFolder:
         manifest = self._manifest()
         for name in [] if manifest is None else self._changed(manifest):
             path = self.path / name
-            self._say(f"{path} is {'not what was written' if path.exists() else 'missing'}; it is made anew")
+            if path.exists():
+                self._say(f"{path} is not what was written; it is made anew")
             path.unlink(missing_ok=True)
             if name == "history.jsonl":
                 (self.path / "result.nc").unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -20,7 +21,9 @@ from morphax.files import (
     read_sealed_dataset,
     write_sealed,
     write_sealed_dataset,
+    writer_of,
 )
+from morphax.lab.lock import lives
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -159,7 +162,8 @@ def prune(folder: Path, largest: int = LARGEST) -> int:
         with suppress(OSError):
             status = path.stat()
             if path.name.startswith(TEMPORARY):
-                if now - status.st_mtime > ABANDONED:
+                host, process = writer_of(path)
+                if now - status.st_mtime > ABANDONED or (host == socket.gethostname() and not lives(process)):
                     path.unlink()
                 continue
             files.append((status.st_mtime, status.st_size, path))
