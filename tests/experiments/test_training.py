@@ -1,6 +1,7 @@
 """A training inside a run: resumed with it, written to its history, and otherwise `train`."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,9 @@ def trained(progress=None, **options):
     return trainer.train("a", stack, RULE, DATA, optimiser=OPTIMISER, steps=STEPS, every=3, **options)
 
 
-def lines(progress: Progress) -> list[dict]:
-    assert progress.history is not None
-    return [json.loads(line) for line in progress.history.read_text().splitlines()]
+def lines(progress: Progress, folder: Path) -> list[dict]:
+    progress.finish()
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("watch", [None, {"test": (INPUTS[:4], TARGETS[:4])}])
@@ -57,25 +58,23 @@ def test_a_batch_is_all_of_fewer_data():
 
 
 def test_the_run_history_has_the_steps_at_which_something_was_watched(tmp_path):
-    progress = Progress(tmp_path, history=tmp_path / "history.jsonl")
+    progress = Progress(history=tmp_path / "history.jsonl")
     history = trained(progress, watch={"test": DATA, "validation": DATA}).history
-    progress.record("other", [])  # the next training: what was before it is written
-    assert [line["step"] + 1 for line in lines(progress)] == history.steps.tolist() == [3, 6, 7]
-    assert [line["test"]["loss"] for line in lines(progress)] == history.watched("test")["loss"].tolist()
+    assert [line["step"] + 1 for line in lines(progress, tmp_path)] == history.steps.tolist() == [3, 6, 7]
+    assert [line["test"]["loss"] for line in lines(progress, tmp_path)] == history.watched("test")["loss"].tolist()
 
 
 def test_the_run_history_has_all_steps_where_nothing_is_watched(tmp_path):
-    progress = Progress(tmp_path, history=tmp_path / "history.jsonl")
+    progress = Progress(history=tmp_path / "history.jsonl")
     history = trained(progress).history
-    progress.record("other", [])
-    assert [(line["piece"], line["step"], line["loss"]) for line in lines(progress)] == [
+    assert [(line["piece"], line["step"], line["loss"]) for line in lines(progress, tmp_path)] == [
         ("a", step, row["loss"]) for step, row in enumerate(history)
     ]
 
 
 def test_an_interrupted_training_goes_on_and_gives_the_same_numbers(tmp_path, monkeypatch):
     whole = trained(watch={"test": DATA})
-    progress = Progress(tmp_path)
+    progress = Progress(checkpoints=tmp_path)
     record = progress.record
 
     def interrupted(label, rows):
@@ -86,8 +85,8 @@ def test_an_interrupted_training_goes_on_and_gives_the_same_numbers(tmp_path, mo
     monkeypatch.setattr(progress, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(progress, watch={"test": DATA})
-    assert [path.stem for path in (tmp_path / "a").glob("state-*")] == ["state-000000006"]
-    resumed = trained(Progress(tmp_path), watch={"test": DATA})
+    assert [path.stem for path in tmp_path.glob("a-*/state-*")] == ["state-000000006"]
+    resumed = trained(Progress(checkpoints=tmp_path), watch={"test": DATA})
     assert resumed.history == whole.history
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), resumed.last, whole.last))
 

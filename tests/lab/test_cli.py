@@ -13,12 +13,12 @@ import xarray as xr
 
 from morphax.cli import main
 from morphax.experiments import all_experiments
-from morphax.files import read_json
+from morphax.files import read_json, read_sealed
 
 WAVEFORMS = ["run", "josephson/waveforms", "--quick", "--seeds", "2"]
 FAST = {"josephson/shots", "quantized/shots", "spiking/ghz"}  # seconds each; the other quick runs are marked slow
 LONG = {"spintronic/density", "spintronic/sequential-digits", "spintronic/time-scales"}  # run longer than they compile
-FILES = {"config.json", "environment.json", "result.nc", "claims.json", "report.html", "figures"}
+FILES = {"manifest.json", "config.json", "environment.json", "result.nc", "claims.json", "report.html", "figures"}
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,8 @@ def _in_a_new_folder(tmp_path, monkeypatch):
 
 
 def read(path: Path) -> xr.Dataset:
-    return xr.load_dataset(path / "result.nc", engine="h5netcdf")
+    """The numbers of a result, without what is said of the run that gave them."""
+    return xr.load_dataset(path / "result.nc", engine="h5netcdf").drop_attrs()
 
 
 def error_of(capsys, arguments: list[str], code: int) -> str:
@@ -60,7 +61,7 @@ def test_a_run_leaves_a_complete_folder(capsys):
     assert "out/report.html" in printed
     folder = Path("out")
     assert {entry.name for entry in folder.iterdir()} == FILES
-    request = read_json(folder / "config.json")
+    request = read_sealed(folder / "config.json")
     assert request["experiment"] == "josephson/waveforms"
     assert request["config"]["seeds"] == 2
     assert {"versions", "devices", "git_revision", "seed"} <= read_json(folder / "environment.json").keys()
@@ -141,6 +142,42 @@ def test_a_folder_of_another_run_is_refused(capsys):
     assert "a run of josephson/waveforms" in error_of(capsys, other, 2)
 
 
+def test_fresh_removes_what_is_the_runs_and_nothing_else(capsys):
+    main([*WAVEFORMS, "--out", "out"])
+    for stranger in ("precious/thesis.tex", "figures/mine.png", "notes.md"):
+        path = Path("out") / stranger
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    assert main([*WAVEFORMS, "--seeds", "3", "--fresh", "--out", "out"]) == 0
+    assert read(Path("out")).sizes["seed"] == 3
+    assert all(
+        (Path("out") / stranger).exists() for stranger in ("precious/thesis.tex", "figures/mine.png", "notes.md")
+    )
+    assert "mine" not in (Path("out") / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["config.json", "claims.json", "result.nc", "manifest.json", "environment.json"])
+@pytest.mark.parametrize("harm", ["cut", "empty", "missing"])
+def test_a_damaged_file_is_made_anew(name, harm, capsys):
+    """Never read, and never a dead end."""
+    command = [*WAVEFORMS[:-1], "1", "--out", "out"]
+    main(command)
+    whole, path = read(Path("out")), Path("out") / name
+    content = path.read_bytes()
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if harm == "cut" else b"")
+    capsys.readouterr()
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert harm == "missing" or f"{path}" in said
+    assert {entry.name for entry in Path("out").iterdir()} == FILES
+    xr.testing.assert_identical(read(Path("out")), whole)
+    if name not in ("environment.json", "result.nc", "manifest.json"):
+        assert path.read_bytes() == content
+
+
 def test_a_folder_with_other_files_is_left_alone(capsys):
     Path("mine").mkdir()
     (Path("mine") / "thesis.tex").write_text("x")
@@ -166,7 +203,7 @@ def test_a_failed_run_exits_with_1_and_keeps_what_was_computed(capsys, monkeypat
     monkeypatch.setattr(Waveforms, "_row", broken)
     error = error_of(capsys, [*WAVEFORMS, "--out", "out"], 1)
     assert "separate, 9: accuracy is not finite at seed=0" in error
-    assert [p.name for p in (Path("out") / "checkpoints").iterdir()] == ["separate__16.nc"]
+    assert len(list(Path(".pieces").glob("*/*.nc"))) == 1
     monkeypatch.setattr(Waveforms, "_row", row)  # and not undo(), which would leave the folder, too
     assert main([*WAVEFORMS, "--out", str(Path("out").absolute())]) == 0
 
@@ -182,8 +219,8 @@ def test_ctrl_c_stops_cleanly_says_how_to_resume_and_resuming_gives_the_same_num
         return row(self, config, name, key)
 
     out = Path("out").absolute()
-    main([*WAVEFORMS, "--out", "whole"])
-    whole = read(Path("whole"))
+    main([*WAVEFORMS, "--out", "elsewhere/whole"])
+    whole = read(Path("elsewhere/whole"))
     monkeypatch.setattr(Waveforms, "_row", interrupted)
     assert main([*WAVEFORMS, "--out", str(out)]) == 130
     assert f"Resume with: morphax run josephson/waveforms --quick --seeds 2 --out {out}" in capsys.readouterr().err
@@ -197,17 +234,17 @@ def test_a_killed_training_resumes_and_gives_the_same_numbers(tmp_path):
     """The design experiment, killed by the operating system in the middle of a training."""
     small = ["--quick", "--seeds", "2", "--set", "train_points=64", "--set", "test_points=64", "--set", "steps=60"]
     command = [sys.executable, "-m", "morphax.cli", "run", "josephson/design", *small]
-    main(["run", "josephson/design", *small, "--out", "whole"])
+    main(["run", "josephson/design", *small, "--out", "elsewhere/whole"])
     process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(Path("killed").glob("checkpoints/*/state-*.eqx")) and time.monotonic() < deadline:
+    while not list(Path("killed").glob("checkpoints/*/*/state-*.eqx")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()
     assert not (Path("killed") / "result.nc").exists()
     assert main(["run", "josephson/design", *small, "--out", "killed"]) == 0
-    xr.testing.assert_equal(read(Path("killed")), read(Path("whole")))
-    histories = [(Path(name) / "history.jsonl").read_text() for name in ("killed", "whole")]
+    xr.testing.assert_equal(read(Path("killed")), read(Path("elsewhere/whole")))
+    histories = [(Path(name) / "history.jsonl").read_text() for name in ("killed", "elsewhere/whole")]
     assert histories[0] == histories[1]
     lines = [json.loads(line) for line in histories[0].splitlines()]
     assert {(line["piece"], line["step"]) for line in lines} == {

@@ -230,13 +230,14 @@ class RunFolder:
     def _write_manifest(self, content: dict[str, Any]) -> None:
         write_sealed(self.path / MANIFEST, {"format": FORMAT, "experiment": self.experiment.name} | content)
 
-    def _manifest(self) -> dict[str, Any] | None:
+    def _manifest(self, say: Callable[[str], object] = lambda text: None) -> dict[str, Any] | None:
         """Of a run that came to its end; None where it did not."""
         try:
             manifest = read_sealed(self.path / MANIFEST)
         except FileNotFoundError:
             return None
-        except DamagedError:
+        except DamagedError as error:
+            say(f"{error}; it is made anew")
             return None
         return manifest if manifest["complete"] else None
 
@@ -246,7 +247,7 @@ class RunFolder:
 
     def _remove_damaged(self) -> None:
         """Name and remove what is not as it was written, and what can only be made together with it."""
-        manifest = self._manifest()
+        manifest = self._manifest(say=self._say)
         for name in [] if manifest is None else self._changed(manifest):
             path = self.path / name
             if path.exists():

@@ -91,7 +91,7 @@ def train(
     - `trained`: roles of the leaves that change.
     - `chunk`: steps between two visits of the host: progress, history, watched data, checkpoint.
     - `checkpoint`: folder for the state of the training; an interrupted one goes on from there. None: not kept.
-    - `on_chunk`: called with the history so far after every chunk.
+    - `on_chunk`: called with the history so far after every chunk, and once at the start where a checkpoint has one.
 
     **Returns:** `Trained`: the last substrate, the history, the best substrate.
 
