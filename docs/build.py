@@ -1,7 +1,7 @@
 """Keep the documentation's numbers what a run gave: python docs/build.py [RUNS]
 
-With a folder of finished full-size runs (as `morphax run` leaves them below `runs/`) the small parts of each - claims,
-configuration, versions, figures - are copied to docs/results/. Then every block
+With a folder of finished full-size runs (as `morphax run` leaves them below `runs/`) result, claims, configuration,
+versions and figures of each are copied to docs/results/. Then every block
 
     <!-- results: NAME -->
     ...
@@ -16,7 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from morphax.files import read_json, write_json
+from morphax.files import read_json, read_sealed, read_sealed_dataset, write_json, write_sealed_dataset
 from morphax.lab.report import claim_texts
 
 DOCS = Path(__file__).parent
@@ -46,13 +46,16 @@ def main() -> int:
 
 
 def collect(folder: Path) -> None:
-    """Copy what is small of one run folder."""
-    request = read_json(folder / "config.json")
+    """Copy one run folder, the result compressed, without what can be made from it."""
+    request = read_sealed(folder / "config.json")
     target = DOCS / "results" / request["experiment"]
     target.mkdir(parents=True, exist_ok=True)
     environment = read_json(folder / "environment.json")
     write_json(target / "run.json", request | {"versions": environment["versions"], "seed": environment["seed"]})
     shutil.copy(folder / "claims.json", target)
+    result = read_sealed_dataset(folder / "result.nc")
+    compressed = {name: {"compression": "gzip", "shuffle": True} for name, v in result.data_vars.items() if v.ndim}
+    write_sealed_dataset(target / "result.nc", result, encoding=compressed)
     for figure in (folder / "figures").glob("*.png"):
         shutil.copy(figure, target)
 

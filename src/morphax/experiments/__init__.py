@@ -6,10 +6,13 @@ its own by an entry point of the group `morphax.experiments` that names an `Expe
 """
 
 import ast
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from morphax.lab.errors import UsageError
 
 if TYPE_CHECKING:
     from morphax.lab.experiment import Experiment
@@ -29,10 +32,11 @@ def all_experiments() -> "dict[str, type[Experiment]]":
 
 def find_experiment(name: str) -> "type[Experiment] | None":
     """The class of one experiment, if there is such a one. Of the others only those of its system are loaded."""
+    announced = _announced()
     for point, _ in _own():
         if point.name == name:
             return point.load()
-    return _announced().get(name)
+    return announced.get(name)
 
 
 def summaries() -> dict[str, str]:
@@ -42,8 +46,27 @@ def summaries() -> dict[str, str]:
 
 
 def _announced() -> "dict[str, type[Experiment]]":
-    experiments = [point.load() for point in entry_points(group=GROUP)]
-    return {experiment.name: experiment for experiment in experiments}
+    """Those of other packages; one that cannot be imported is named and left out.
+
+    **Raises:** `UsageError`, naming both packages, where two experiments have one name.
+    """
+    found: dict[str, type[Experiment]] = {}
+    packages = {point.name: "morphax" for point, _ in _own()}
+    for point in entry_points(group=GROUP):
+        package = point.dist.name if point.dist is not None else point.value
+        try:
+            experiment = point.load()
+            name = experiment.name
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            warnings.warn(f"experiment {point.name} of the package {package} is left out; {why}", stacklevel=3)
+            continue
+        if name in packages:
+            raise UsageError(
+                f"two experiments are called {name}: of the packages {packages[name]} and {package}; uninstall one"
+            )
+        found[name], packages[name] = experiment, package
+    return found
 
 
 def _own() -> Iterator[tuple[EntryPoint, str]]:
