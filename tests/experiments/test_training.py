@@ -36,6 +36,7 @@ def lines(progress: Progress) -> list[dict]:
     return [json.loads(line) for line in progress.history.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watch", [None, {"test": (INPUTS[:4], TARGETS[:4])}])
 def test_numbers_are_those_of_train(watch):
     ours = trained(watch=watch, batch_size=5)
