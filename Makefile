@@ -10,11 +10,11 @@ demo: .venv/installed
 	$(BIN)/morphax run josephson/forecast
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 # Also what is marked slow.
 test-all: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto -m "not norse" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not norse" $(ARGS)
 
 # Every rule x substrate x task is trained for two steps; writes the table in docs/devices.md.
 conformance: .venv/installed-test

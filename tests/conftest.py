@@ -3,6 +3,7 @@
 Compiled programs are shared between the tests of one session, and between its processes.
 """
 
+import gc
 import itertools
 import os
 import tempfile
@@ -17,6 +18,7 @@ import matplotlib as mpl
 import pytest
 
 mpl.use("agg")
+gc.set_threshold(200_000, 50, 100)  # tracing makes many objects and few cycles
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,16 +34,26 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[name.upper()] = str(value)
 
 
-TESTS_UNTIL_RELEASE = 25
+TESTS_UNTIL_LOOK = 25
+MANY = 30_000  # of the 65,530 memory mappings that Linux grants a process
 _finished = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
 def _release_programs() -> Iterator[None]:
-    """A compiled program takes some memory mappings, of which Linux grants a process 65,530: all tests need more."""
+    """A compiled program takes some memory mappings: all tests need more than there are."""
     yield
-    if not next(_finished) % TESTS_UNTIL_RELEASE:
+    if not next(_finished) % TESTS_UNTIL_LOOK and _mappings() > MANY:
         jax.clear_caches()
+
+
+def _mappings() -> float:
+    """How many this process has; where the system does not tell, too many."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return float("inf")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def test_tables_are_up_to_date():
     [
         "README.md",
         pytest.param("docs/devices.md", marks=pytest.mark.slow),
-        "docs/josephson.md",
+        pytest.param("docs/josephson.md", marks=pytest.mark.slow),
         "docs/experiments.md",
         "docs/phase-oscillators.md",
         "docs/quantized.md",

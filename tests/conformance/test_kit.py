@@ -124,8 +124,9 @@ def test_a_broken_promise_is_told_in_a_sentence(cls, sentence):
 
 
 def test_a_force_that_leads_uphill_is_told():
+    promises = {str(promise): promise for promise in substrate_promises(Uphill(jnp.ones(2)))}
     with pytest.raises(BrokenPromiseError, match="force points up the energy"):
-        check_substrate(Uphill(jnp.ones(2)))
+        promises["force is the slope of the energy"].check()
 
 
 class NoLoss(Backpropagation):
@@ -163,7 +164,6 @@ def check_until_one_breaks(rule):
     [
         (NoLoss(), 'gradient must give metrics with a scalar "loss"'),
         (HalfGradient(), "the gradient along one direction is .*, a finite difference"),
-        (Careless(), "check admits fewer targets than inputs"),
     ],
 )
 def test_a_rule_that_breaks_a_promise_is_told(rule, sentence):
@@ -172,7 +172,8 @@ def test_a_rule_that_breaks_a_promise_is_told(rule, sentence):
 
 
 def test_all_broken_promises_of_a_rule_are_told_at_once():
-    with pytest.raises(BrokenPromiseError, match=r"(?s)a Careless breaks \d+ promises of \d+:\n- .*\n- "):
+    sentences = r"(?s)a Careless breaks \d+ promises of \d+:\n- .*change nothing.*\n- .*admits fewer targets than"
+    with pytest.raises(BrokenPromiseError, match=sentences):
         check_rule(Careless())
 
 

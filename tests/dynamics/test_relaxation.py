@@ -83,6 +83,7 @@ def test_a_batch_sweeps_until_all_but_some_are_at_rest(leave):
     assert 0.9e-5 < slowest <= 1e-5
 
 
+@pytest.mark.slow
 def test_single_precision_sweeps_are_not_stopped_short_of_the_tolerance():
     # In these of 20,000 networks the force that was left exceeded twice what the last sweep had met.
     stopped = np.array([1812, 3026, 3718, 4161, 5057, 5382, 5897, 5922, 5979, 6077, 6702, 7184])

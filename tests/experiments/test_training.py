@@ -37,6 +37,7 @@ def lines(progress: Progress, folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watch", [None, {"test": (INPUTS[:4], TARGETS[:4])}])
 def test_numbers_are_those_of_train(watch):
     ours = trained(watch=watch, batch_size=5)

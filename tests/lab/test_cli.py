@@ -16,7 +16,7 @@ from morphax.experiments import all_experiments
 from morphax.files import read_json, read_sealed
 
 WAVEFORMS = ["run", "josephson/waveforms", "--quick", "--seeds", "2"]
-FAST = {"josephson/shots", "quantized/shots", "spiking/ghz"}  # seconds each; the other quick runs are marked slow
+FAST = {"spiking/ghz"}  # the quick runs of the others are marked slow, like all that takes more than some seconds
 LONG = {"spintronic/density", "spintronic/sequential-digits", "spintronic/time-scales"}  # run longer than they compile
 FILES = {"manifest.json", "config.json", "environment.json", "result.nc", "claims.json", "report.html", "figures"}
 

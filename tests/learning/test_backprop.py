@@ -98,6 +98,7 @@ def test_it_teaches_a_substrate_of_any_kind(make):
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
 
 
+@pytest.mark.slow
 def test_examples_divided_over_devices_give_the_same_gradient():
     program = """
 import jax

@@ -13,6 +13,7 @@ from morphax.tasks import waveforms
 pytestmark = pytest.mark.usefixtures("double")
 
 
+@pytest.mark.slow
 def test_readout_error_is_what_the_readout_achieves():
     features = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(6), size=200))[:, :5]
     targets = features @ jnp.arange(5.0)[:, None] ** 2 + jnp.sin(jnp.arange(200.0))[:, None]
@@ -20,6 +21,7 @@ def test_readout_error_is_what_the_readout_achieves():
     assert np.isclose(exact, jnp.mean((fit_readout(features, targets)(features) - targets) ** 2), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_readout_error_predicts_the_error_of_counted_photons():
     features = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(6), size=3000))[:, :5]
     targets = features[:, :1] - features[:, 1:2]
@@ -39,6 +41,7 @@ class Tuned(eqx.Module):
         return JosephsonMixer.two_mode(damping_rate=jnp.exp(self.log_damping), measured=4)
 
 
+@pytest.mark.slow
 def test_a_stack_of_designs_has_independent_gradients():
     task = waveforms(80, 80, key=jax.random.key(0))
     stack = Tuned(jnp.log(jnp.array([[0.017, 0.021], [0.005, 0.03]])))

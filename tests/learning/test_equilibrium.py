@@ -55,7 +55,9 @@ def onion() -> tuple:
     return WithReadout.random(Noisy(driven, 0.0), 3, key=KEY), inputs, targets, None
 
 
-SYSTEMS = pytest.mark.parametrize("system", [phases, hopfield, read, onion])
+SYSTEMS = pytest.mark.parametrize(
+    "system", [phases, hopfield, *(pytest.param(system, marks=pytest.mark.slow) for system in (read, onion))]
+)
 
 
 @eqx.filter_jit
@@ -125,6 +127,7 @@ def test_equilibrium_propagation_converges_to_the_gradient(system, nudging, orde
     assert large / small > 10**order / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", [read, onion])
 def test_back_propagation_through_equilibria_is_the_same_gradient(system, double):
     """Of the squared error; each step of it is differentiated implicitly."""
@@ -165,6 +168,7 @@ def test_the_most_probable_class_is_that_of_the_largest_output_or_sine():
         assert "accuracy" not in eqx.filter_eval_shape(metrics_of, regression, network, inputs, labels)
 
 
+@pytest.mark.slow
 def test_a_laboratory_reads_with_other_noise_each_time(double):
     """The error of a difference that is divided by beta is that of a reading over beta."""
     network, inputs, targets, cost = phases()
@@ -179,6 +183,7 @@ def test_a_laboratory_reads_with_other_noise_each_time(double):
     assert spread(0.02) / spread(0.2) == pytest.approx(10, rel=0.2)
 
 
+@pytest.mark.slow
 def test_initial_states_are_averaged(double):
     network, inputs, targets, cost = phases()
     rule = EquilibriumPropagation(cost, TIGHT, initial_states=7)
@@ -189,6 +194,7 @@ def test_initial_states_are_averaged(double):
     np.testing.assert_allclose(flat(gradient), flat(one), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_relaxations_that_do_not_converge_are_counted_and_left_out(double):
     network, inputs, targets, cost = phases()
     torn = eqx.tree_at(lambda n: n.frequencies, network, jnp.full_like(network.frequencies, 50.0))
@@ -200,6 +206,7 @@ def test_relaxations_that_do_not_converge_are_counted_and_left_out(double):
     assert 0 < few["unconverged"] <= 1
 
 
+@pytest.mark.slow
 def test_it_learns_xor_in_an_ensemble():
     task = xor()
     stack = make_members(

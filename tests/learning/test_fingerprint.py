@@ -119,6 +119,7 @@ print(fingerprint(network, rule, {"x", "y", "z"}), program_of(optimiser.update, 
 """
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same():
     """Whatever its addresses and its order of sets."""
     environment = {**os.environ, "PYTHONHASHSEED": "1"}

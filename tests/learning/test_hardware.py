@@ -70,6 +70,7 @@ def metrics_of(rule, substrate, key=KEY):
     return rule.metrics(substrate, jnp.asarray(INPUTS), jnp.asarray(TARGETS), key=key)
 
 
+@pytest.mark.slow
 def test_noise_aware_learning_takes_the_gradient_at_a_device_drawn_anew():
     rule, key = NoiseAware(RULE, CHIP), jax.random.key(1)
     metrics, found = gradient(rule, reader(), key)
@@ -124,6 +125,7 @@ def oscillators() -> Any:
     return WithReadout(network, W_OUT[:, :2], np.array([0.3, -0.2]))
 
 
+@pytest.mark.slow
 def test_a_twin_of_energy_substrates_is_one():
     model: Any = oscillators()
     device: Any = CHIP.device(model, key=KEY)
@@ -146,6 +148,7 @@ def test_a_twin_of_energy_substrates_is_one():
         )
 
 
+@pytest.mark.slow
 def test_in_the_loop_an_energy_substrate_answers_as_the_device_and_learns_as_the_model():
     metrics, found = gradient(InTheLoop(RULE, CHIP, KEY, measured_states=True), oscillators())
     close(metrics, metrics_of(RULE, CHIP.device(oscillators(), key=KEY)), rtol=1e-6)
@@ -313,6 +316,7 @@ class Readings(Substrate):
         return state
 
 
+@pytest.mark.slow
 def test_training_in_the_loop_recovers_what_transfer_loses():
     network = WithReadout(esn(), np.zeros((1, 6)), np.zeros(1))
     inputs = jnp.asarray(np.random.default_rng(5).normal(size=(12, 4)))

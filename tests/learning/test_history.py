@@ -31,6 +31,7 @@ def trained(ensemble: bool) -> History:
     return History(list(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_arrays_hold_the_numbers_of_the_rows(ensemble):
     history = trained(ensemble)

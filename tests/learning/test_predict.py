@@ -90,6 +90,7 @@ def test_equilibria_are_answers(network):
     np.testing.assert_allclose(predict(network, held(task, 2)), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_random_needs_a_key_and_follows_it():
     noisy = WithReadout.random(Noisy(EchoStateNetwork.random(4, key=KEY), 0.1), 1, key=KEY)
     spiking = WithReadout.random(SpikingNetwork.random(3, 2, input_rate=0.5, input_mean=5.0, key=KEY), 1, key=KEY)

@@ -92,6 +92,7 @@ def test_minimise_says_when_it_did_not_arrive():
         minimise(lambda x: x, jnp.array(1.0), optax.sgd(0.1), tolerance=-1.0)
 
 
+@pytest.mark.slow
 def test_losses_of_recorded_activities():
     # Each configuration once: the maximally mixed state, and the uniform distribution.
     z = (configurations(6) + 1) / 2
@@ -148,6 +149,7 @@ def test_a_frozen_network_shows_why_estimates_are_projected():
     assert one.raw_fidelity == pytest.approx(fidelity(STATES[0], pure_state([1, 0, 0, 0])))
 
 
+@pytest.mark.slow
 def test_spiking_neurons_learn_a_density_matrix():
     rho = STATES[1]
     net = SpikingNetwork.random(12, 24, key=KEY, input_rate=0.7, input_mean=0.1, steps_per_input=25, visible=6)

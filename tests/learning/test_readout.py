@@ -38,6 +38,7 @@ def test_ridge_solves_its_normal_equations_and_leaves_the_bias_free():
     assert jnp.allclose(readout(F).mean(axis=0), Y.mean(axis=0))
 
 
+@pytest.mark.slow
 def test_cross_validation_beats_the_pseudo_inverse_where_noise_rules():
     truth = jnp.zeros((1, 40)).at[0, 0].set(1)
     noisy = jnp.asarray(RANDOM.normal(size=(60, 40)))
@@ -47,12 +48,14 @@ def test_cross_validation_beats_the_pseudo_inverse_where_noise_rules():
     assert errors["cross-validate"] < 0.85 * errors[0.0]
 
 
+@pytest.mark.slow
 def test_cross_validation_keeps_a_clean_linear_law():
     targets = F @ jnp.ones((7, 1)) + 3
     readout = fit_readout(F, targets, ridge="cross-validate")
     assert jnp.allclose(readout(F), targets, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_readout_is_differentiable_and_batched():
     def error(features):
         return jnp.sum((fit_readout(features, Y, ridge=0.1)(features) - Y) ** 2)
@@ -101,6 +104,7 @@ def oscillators() -> tuple:
     return SpinTorqueReservoir.random(30, key=jax.random.key(0)), task
 
 
+@pytest.mark.slow
 def test_a_readout_for_another_device_of_the_same_line():
     device, task = oscillators()
     reading = read_task(device, task)
@@ -118,6 +122,7 @@ def test_a_readout_for_another_device_of_the_same_line():
     assert nrmse(robust(reading.test), task.test_targets) < 0.5
 
 
+@pytest.mark.slow
 def test_a_readout_for_noisy_readings():
     device, task = oscillators()
     clean, noisy = read_task(device, task), read_task(device, task, noise=3e-3, key=jax.random.key(2))
@@ -174,6 +179,7 @@ def test_bad_arguments_are_refused_by_name(arguments, message):
         fit_readout(**({"features": F, "targets": Y} | arguments))
 
 
+@pytest.mark.slow
 def test_the_washout_is_dropped_from_training_only():
     network = EchoStateNetwork.random(20, key=jax.random.key(0))
     task = linear_memory(range(1, 6), 300, 200, washout=50, key=jax.random.key(1))
@@ -196,6 +202,7 @@ def test_noise_has_the_stated_size_and_needs_a_key():
         read_task(mixer, task, noise=1e-3)
 
 
+@pytest.mark.slow
 def test_linear_memory_capacity_is_bounded_by_the_number_of_neurons_and_nearly_reached():
     network = EchoStateNetwork.random(20, input_scale=0.01, bias_scale=0.0, key=jax.random.key(0))
     task = linear_memory(range(1, 61), 4000, 4000, washout=100, key=jax.random.key(1))

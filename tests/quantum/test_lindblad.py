@@ -142,6 +142,7 @@ def test_two_short_steps_are_one_long_step():
     np.testing.assert_allclose(halves, system.propagate(rho, drive, 0.8), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_trace_hermiticity_and_positivity_survive_ten_thousand_points(optimised):
     system = two_modes()
 
@@ -159,6 +160,7 @@ def test_trace_hermiticity_and_positivity_survive_ten_thousand_points(optimised)
     assert lowest.min() > -1e-10
 
 
+@pytest.mark.slow
 def test_single_precision():
     with jax.enable_x64(False):
         system = two_modes(kerr=jnp.array([9.0, -14.0]))
@@ -218,6 +220,7 @@ def test_gradient_with_respect_to_the_state_is_the_adjoint_map():
     np.testing.assert_allclose(gradient, expected.conj(), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_gradient_of_a_stationary_state_sees_directions_that_the_state_lacks():
     """From the vacuum, undriven, the sum ends at once; its derivative with respect to the drive must not."""
     system = two_modes()
@@ -244,7 +247,9 @@ def test_second_derivatives(outer):
     np.testing.assert_allclose(jax.jit(outer(slope))(1.0), numeric, rtol=1e-6)
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, jax.grad], ids=["value", "gradient"])
+@pytest.mark.parametrize(
+    "transform", [lambda f: f, pytest.param(jax.grad, marks=pytest.mark.slow)], ids=["value", "gradient"]
+)
 def test_vmap_over_parameters_with_very_different_step_counts(transform):
     system = two_modes()
     rho = random_state(system)
@@ -272,6 +277,7 @@ def test_rates_that_are_not_finite_are_loud():
     assert jnp.isnan(system.propagate(random_state(system), jnp.array([jnp.inf, 0.0]), 0.1)).all()
 
 
+@pytest.mark.slow
 def test_too_many_substeps_for_a_derivative_are_loud():
     system = two_modes(levels=(2, 2), damping_rate=jnp.array([1e6, 1e6]))
     rho = random_state(system)

@@ -68,6 +68,7 @@ def test_homodyne_distribution_has_the_moments_of_the_quadrature(phase):
     assert np.isclose(x**2 @ p, qutip.expect(quadrature**2, larger), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_populations_are_smooth_at_the_vacuum():
     measured = Populations(basis_states((8,), 4))
     slope = jax.jacfwd(lambda x: measured.of_amplitudes(jnp.array([x + 0j])))(0.0)

@@ -60,6 +60,7 @@ def test_a_repulsive_triangle_is_frustrated_into_120_degrees():
     assert found.unconverged == 0
 
 
+@pytest.mark.slow
 def test_a_ring_twists():
     # With a clamped unit, n attracting oscillators in a ring are stable when wound q < n / 4 times: -1, 0, 1 of 6.
     matrix = np.zeros((6, 6))
@@ -83,6 +84,7 @@ def test_saddles_are_counted_and_left_out():
     assert found.unconverged == 0
 
 
+@pytest.mark.slow
 def test_every_equilibrium_is_a_minimum():
     network, drive = (
         PhaseOscillators.all_to_all(2, 7, 1, coupling_deviation=1.0, key=jax.random.key(4)),

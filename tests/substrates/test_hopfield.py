@@ -17,6 +17,7 @@ def network() -> HopfieldNetwork:
     return HopfieldNetwork.random(NETWORK, scale=0.5, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 0.5, -0.1])
 def test_descent_ends_where_the_dynamics_do(strength):
     nudge = Nudge(squared_error, strength, jnp.array([1.0, 0.0, 0.5]))
@@ -37,6 +38,7 @@ def test_the_force_is_minus_the_slope_of_the_energy_inside():
         np.testing.assert_allclose(force, -slope, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_equilibrium_is_the_minimum_of_the_energy():
     net, drive = network(), jnp.linspace(0, 1, 5)
     best = net.energy(net.relax(drive, relaxer=BlockSweeps(1e-11)).state, drive)

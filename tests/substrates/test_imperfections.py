@@ -160,6 +160,7 @@ def test_noise_on_any_state_is_added_after_every_input_and_none_is_exact():
     np.testing.assert_array_equal(evolve(Noisy(silent(), 0.0), np.ones(4))[0], evolve(silent(), np.ones(4))[0])
 
 
+@pytest.mark.slow
 def test_noise_without_a_key_is_refused_and_none_needs_none():
     """As for shots and Poisson inputs: without a key nothing random can happen, and silence would look like quiet."""
     network = PhaseOscillators.layered((2, 3, 1), bias_scale=0.3, key=KEY)
@@ -175,6 +176,7 @@ def test_noise_without_a_key_is_refused_and_none_needs_none():
         noisy.relax(jnp.ones(2))
 
 
+@pytest.mark.slow
 def test_noise_on_an_equilibrium_is_added_where_it_came_to_rest():
     network = PhaseOscillators.layered((2, 300, 1), bias_scale=0.3, key=KEY)
     start = network.initial_state()

@@ -92,7 +92,8 @@ def test_the_two_mode_mixer_of_the_paper_agrees_with_qutip():
     assert np.abs(populations - qutip_populations(device, DRIVES[:8])).max() < 1e-8
 
 
-@pytest.mark.parametrize("port", ["separate", pytest.param("joint", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("port", ["separate", "joint"])
 def test_coherent_agrees_with_fock_when_levels_suffice(port):
     weak = JosephsonMixer.two_mode(port=port, levels=10, measured=25).with_peak_photons(jnp.array(DRIVES), 0.14)
     fock = dataclasses.replace(weak, method="fock")
@@ -128,6 +129,7 @@ def test_the_dark_mode_of_a_joint_port_does_not_decay():
     assert np.allclose(photons, 0.5, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_trace_hermiticity_and_positivity_over_ten_thousand_points(optimised):
     device = mixer(levels=(4, 3), port="joint", thermal_occupation=0.1)
     drives = jax.random.uniform(jax.random.key(0), (10_000,), minval=-1, maxval=1)
@@ -210,6 +212,7 @@ def test_inputs_may_differ_from_mode_to_mode():
     assert jnp.all(photons[:, 1] == 0)
 
 
+@pytest.mark.slow
 def test_a_sequence_continues_where_it_stopped():
     device = JosephsonMixer.two_mode(levels=4, method="fock", measured=4)
     whole, end = evolve(device, DRIVES[:10])

@@ -125,6 +125,7 @@ CASES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @CASES
 def test_runge_kutta_solves_the_printed_equations(kind, options):
     net = network(kind, **options)

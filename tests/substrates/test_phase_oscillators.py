@@ -131,6 +131,7 @@ def test_frequencies_lock_ahead_by_their_arcsine_or_not_at_all():
         assert not pair(1.1).relax(jnp.array([0.3]), relaxer=relaxer).converged
 
 
+@pytest.mark.slow
 def test_a_prefix_of_dynamics_finds_the_basin_of_the_dynamics():
     network = PhaseOscillators.layered((8, 20, 4), key=KEY, coupling_deviation=0.5)
     drive = jax.vmap(lambda k: jax.random.uniform(k, (8,)))(jax.random.split(KEY, 40))
@@ -147,6 +148,7 @@ def test_a_prefix_of_dynamics_finds_the_basin_of_the_dynamics():
     assert same[1] >= max(0.95, float(same[0]))
 
 
+@pytest.mark.slow
 def test_parameter_counts_of_table_i():
     layered = [count(PhaseOscillators.layered((64, n, 10), key=KEY), "weight") for n in (20, 100, 200, 300)]
     dense = [count(PhaseOscillators.all_to_all(64, n - 74, 10, key=KEY), "weight") for n in (85, 139, 185, 222)]

@@ -145,6 +145,7 @@ def test_the_rotation_is_a_classical_network_with_noise_of_cosine_density():
     assert np.trapezoid(noise * grid**2, grid) == pytest.approx(width**2 * (1 - 8 / np.pi**2), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_weak_outcomes_are_wrong_as_equation_5_says_not_as_the_text_says():
     """(1 - sin g)/2 in the first layer, cos(g)^2 / 2 later, and correlated from layer to layer."""
     g = 5 * np.pi / 19
@@ -176,6 +177,7 @@ def test_the_backward_pass_is_that_of_the_clipped_line(backward, width, slope, g
     np.testing.assert_allclose(found, np.where(np.abs(h) <= gate, slope, 0.0))
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_straight_through_network():
     """By hand: outcomes forward, slopes of the clipped line backward, nothing through angles and qubits."""
     net = network((5, 8, 8, 3), width=0.4, strength=1.1)

@@ -77,6 +77,7 @@ def test_a_driven_neuron_fires_at_the_rate_of_its_closed_form():
             assert active[starts[1] : starts[2]].sum() == refractory
 
 
+@pytest.mark.slow
 def test_the_exact_step_solves_the_equations_between_spikes():
     for membrane, synapse in ((10.0, 5.0), (4.0, 7.0), (6.0, 6.0)):
         net = alone(
@@ -165,6 +166,7 @@ def test_many_short_chains_have_the_statistics_of_a_long_one():
     assert np.all(np.abs(short.mean((0, 1)) - long.mean(0)) < 4 * error)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_replaced_derivative():
     net = SpikingNetwork.random(3, 2, key=KEY, input_mean=1.0, refractory_steps=2)
     drives = jnp.asarray(np.random.default_rng(0).random((1, 12, 2)) < 0.6, float)
@@ -201,6 +203,7 @@ def _unrolled(net, weights, drives, weight):
     return total
 
 
+@pytest.mark.slow
 def test_checkpointed_gradients_are_the_same():
     net = SpikingNetwork.random(5, 4, key=KEY, input_rate=0.7, steps_per_input=10, input_mean=0.3)
 

@@ -32,6 +32,7 @@ def test_an_oscillator_of_a_network_comes_back_however_far_it_has_faded():
     assert single[-1] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_long_interval_are_those_of_double_precision():
     def gradients(network, inputs, intervals):
         def loss(network, interval):

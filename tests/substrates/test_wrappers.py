@@ -176,6 +176,7 @@ def test_around_other_systems_nothing_is_an_energy_substrate(esn):
         assert not isinstance(pickle.loads(pickle.dumps(plain)), EnergySubstrate)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_wrapped_networks_is_one():
     stack = make_members(
         lambda key: WithReadout.random(PhaseOscillators.layered((2, 3, 1), key=key), 2, key=key), KEY, 3

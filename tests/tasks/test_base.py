@@ -60,6 +60,7 @@ def test_of_a_stream_targets_belong_to_the_last_points():
     assert task.test[1][0, 0] == 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("washout", [0, 5])
 def test_a_stream_is_judged_at_the_points_that_a_readout_reads(washout):
     """`read_task` drives a reservoir through all points in one go; so does the pair to be judged by."""
@@ -93,6 +94,7 @@ def test_windows_end_at_every_scored_point_and_hold_what_came_before():
         np.testing.assert_array_equal(targets[:, 0], 100 + inputs[:, -1])
 
 
+@pytest.mark.slow
 def test_windows_without_washout_begin_where_they_are_full_and_may_be_sparse():
     cut = windows(stream(channels=2), 4, every=3)
     np.testing.assert_array_equal(cut.train_inputs[:, -1, 0], [3, 6, 9])

@@ -72,6 +72,7 @@ def test_bad_fractions_are_refused(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_an_echo_state_network_reads_them():
     rng = np.random.default_rng(0)
     orthogonal = np.linalg.qr(rng.normal(size=(60, 60)))[0]

@@ -47,16 +47,20 @@ def check_rule(rule: LearningRule) -> None:
     the rule says that its gradient is exact, it is that of finite differences.
 
     **Raises:** `BrokenPromiseError` with one sentence for each broken promise.
-
-        >>> from morphax import Backpropagation
-        >>> from morphax.testing import check_rule
-        >>> check_rule(Backpropagation())
     """
     check_all(rule_promises(rule), f"a {type(rule).__name__}")
 
 
 def rule_promises(rule: LearningRule) -> list[Promise]:
-    """The promises that `check_rule` tries, one by one."""
+    """The promises that `check_rule` tries, one by one.
+
+    >>> from morphax import Backpropagation
+    >>> from morphax.testing import rule_promises
+    >>> promise = rule_promises(Backpropagation())[0]
+    >>> promise.name
+    'it learns or refuses: a reservoir with a readout'
+    >>> promise.check()
+    """
     if not isinstance(rule, LearningRule):
         raise BrokenPromiseError(
             f"{rule!r:.80} is no LearningRule: derive its class from morphax.LearningRule and make one"
