@@ -4,9 +4,11 @@ Values are looked at only where they are known: inside `jax.jit`, `jax.vmap` or 
 and only its shape is checked.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -21,6 +23,8 @@ def check_finite(name: str, value: Any) -> None:
     if not is_concrete(value):
         return
     array = np.asarray(value)
+    if array.dtype.kind not in "biufcV":  # V: what JAX adds to NumPy's floating-point numbers
+        raise ValueError(f"{name} is {value!r}; it must be a number")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = tuple(int(i) for i in bad[0])
@@ -28,6 +32,13 @@ def check_finite(name: str, value: Any) -> None:
         raise ValueError(
             f"{place} is {array[where]}; {name} must be finite ({len(bad)} of {array.size} values are not)"
         )
+
+
+def check_real(name: str, value: Any) -> None:
+    """Refuse what is no real number or array of such: text, objects, complex numbers."""
+    kind = value.dtype.kind if isinstance(value, Tracer) else np.asarray(value).dtype.kind
+    if kind not in "biuf":
+        raise ValueError(f"{name} is {'complex' if kind == 'c' else repr(value)}; it must be real")
 
 
 def check_range(
@@ -48,6 +59,27 @@ def check_range(
         upper = "" if high is None else f"<= {high:g}"
         allowed = " and ".join(part for part in (lower, upper) if part)
         raise ValueError(f"{name} is {array[wrong].flat[0]}; it must be {allowed}")
+
+
+def check_memory(name: str, value: Any, numbers: int) -> None:
+    """Refuse a size for which so many numbers in double precision are more than the machine holds."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return  # this system does not tell
+    if 8 * numbers > memory:
+        raise ValueError(
+            f"{name} is {value}; that takes {8 * numbers / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}"
+        )
+
+
+def check_key(name: str, key: Any) -> None:
+    """Refuse what is no random key, nor None."""
+    if key is None or jax.dtypes.issubdtype(getattr(key, "dtype", bool), jax.dtypes.prng_key):
+        return
+    # Keys of the older kind are pairs of numbers.
+    if getattr(key, "dtype", None) != np.uint32 or np.shape(key)[-1:] != (2,):
+        raise ValueError(f"{name} is {key!r}; it must be a random key: jax.random.key(0)")
 
 
 def check_shape(name: str, value: Any, shape: Sequence[int | None]) -> None:

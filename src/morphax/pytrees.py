@@ -34,7 +34,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray, PyTree
 
-from morphax._checks import check_choice, check_range, is_concrete
+from morphax._checks import check_choice, check_key, check_range, is_concrete
 
 Role = Literal["weight", "device", "setting"]
 ROLES: tuple[Role, ...] = ("weight", "device", "setting")
@@ -115,6 +115,7 @@ def perturb(tree: Tree, spread: ArrayLike, *chosen: Role, key: PRNGKeyArray) -> 
     **Raises:** `ValueError` for a negative or non-finite spread, and for a spread other than 0 where no leaf has such a
     role.
     """
+    check_key("key", key)
     check_range("spread", spread, low=0.0)
     chosen = chosen or ("weight", "device")
     varied, fixed = select(tree, *chosen)

@@ -140,6 +140,17 @@ def test_trace_hermiticity_and_positivity_over_ten_thousand_points(optimised):
     assert jnp.linalg.eigvalsh(rho).min() > -1e-10
 
 
+def test_the_trace_does_not_drift_in_single_precision():
+    with jax.enable_x64(False):
+        device = mixer(levels=(3, 2))
+        drives = jax.random.uniform(jax.random.key(0), (20_000,), jnp.float32, minval=-1, maxval=1)
+        _, rho = evolve(device, drives)
+        assert rho.dtype == jnp.complex64
+        assert jnp.abs(jnp.trace(rho) - 1) < 1e-6
+        assert jnp.abs(rho - rho.conj().T).max() < 1e-6
+        assert jnp.linalg.eigvalsh(rho).min() > -1e-5
+
+
 def test_ten_modes_run_and_every_population_is_a_product_of_poissons():
     keys = jax.random.split(jax.random.key(0))
     coupling = jnp.triu(jax.random.uniform(keys[0], (10, 10), maxval=0.01), 1)

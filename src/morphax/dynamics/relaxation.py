@@ -64,20 +64,22 @@ class RungeKutta(eqx.Module):
     - `duration`, `time_step`: > 0; the number of steps is rounded up.
     - `order`: of the scheme without noise, 1 to 4.
     - `temperature`: $T \ge 0$, in units of the energy.
-    - `tolerance`: largest force that counts as converged. None: to have followed the time without NaN counts.
+    - `tolerance`: largest force that counts as converged, > 0; infinity: to have followed the time without NaN counts.
+      So it is with a temperature, whose noise never lets the force vanish.
     """
 
     duration: float = eqx.field(static=True, default=100.0)
     time_step: float = eqx.field(static=True, default=0.1)
     order: int = eqx.field(static=True, default=4)
     temperature: float = eqx.field(static=True, default=0.0)
-    tolerance: float | None = eqx.field(static=True, default=None)
+    tolerance: float = eqx.field(static=True, default=1e-3)
 
     def __check_init__(self) -> None:
         check_range("duration", self.duration, low=0.0, open_low=True)
         check_range("time_step", self.time_step, low=0.0, open_low=True)
         check_range("temperature", self.temperature, low=0.0)
         check_choice("order", self.order, tuple(TABLEAUS))
+        _check_tolerance(self.tolerance)
 
     def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
         """Relax from `state`."""
@@ -95,7 +97,7 @@ class RungeKutta(eqx.Module):
             return state, None
 
         state, _ = jax.lax.scan(step, state, jnp.arange(steps))
-        return _ended(landscape, state, jnp.asarray(steps), self.tolerance)
+        return _ended(landscape, state, jnp.asarray(steps), math.inf if self.temperature else self.tolerance)
 
 
 class AdaptiveRungeKutta(eqx.Module):
@@ -106,19 +108,20 @@ class AdaptiveRungeKutta(eqx.Module):
     - `duration`: > 0.
     - `relative_tolerance`, `absolute_tolerance`: of a step's error, > 0.
     - `max_steps`: after so many the relaxation stops where it is and counts as not converged.
-    - `tolerance`: largest force that counts as converged. None: to have followed the time without NaN counts.
+    - `tolerance`: largest force that counts as converged, > 0; infinity: to have followed the time without NaN counts.
     """
 
     duration: float = eqx.field(static=True, default=100.0)
     relative_tolerance: float = eqx.field(static=True, default=1e-6)
     absolute_tolerance: float = eqx.field(static=True, default=1e-6)
     max_steps: int = eqx.field(static=True, default=100_000)
-    tolerance: float | None = eqx.field(static=True, default=None)
+    tolerance: float = eqx.field(static=True, default=1e-3)
 
     def __check_init__(self) -> None:
         for name in ("duration", "relative_tolerance", "absolute_tolerance"):
             check_range(name, getattr(self, name), low=0.0, open_low=True)
         check_count("max_steps", self.max_steps, 1)
+        _check_tolerance(self.tolerance)
 
     def __call__(self, landscape: Landscape, state: State, *, key: PRNGKeyArray | None = None) -> Relaxation:
         """Relax from `state`; `key` is not used. `ImportError` without Diffrax (extra `diffrax`)."""
@@ -213,9 +216,14 @@ class BlockSweeps(eqx.Module):
 Relaxer = RungeKutta | AdaptiveRungeKutta | BlockSweeps
 
 
-def _ended(landscape: Landscape, state: State, steps: Array, tolerance: float | None) -> Relaxation:
+def _check_tolerance(tolerance: float) -> None:
+    if tolerance != math.inf:
+        check_range("tolerance", tolerance, low=0.0, open_low=True)
+
+
+def _ended(landscape: Landscape, state: State, steps: Array, tolerance: float) -> Relaxation:
     residual = _largest(landscape.force(state))
-    return Relaxation(state, residual, steps, jnp.isfinite(residual) if tolerance is None else residual <= tolerance)
+    return Relaxation(state, residual, steps, (residual <= tolerance) & jnp.isfinite(residual))
 
 
 def _largest(force: State) -> Float[Array, ""]:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_key
 
 
 def make_members(make: Callable[[Any], Any], key: Array, members: int) -> PyTree:
@@ -25,6 +25,7 @@ def make_members(make: Callable[[Any], Any], key: Array, members: int) -> PyTree
     >>> stack.connections.weights.shape
     (3, 8, 8)
     """
+    check_key("key", key)
     check_count("members", members, 1)
     return eqx.filter_vmap(make)(jax.random.split(key, members))
 

@@ -22,9 +22,10 @@ def classify(outputs: Outputs) -> Int[Array, "*points"]:
 
 
 def accuracy(outputs: Outputs, targets: Outputs) -> Scalar:
-    """Fraction of points that are classified correctly (targets 0/1, or one-hot)."""
+    """Fraction of points that are classified correctly (targets 0/1, or one-hot); NaN is no answer, and wrong."""
     check_shape("outputs", outputs, targets.shape)
-    return jnp.mean(classify(outputs) == classify(targets), dtype=jnp.result_type(outputs, float))
+    right = (classify(outputs) == classify(targets)) & ~jnp.any(jnp.isnan(outputs), axis=-1)
+    return jnp.mean(right, dtype=jnp.result_type(outputs, float))
 
 
 def rmse(outputs: Outputs, targets: Outputs) -> Scalar:

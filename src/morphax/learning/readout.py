@@ -106,8 +106,10 @@ def fit_readout(
         >>> float(readout.condition_number) < 2, round(float(readout.noise_gain), 1)
         (True, 1.0)
     """
-    features, targets = jnp.asarray(features), jnp.asarray(targets)
+    features, targets = (jnp.asarray(x, jnp.result_type(x, float)) for x in (features, targets))
     check_shape("features", features, (None, None))
+    if not features.size:
+        raise ValueError(f"features has shape {features.shape}; a readout needs at least 1 point and 1 neuron")
     check_shape("targets", targets, (features.shape[0], None))
     check_finite("features", features)
     check_finite("targets", targets)

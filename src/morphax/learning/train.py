@@ -14,7 +14,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_key
 from morphax.files import DamagedError, digest_of_file, read_sealed, write_atomically, write_sealed
 from morphax.learning.ensemble import count_members, map_members, member
 from morphax.learning.fingerprint import fingerprint, program_of
@@ -110,6 +110,7 @@ def train(
         >>> len(trained.history), trained.history[-1]["test"]["accuracy"] > 0.95
         (100, True)
     """
+    check_key("key", key)
     check_count("steps", steps, 1)
     check_count("chunk", chunk, 1)
     if not isinstance(rule, LearningRule):

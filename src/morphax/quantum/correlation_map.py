@@ -52,6 +52,7 @@ def density_matrix(coefficients: Float[Array, "..."]) -> Complex[Array, "states 
     >>> bool(np.allclose(density_matrix(coefficients(ghz_state(2))), ghz_state(2)))
     True
     """
+    check_finite("coefficients", coefficients)
     chi = jnp.asarray(coefficients)
     if chi.ndim < 1 or set(chi.shape) != {4}:
         raise ValueError(f"coefficients has shape {chi.shape}; it must be (4,) * Q for Q qubits")
@@ -67,6 +68,7 @@ def coefficients(rho: ArrayLike) -> Float[Array, "..."]:
     **Raises:** `ValueError` where the size of rho is no power of two.
     """
     qubits = number_of_qubits("rho", rho)
+    check_finite("rho", rho)
     mu, rows, columns = _indices(qubits)
     sites = [m + c + r for m, r, c in zip(mu, rows, columns, strict=True)]
     tensor = jnp.asarray(rho).reshape((2,) * (2 * qubits))
@@ -80,8 +82,12 @@ def squared_distance(first: Float[Array, "..."], second: Float[Array, "..."]) ->
 
 def distribution(amplitudes: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""$p_\tau = q_\tau^2 / \sum q^2$ of a classical wave function (Eqs. 12, 13)."""
-    squares = amplitudes**2
-    return squares / jnp.sum(squares)
+    check_finite("amplitudes", amplitudes)
+    squares = jnp.square(jnp.asarray(amplitudes, jnp.result_type(amplitudes, float)))
+    total = jnp.sum(squares)
+    if is_concrete(total) and not total:
+        raise ValueError("amplitudes is 0 everywhere; some configuration must have one")
+    return squares / total
 
 
 def expectations(probabilities: Float[Array, " configurations"]) -> Float[Array, "..."]:
@@ -101,7 +107,8 @@ def expectations(probabilities: Float[Array, " configurations"]) -> Float[Array,
     qubits = round(np.log2(max(number, 1)) / 3)
     if np.ndim(probabilities) != 1 or qubits < 1 or number != 8**qubits:
         raise ValueError(f"probabilities has shape {np.shape(probabilities)}; it must be (8^Q,) for Q qubits")
-    tensor = jnp.asarray(probabilities).reshape((8,) * qubits)
+    check_finite("probabilities", probabilities)
+    tensor = jnp.asarray(probabilities, jnp.result_type(probabilities, float)).reshape((8,) * qubits)
     for _ in range(qubits):
         tensor = jnp.tensordot(tensor, jnp.asarray(SITE, tensor.dtype), axes=(0, 1))
     return tensor
@@ -119,9 +126,12 @@ def correlations(spins: Float[Array, "samples spins"], weights: ArrayLike | None
 
     **Raises:** `ValueError` for a number of spins that is no multiple of 3, and weights of another shape or sum.
     """
+    check_shape("spins", spins, (None, None))
+    check_finite("spins", spins)
     samples, number = spins.shape
-    if number % 3:
+    if number % 3 or not number:
         raise ValueError(f"spins has {number} columns; every qubit has 3")
+    spins = jnp.asarray(spins, jnp.result_type(spins, float))
     _check_weights(weights, samples)
     share = jnp.full(samples, 1 / samples, spins.dtype) if weights is None else jnp.asarray(weights)
     sites = [

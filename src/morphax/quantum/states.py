@@ -176,10 +176,14 @@ def fidelity(rho: ArrayLike, sigma: ArrayLike) -> Float[np.ndarray, "..."]:
     It means something for density matrices only: project an estimate first (`nearest_density_matrix`). Of a matrix with
     negative eigenvalues these are taken as 0.
 
+    **Raises:** `ValueError` for matrices that are not Hermitian, or hold NaN.
+
         >>> from morphax.quantum.states import fidelity, ghz_state, pure_state
         >>> round(float(fidelity(ghz_state(2), pure_state([1, 0, 0, 0]))), 6)
         0.5
     """
+    _check_hermitian("rho", rho)
+    _check_hermitian("sigma", sigma)
     root = _root(np.asarray(rho))
     # The trace of the square root of a positive matrix X X^dagger is the sum of the singular values of X.
     return np.sum(np.linalg.svd(root @ _root(np.asarray(sigma)), compute_uv=False), -1) ** 2
@@ -195,6 +199,8 @@ def relative_entropy(rho: ArrayLike, sigma: ArrayLike) -> Float[np.ndarray, "...
         >>> round(float(relative_entropy(pure_state([1, 0]), np.eye(2) / 2)), 6)       # ln 2
         0.693147
     """
+    _check_hermitian("rho", rho)
+    _check_hermitian("sigma", sigma)
     p, P = np.linalg.eigh(np.asarray(rho))
     q, Q = np.linalg.eigh(np.asarray(sigma))
     smallest = 1e-14
@@ -205,6 +211,17 @@ def relative_entropy(rho: ArrayLike, sigma: ArrayLike) -> Float[np.ndarray, "...
     crossed = np.where(q > smallest, weight * np.log(np.maximum(q, smallest)), 0.0)
     outside = np.sum(np.where(q > smallest, 0.0, weight), -1) > 1e-10
     return np.where(outside, np.inf, own - np.sum(crossed, -1))
+
+
+def _check_hermitian(name: str, matrices: ArrayLike) -> None:
+    """Of one matrix, or of a batch."""
+    check_finite(name, matrices)
+    matrices = np.asarray(matrices)
+    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2]:
+        raise ValueError(f"{name} has shape {matrices.shape}; its last two axes must be those of a square matrix")
+    skew = float(np.max(np.abs(matrices - np.swapaxes(matrices.conj(), -1, -2)), initial=0.0))
+    if skew > TOLERANCE:
+        raise ValueError(f"{name} differs from its adjoint by {skew:g}; a density matrix is Hermitian")
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

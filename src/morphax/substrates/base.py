@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from morphax._checks import check_choice, check_finite
+from morphax._checks import check_choice, check_finite, check_key, is_concrete
 from morphax.dynamics.scan import segmented_scan
 
 State = PyTree
@@ -100,6 +100,12 @@ class Substrate(eqx.Module):
         worth sharing between all steps (a propagator, a factorisation).
         """
         return self.step
+
+    def check_state(self, state: State) -> None:
+        """Refuse, by `ValueError`, a state from which nothing can go on: by itself, one with NaN or infinity."""
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if eqx.is_inexact_array_like(leaf):
+                check_finite(f"state{jax.tree_util.keystr(path)}", leaf)
 
     def disturb(self, state: State, amplitude: ArrayLike, *, key: PRNGKeyArray) -> State:
         """The state with Gaussian noise of standard deviation `amplitude` added to every real or complex number in it.
@@ -235,7 +241,8 @@ def evolve(
     **Returns:** the observations, one row an input (with "last": just that row), and the state after the last input.
 
     **Raises:** `ValueError` when `drives` is a scalar, empty, holds NaN or infinity (says where), or has another number
-    of channels than the substrate takes.
+    of channels than the substrate takes; for a state that is none of the substrate; and where an observation is not
+    finite (says after which input; inside `jax.jit` nobody can look).
 
         >>> import jax, jax.numpy as jnp
         >>> from morphax import JosephsonMixer, evolve
@@ -253,7 +260,18 @@ def evolve(
     check_channels(substrate, drives.shape[1:])
     check_finite("drives", drives)
     check_choice("observe", observe, ("every", "last"))
-    return _evolve(substrate, drives, state, key, observe == "every", segment)
+    check_key("key", key)
+    if state is not None:
+        substrate.check_state(state)
+    observations, state = _evolve(substrate, drives, state, key, observe == "every", segment)
+    if is_concrete(observations) and not np.all(np.isfinite(observations)):
+        index = np.argwhere(~np.isfinite(observations))[0].tolist()
+        where = f"after input {index[0]}" if observe == "every" else "at the end"
+        raise ValueError(
+            f"an observation of the {type(substrate).__name__} is not finite {where} (neuron {index[-1]}); a drive or "
+            "a rate is too large, or the precision too low"
+        )
+    return observations, state
 
 
 @eqx.filter_jit

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_count, check_finite, check_range, check_shape
+from morphax._checks import check_count, check_finite, check_key, check_range, check_shape
 from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
 from morphax.pytrees import WEIGHT
 from morphax.substrates.energy import EnergySubstrate, Nudge, golden_sequence, slope
@@ -70,6 +70,7 @@ class HopfieldNetwork(EnergySubstrate):
     @classmethod
     def random(cls, layers: Sequence[int], *, scale: float = 1.0, key: PRNGKeyArray) -> "HopfieldNetwork":
         r"""Weights uniform in $\pm$ `scale` $\sqrt{6 / (N_i + N_{i+1})}$ (Glorot and Bengio), biases 0."""
+        check_key("key", key)
         if len(layers) < 2:
             raise ValueError(f"layers is {tuple(layers)}; a network has an input layer and at least one more")
         for size in layers:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
-from morphax._checks import check_count, check_range, is_concrete
+from morphax._checks import check_count, check_key, check_range, is_concrete
 from morphax.pytrees import SETTING, Role, Tree, perturb, select, warn_of_unassigned
 from morphax.substrates.base import State, Stepper, Substrate
 from morphax.substrates.energy import EnergySubstrate
@@ -40,6 +40,7 @@ def mismatch(substrate: Tree, *, weights: ArrayLike = 0.0, devices: ArrayLike = 
         True
     """
     warn_of_unassigned(substrate)
+    check_key("key", key)
     first, second = jax.random.split(key)
     return perturb(perturb(substrate, weights, "weight", key=first), devices, "device", key=second)
 

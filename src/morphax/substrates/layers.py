@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
+from morphax._checks import check_choice, check_count, check_finite, check_key, check_range, check_shape, is_concrete
 from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
 from morphax.pytrees import DEVICE, SETTING, WEIGHT
 from morphax.substrates.base import State, Stepper, Substrate
@@ -101,6 +101,7 @@ class Connections(eqx.Module):
         - `scale`: >= 0.
         - `key`: random key.
         """
+        check_key("key", key)
         check_count("inputs", inputs, 1)
         check_range("interlayer_density", interlayer_density, low=0.0, high=1.0)
         check_range("intralayer_density", intralayer_density, low=0.0, high=1.0)
@@ -214,6 +215,7 @@ class LayeredNetwork(Substrate):
         **options: Any,
     ) -> Self:
         """A network with `Connections.random(layers, ...)`; `options` are those of the class."""
+        check_key("key", key)
         connections = Connections.random(
             layers,
             inputs=inputs,

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
+from morphax._checks import check_choice, check_count, check_finite, check_key, check_range, check_shape, is_concrete
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.base import Substrate
 from morphax.substrates.layers import as_array
@@ -47,6 +47,7 @@ class BinarisedPerceptron(Substrate):
     @classmethod
     def random(cls, layers: Sequence[int], *, key: PRNGKeyArray, **rest: Any) -> Self:
         r"""Weights uniform in $\pm 1 / \sqrt{n}$ for $n$ neurons below; `layers` counts inputs, hidden, outputs."""
+        check_key("key", key)
         for size in layers:
             check_count("layers", size, 1)
         if len(layers) < 3:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_range, check_shape
+from morphax._checks import check_choice, check_count, check_key, check_memory, check_range, check_shape
 from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE
 from morphax.substrates.base import Substrate
@@ -96,8 +96,10 @@ class EchoStateNetwork(Substrate):
         - `density`: expected part of the recurrent weights that are not 0, in ]0, 1].
         - `key`: random key.
         """
+        check_key("key", key)
         check_count("neurons", neurons, 1)
         check_count("inputs", inputs, 1)
+        check_memory("neurons", neurons, neurons * (neurons + inputs))
         for name, value in (
             ("spectral_radius", spectral_radius),
             ("input_scale", input_scale),
@@ -201,8 +203,10 @@ class ReLUReservoir(Substrate):
           $W_\mathrm{res} W_\mathrm{in} x(t - 1)$.
         - `key`: random key.
         """
+        check_key("key", key)
         check_count("neurons", neurons, 1)
         check_count("inputs", inputs, 1)
+        check_memory("neurons", neurons, neurons * (neurons + inputs))
         check_range("scale", scale, low=0.0, open_low=True)
         check_choice("memory", memory, ("vector", "square"))
         first, second = jax.random.split(key)
@@ -344,8 +348,10 @@ class SpinTorqueReservoir(Substrate):
         - `key`: random key.
         - `options`: those of the class: `damping_rate`, `nonlinearity`, `efficiency`, `initial_power`, `interval`.
         """
+        check_key("key", key)
         check_count("neurons", neurons, 1)
         check_count("inputs", inputs, 1)
+        check_memory("neurons", neurons, neurons * (neurons + inputs))
         check_range("input_scale", input_scale, low=0.0, open_low=True)
         check_range("bias", bias)
         if weighted_bias and inputs > 1:

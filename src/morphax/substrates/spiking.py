@@ -10,7 +10,16 @@ from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_finite, check_range, check_shape, is_concrete
+from morphax._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_key,
+    check_memory,
+    check_range,
+    check_shape,
+    is_concrete,
+)
 from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.base import Stepper, Substrate
@@ -184,8 +193,10 @@ class SpikingNetwork(Substrate):
         What a neuron receives on average is the number of inputs times their mean weight: chance in it would leave some
         neurons silent and others always active.
         """
+        check_key("key", key)
         check_count("neurons", neurons, 1)
         check_count("inputs", inputs, 1)
+        check_memory("neurons", neurons, neurons * (neurons + inputs))
         check_range("input_deviation", input_deviation, low=0.0)
         check_range("recurrent_deviation", recurrent_deviation, low=0.0)
 

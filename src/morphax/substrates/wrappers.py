@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_count, check_finite, check_range, check_shape
+from morphax._checks import check_count, check_finite, check_key, check_range, check_shape
 from morphax.pytrees import WEIGHT
 from morphax.substrates.base import (
     Consumption,
@@ -107,6 +107,10 @@ class Wrapper(Substrate):
         """What becomes of the substrate's observation."""
         return self.read(self.substrate.observe(state, key=key))
 
+    def check_state(self, state: State) -> None:
+        """That of the substrate."""
+        self.substrate.check_state(state)
+
     def disturb(self, state: State, amplitude: ArrayLike, *, key: PRNGKeyArray) -> State:
         """That of the substrate."""
         return self.substrate.disturb(state, amplitude, key=key)
@@ -182,6 +186,7 @@ class WithReadout(Wrapper):
     @classmethod
     def random(cls, substrate: Substrate, outputs: int, *, scale: float = 1.0, key: PRNGKeyArray) -> "WithReadout":
         r"""Weights uniform in $\pm$ `scale` $/ \sqrt{n}$ for $n$ neurons, biases uniform in $\pm 1 / \sqrt{n}$."""
+        check_key("key", key)
         check_count("outputs", outputs, 1)
         check_range("scale", scale, low=0.0)
         neurons = count_neurons(substrate)
@@ -267,6 +272,7 @@ class WithInput(Wrapper):
 
         `drives`: which number of drives, where the substrate takes several; by default the largest.
         """
+        check_key("key", key)
         check_count("channels", channels, 1)
         rows = max(numbers_of(substrate.channels)) if drives is None else drives
         bound = channels**-0.5

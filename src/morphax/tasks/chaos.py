@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_choice, check_count, check_range, is_concrete
+from morphax._checks import check_choice, check_count, check_key, check_range, is_concrete
 from morphax.tasks._points import check_points
 from morphax.tasks.base import Task
 
@@ -66,6 +66,7 @@ def mackey_glass(
         >>> bool((task.train_targets[:-20, 1] == task.train_inputs[20:]).all())
         True
     """
+    check_key("key", key)
     check_points(train_points, test_points, washout)
     _check_delays(delays)
     for name, value in (("step", step), ("beta", beta), ("gamma", gamma)):
@@ -139,6 +140,7 @@ def lorenz(
         >>> lorenz(component="x", train_points=200, test_points=100, key=jax.random.key(0)).test_inputs.shape
         (100,)
     """
+    check_key("key", key)
     check_points(train_points, test_points, washout)
     check_count("horizon", horizon, 1)
     check_choice("component", component, (None, "x", "y", "z"))
@@ -150,6 +152,7 @@ def lorenz(
     start = jnp.array([0.0, 0.0, 25.0]) + 5 * jax.random.normal(key, (3,))
     length = first + stride * (points + horizon - 1) + 1
     states = _lorenz_series(start, *_scalars(step, sigma, rho, beta), length=length)[first::stride]
+    _check_followed("step", step, states)
     if standardise:
         states = _standardised(states, train_points)
     if component is not None:
@@ -242,6 +245,12 @@ def _standardised(states: Float[Array, "time 3"], train_points: int) -> Float[Ar
 
 def _scalars(*values: float) -> tuple[Float[Array, ""], ...]:
     return tuple(jnp.asarray(value, dtype=jnp.result_type(float)) for value in values)
+
+
+def _check_followed(name: str, step: float, states: Array) -> None:
+    """Refuse a step with which the numerical solution runs away."""
+    if is_concrete(states) and not bool(jnp.all(jnp.isfinite(states))):
+        raise ValueError(f"{name} is {step:g}; with so long a step the solution grows beyond all bounds: shorten it")
 
 
 def _check_delays(delays: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from morphax._checks import check_count, check_range
+from morphax._checks import check_count, check_key, check_range
 from morphax.tasks.base import Task, one_hot
 from morphax.tasks.idx import SHIPPED, read_shipped
 
@@ -34,6 +34,7 @@ def sequential_digits(train_fraction: float = 0.5, *, key: PRNGKeyArray) -> Task
         >>> task.train_inputs.shape, task.test_targets.shape
         ((898, 64), (899, 10))
     """
+    check_key("key", key)
     check_range("train_fraction", train_fraction, low=0.0, high=1.0, open_low=True)
     images, labels = _digits()
     train = int(train_fraction * len(images))
@@ -113,6 +114,7 @@ def hold_out(
     inputs: Float[Array, "examples ..."], targets: Float[Array, "examples ..."], fraction: float, *, key: PRNGKeyArray
 ) -> HeldOut:
     """Hold a random `fraction` (in ]0, 1[) of the examples out of a training, to choose settings and weights by."""
+    check_key("key", key)
     check_range("fraction", fraction, low=0.0, high=1.0, open_low=True)
     held = round(fraction * len(inputs))
     if not 0 < held < len(inputs):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_key
 from morphax.tasks._points import check_points
 from morphax.tasks.base import Task
 
@@ -61,6 +61,7 @@ def narma(
         >>> task.train_inputs.shape, task.train_targets.shape
         ((1000,), (1000, 1))
     """
+    check_key("key", key)
     check_count("order", order, 1, LARGEST_ORDER)
     check_points(train_points, test_points, washout)
     inputs, outputs = _bounded_narma(key, order=order, points=train_points + test_points)
@@ -99,6 +100,7 @@ def linear_memory(
         >>> bool((task.train_targets[5:, 1] == task.train_inputs[:-5]).all())
         True
     """
+    check_key("key", key)
     if not len(delays):
         raise ValueError("delays is empty; it must name at least one delay >= 0")
     for index, delay in enumerate(delays):
@@ -146,6 +148,7 @@ def information_processing(
         >>> task.train_targets.shape[1] == len(legendre_products(max_delay=2, max_degree=2))
         True
     """
+    check_key("key", key)
     products = legendre_products(max_delay, max_degree)
     check_points(train_points, test_points, washout)
     longest = max(delay for product in products for delay, _ in product)

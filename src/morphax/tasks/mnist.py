@@ -9,7 +9,7 @@ import numpy as np
 import platformdirs
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_key
 from morphax._optional import needed
 from morphax.tasks.base import Task, one_hot
 from morphax.tasks.idx import SHIPPED as SHA256, load_idx, read_shipped
@@ -61,6 +61,7 @@ def mnist(
         >>> task.train_inputs.shape, task.test_targets.shape
         ((100, 784), (50, 10))
     """
+    check_key("key", key)
     check_count("train_images", train_images, 1, ALL)
     check_count("test_images", test_images, 1, 10_000)
     if key is None:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax._checks import check_count
+from morphax._checks import check_count, check_key
 from morphax.tasks._points import check_points
 from morphax.tasks.base import Task
 
@@ -46,6 +46,7 @@ def waveforms(
         >>> task.train_inputs[:8].tolist(), task.train_targets[0].tolist()
         ([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], [0.0])
     """
+    check_key("key", key)
     check_points(train_points, test_points, washout)
     check_count("points_per_period", points_per_period, 4)
     for name, value, divisor in (

@@ -132,7 +132,7 @@ class Gradient(Experiment):
             found = [propagated(tight, nudging) for nudging in NUDGINGS]
             loose = [propagated(tolerance, "one-sided") for tolerance in config.tolerances]
             # The dynamics may end in other equilibria than sweeps: both gradients where the dynamics ends.
-            dynamics = RungeKutta(config.unrolled, 0.25)
+            dynamics = RungeKutta(config.unrolled, 0.25, tolerance=np.inf)
             through, _ = of(RelaxationBackpropagation(relaxer=dynamics))
             there, _ = of(ImplicitDifferentiation(relaxer=dynamics))
             dims, missing = ("nudging", "strength"), {"may_be_missing": 1}
