@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -75,7 +76,7 @@ def check_memory(name: str, value: Any, numbers: int) -> None:
 
 def check_key(name: str, key: Any) -> None:
     """Refuse what is no random key, nor None."""
-    if key is None or jax.dtypes.issubdtype(getattr(key, "dtype", bool), jax.dtypes.prng_key):
+    if key is None or jnp.issubdtype(getattr(key, "dtype", bool), jax.dtypes.prng_key):
         return
     # Keys of the older kind are pairs of numbers.
     if getattr(key, "dtype", None) != np.uint32 or np.shape(key)[-1:] != (2,):

@@ -65,8 +65,8 @@ def content(folder: Path) -> dict[str, object]:
 
 def equal(one: dict[str, object], other: dict[str, object]) -> bool:
     return one.keys() == other.keys() and all(
-        value.identical(other[name]) if isinstance(value, xr.Dataset) else value == other[name]
-        for name, value in one.items()
+        value.identical(twin) if isinstance(value, xr.Dataset) and isinstance(twin, xr.Dataset) else value == twin
+        for value, twin in ((value, other[name]) for name, value in one.items())
     )
 
 

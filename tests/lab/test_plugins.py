@@ -1,5 +1,6 @@
 """Experiments of other packages: found, named where they cannot be imported, refused where a name is taken."""
 
+import sys
 import textwrap
 
 import pytest
@@ -28,9 +29,12 @@ def install(tmp_path, monkeypatch):
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[morphax.experiments]\n{package} = {package}:Mine\n")
 
-    return install
+    yield install
+    for name in [name for name in sys.modules if name.startswith("laboratory_")]:
+        del sys.modules[name]
 
 
+@pytest.mark.filterwarnings("default")  # which are errors in tests
 @pytest.mark.parametrize("text", ["import nothing_of_this_name", "1 / 0", "Mine = 3"])
 def test_one_that_cannot_be_imported_is_named_and_left_out(install, capsys, text):
     install("laboratory_b", text)

@@ -114,12 +114,12 @@ def expectations(probabilities: Float[Array, " configurations"]) -> Float[Array,
     return tensor
 
 
-def correlations(spins: Float[Array, "samples spins"], weights: ArrayLike | None = None) -> Float[Array, "..."]:
+def correlations(spins: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, "..."]:
     r"""$\chi$ of 3Q Ising spins in samples: a time average (Eqs. 18, 19, 36), or with the samples' weights.
 
     **Arguments:**
 
-    - `spins`: +1 or -1, three a qubit; the first axis is time, or counts configurations.
+    - `spins`: +1 or -1, shape (samples, spins), three a qubit; the first axis is time, or counts configurations.
     - `weights`: shape (samples,), finite, of sum 1: it is the trace of $\rho$. None: equal.
 
     **Returns:** shape (4,) * Q.
@@ -128,7 +128,7 @@ def correlations(spins: Float[Array, "samples spins"], weights: ArrayLike | None
     """
     check_shape("spins", spins, (None, None))
     check_finite("spins", spins)
-    samples, number = spins.shape
+    samples, number = np.shape(spins)
     if number % 3 or not number:
         raise ValueError(f"spins has {number} columns; every qubit has 3")
     spins = jnp.asarray(spins, jnp.result_type(spins, float))

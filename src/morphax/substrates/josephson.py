@@ -62,8 +62,8 @@ class JosephsonMixer(Substrate):
       states in nested order, or a sequence of basis states.
     - `shots`: repetitions behind each reading; None reads exact expectation values.
 
-    **State:** coherent: amplitudes, (modes,) complex; fock: density matrix, (states, states) complex. Its trace is set to
-    1 after every input, since rounding lets it drift.
+    **State:** coherent: amplitudes, (modes,) complex; fock: density matrix, (states, states) complex. Its trace is set
+    to 1 after every input, since rounding lets it drift.
 
     **Raises:** `ValueError` for wrong shapes, non-finite or negative rates, zero levels, states that do not exist, and
     for `method="coherent"` with a Kerr term or a thermal port.
