@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from morphax._checks import check_choice
 from morphax.lab.identity import note_fields, noted
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from morphax.lab.progress import Progress
 
 Relation = Literal["within", "at least", "at most", "reported"]
+LARGEST = 10**6
+"""The largest whole number that a configuration takes where nothing else is said: a slip of the finger is no size."""
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 FromDataset: TypeAlias = "Callable[[xr.Dataset], Any]"
 """A number that is taken from the result of a run."""
 
@@ -31,7 +38,10 @@ def parameter(default: Any, description: str, *, unit: str = "", extent: bool = 
 
     `extent` marks a number that says how many pieces there are and not what is in them: repetitions, the points of a
     sweep. What was computed for ten of them is reused for twenty. A piece that reads such a field depends on it anyway.
+    Whole numbers have a million as upper limit where there is no other.
     """
+    if isinstance(default, int) and not isinstance(default, bool) and not {"le", "lt"} & limits.keys():
+        limits["le"] = LARGEST
     return Field(default, description=description, json_schema_extra={"unit": unit, "extent": extent}, **limits)
 
 
@@ -46,6 +56,16 @@ class BaseConfig(BaseModel):
     # JAX keeps 32 bits of a seed in single precision.
     seed: int = parameter(0, "seed of all random numbers", ge=0, lt=2**32)
     precision: Literal["double", "single"] = parameter("double", "floating-point precision of the run")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if any(isinstance(v, bool) for v in (value if isinstance(value, list | tuple) else [value])):
+                annotation = cls.model_fields[name].annotation if name in cls.model_fields else bool
+                if annotation is not bool:
+                    raise ValueError(f"{name} is {json.dumps(value)}; it must be a number")
+        return values
 
     def __getattribute__(self, name: str) -> Any:
         if noted() is not None:

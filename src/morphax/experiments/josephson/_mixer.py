@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, field_validator
 
-from morphax.lab.experiment import BaseConfig, parameter
+from morphax.lab.experiment import BaseConfig, NonNegative, parameter
 from morphax.learning.readout import fit_readout
 from morphax.substrates.josephson import JosephsonMixer
 from morphax.units import MHz, ns, us
@@ -37,7 +37,9 @@ class MixerConfig(ReservoirConfig):
     """The two-mode mixer with working parameters; see `JosephsonMixer.two_mode`."""
 
     coupling: float = parameter(2.0, "conversion rate g / 2 pi", unit="MHz", ge=0)
-    damping_rate: tuple[float, ...] = parameter((17.0, 21.0), "dissipation of each mode", unit="rad/us", min_length=1)
+    damping_rate: tuple[NonNegative, ...] = parameter(
+        (17.0, 21.0), "dissipation of each mode", unit="rad/us", min_length=1
+    )
     drive_amplitude: float = parameter(2.77, "drive amplitude at an input of 1", unit="sqrt(rad/us)", gt=0)
     interval: float = parameter(100.0, "how long an input is held", unit="ns", gt=0)
     levels: int = parameter(8, "levels per mode", ge=2, le=64)

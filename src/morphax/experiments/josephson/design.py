@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import equinox as eqx
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
@@ -59,7 +61,9 @@ class Design(Experiment):
         steps: int = parameter(300, "gradient steps", ge=1)
         starts: int = parameter(16, "random starts", ge=1)
         learning_rate: float = parameter(0.05, "first step of Adam, falling as a cosine", gt=0)
-        numbers: tuple[int, ...] = parameter((100, 1000, 10_000, 100_000, 1_000_000), "shots tested", min_length=1)
+        numbers: tuple[Annotated[int, Field(ge=1, le=10**12)], ...] = parameter(
+            (100, 1000, 10_000, 100_000, 1_000_000), "shots tested", min_length=1
+        )
 
     name = "josephson/design"
     quick = {

@@ -7,17 +7,18 @@ import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, Ridge, over_seeds
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import rmse
@@ -55,8 +56,10 @@ class Forecast(Experiment):
         neurons: int = parameter(100, "neurons of the echo-state network", ge=1)
         largest_order: int = parameter(20, "largest order of the autoregression that is tried", ge=1)
         peak_photons: float = parameter(2.0, "peak photon number on the training points", gt=0)
-        dissipations: tuple[float, ...] = parameter((0.1, 0.2, 0.5, 1.0, 2.0), "tried factors on damping_rate")
-        leak_rates: tuple[float, ...] = parameter((0.2, 0.5, 1.0), "tried leak rates of the echo-state network")
+        dissipations: tuple[Positive, ...] = parameter((0.1, 0.2, 0.5, 1.0, 2.0), "tried factors on damping_rate")
+        leak_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = parameter(
+            (0.2, 0.5, 1.0), "tried leak rates of the echo-state network"
+        )
         noise: float = parameter(1e-4, "standard deviation of Gaussian noise on every population", ge=0)
         bias: bool = parameter(True, "whether the readout learns a constant")
         ridge: Ridge = parameter("cross-validate", "readout: 0, a relative strength, or cross-validate")

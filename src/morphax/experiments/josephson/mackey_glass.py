@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, NonNegative, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.readout import answer, read_task
@@ -35,11 +35,13 @@ class MackeyGlass(Experiment):
         bias: bool = parameter(True, "whether the readout learns a constant")
         seeds: int = parameter(10, "independent repetitions; the trends need their spread", ge=2, le=1000)
         largest_delay: int = parameter(100, "predicted are 1, 2, ... this many points ahead", ge=2)
-        dissipations: tuple[float, ...] = parameter(
+        dissipations: tuple[NonNegative, ...] = parameter(
             (1.0, 2.0, math.pi, 2 * math.pi, 4 * math.pi), "factors on damping_rate (2 pi: as printed)", min_length=2
         )
-        couplings: tuple[float, ...] = parameter((0.25, 0.5, 1.0, 2.0, 4.0), "g / 2 pi", unit="MHz", min_length=2)
-        noises: tuple[float, ...] = parameter((0.0, 1e-6), "noise on every reading (replaces noise)", min_length=1)
+        couplings: tuple[NonNegative, ...] = parameter((0.25, 0.5, 1.0, 2.0, 4.0), "g / 2 pi", unit="MHz", min_length=2)
+        noises: tuple[NonNegative, ...] = parameter(
+            (0.0, 1e-6), "noise on every reading (replaces noise)", min_length=1
+        )
         peak_photons: float = parameter(2.0, "peak photon number of the fuller mode", gt=0)
         measured: int = parameter(16, "measured states", ge=1)
         sample_interval: float = parameter(1.0, "time of the series between two points", gt=0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
@@ -33,7 +35,7 @@ class Neurons(Experiment):
     """Fig. 4: accuracy on sine and square against the number of measured neurons, for four kinds of reservoir."""
 
     class Config(MixerConfig):
-        sizes: tuple[int, ...] = parameter(
+        sizes: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = parameter(
             (1, 2, 3, 4, 6, 8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 64),
             "numbers of measured neurons (the two-mode mixer has levels^2 states)",
             min_length=1,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, over_seeds
@@ -31,8 +33,12 @@ class Scaling(Experiment):
     """
 
     class Config(ReservoirConfig):
-        modes: tuple[int, ...] = parameter((1, 2, 3, 4, 6, 8, 10), "numbers of modes", min_length=1)
-        sizes: tuple[int, ...] = parameter((2, 4, 8, 16, 32, 64, 128, 256), "measured populations", min_length=1)
+        modes: tuple[Annotated[int, Field(ge=1, le=16)], ...] = parameter(
+            (1, 2, 3, 4, 6, 8, 10), "numbers of modes", min_length=1
+        )
+        sizes: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = parameter(
+            (2, 4, 8, 16, 32, 64, 128, 256), "measured populations", min_length=1
+        )
         levels: int = parameter(8, "levels per mode: which states exist", ge=2)
         train_points: int = parameter(2000, "training points", ge=16)
         washout: int = parameter(100, "training points that enter no fit", ge=0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import accuracy
@@ -28,11 +30,15 @@ class Shots(Experiment):
 
     class Config(MixerConfig):
         bias: bool = parameter(True, "whether the readout learns a constant")
-        numbers: tuple[int, ...] = parameter(
+        numbers: tuple[Annotated[int, Field(ge=1, le=10**12)], ...] = parameter(
             (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000), "shots per reading", min_length=1
         )
-        couplings: tuple[float, ...] = parameter((1.0, 2.0), "conversion rates g / 2 pi", unit="MHz", min_length=1)
-        drives: tuple[float, ...] = parameter((2.401, 2.77), "drive amplitude for each coupling", unit="sqrt(rad/us)")
+        couplings: tuple[NonNegative, ...] = parameter(
+            (1.0, 2.0), "conversion rates g / 2 pi", unit="MHz", min_length=1
+        )
+        drives: tuple[Positive, ...] = parameter(
+            (2.401, 2.77), "drive amplitude for each coupling", unit="sqrt(rad/us)"
+        )
         measured: int = parameter(16, "measured states", ge=1)
 
     name = "josephson/shots"

@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Count, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.augmentation import Augmented, RandomAffine
@@ -41,7 +41,7 @@ class Better(Experiment):
         strength: float = parameter(0.5, "beta, strength of the nudge", gt=0)
         iterations: int = parameter(4000, "updates", ge=1)
         every: int = parameter(200, "updates between two looks", ge=1)
-        hidden: tuple[int, ...] = parameter((200, 400), "hidden units", min_length=1)
+        hidden: tuple[Count, ...] = parameter((200, 400), "hidden units", min_length=1)
         deformations: tuple[Deformation, ...] = parameter(
             ((0, 0, 0), (0.7, 0, 0), (0.7, 0.2, 0.15), (0.7, 0.4, 0.3)),
             "largest shift (pixels), angle (rad), change of size; the first is no deformation",

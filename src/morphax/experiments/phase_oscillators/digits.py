@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax._optional import needed
@@ -96,7 +97,9 @@ class Digits(Experiment):
     class Config(DigitsConfig):
         learning_rate: float = parameter(0.03, "eta (not printed for the digits)", gt=0)
         batch_size: int = parameter(300, "images in an update", ge=1)
-        rows: tuple[int, ...] = parameter((0, 1, 2, 3), "which of the four sizes", min_length=1)
+        rows: tuple[Annotated[int, Field(ge=0, le=3)], ...] = parameter(
+            (0, 1, 2, 3), "which of the four sizes", min_length=1
+        )
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
 
     name = "phase-oscillators/digits"

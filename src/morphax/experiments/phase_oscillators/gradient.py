@@ -17,7 +17,7 @@ from morphax._lazy import xr
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.equilibrium import (
@@ -53,8 +53,8 @@ class Gradient(Experiment):
         iterations: int = parameter(200, "updates before gradients are compared", ge=1)
         batch_size: int = parameter(300, "images in an update", ge=1)
         compared: int = parameter(100, "images of the batch whose gradients are compared", ge=1)
-        strengths: tuple[float, ...] = parameter((1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0), "beta", min_length=1)
-        tolerances: tuple[float, ...] = parameter((1e-3, 1e-5, 1e-7, 1e-10), "largest force at rest", min_length=1)
+        strengths: tuple[Positive, ...] = parameter((1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0), "beta", min_length=1)
+        tolerances: tuple[Positive, ...] = parameter((1e-3, 1e-5, 1e-7, 1e-10), "largest force at rest", min_length=1)
         unrolled: float = parameter(200.0, "time through which the relaxation is differentiated", gt=0)
 
         def data(self) -> dict[str, Path | str]:

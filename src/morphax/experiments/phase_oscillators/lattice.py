@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members, map_members
@@ -42,9 +43,11 @@ class Lattice(Experiment):
         side: int = parameter(16, "rows and columns of the lattice", ge=16)
         iterations: int = parameter(600, "updates", ge=1)
         every: int = parameter(25, "updates between two looks", ge=1)
-        scales: tuple[float, ...] = parameter((0.5, 2.0), "standard deviation of the first couplings", min_length=1)
+        scales: tuple[Positive, ...] = parameter((0.5, 2.0), "standard deviation of the first couplings", min_length=1)
         optimisers: tuple[Literal["sgd", "adam"], ...] = parameter(("sgd", "adam"), f"with rates {RATES}", min_length=1)
-        classes: tuple[int, ...] = parameter((2, 10), "the first so many digits", min_length=1)
+        classes: tuple[Annotated[int, Field(ge=2, le=10)], ...] = parameter(
+            (2, 10), "the first so many digits", min_length=1
+        )
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
 
     name = "phase-oscillators/lattice"

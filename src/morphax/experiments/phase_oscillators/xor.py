@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import LARGEST, Claim, Count, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members
@@ -54,9 +55,15 @@ class Xor(Experiment):
         seeds: int = parameter(100, "training runs at each size, Figs. 3b, d, e", ge=1)
         many: int = parameter(1000, "training runs of the smallest network, Fig. 3a", ge=1)
         iterations: int = parameter(1000, "updates", ge=300)
-        sizes: tuple[int, ...] = parameter((5, 6, 8, 10, 15, 20, 30), "oscillators, Fig. 3b", min_length=1)
-        starts: tuple[int, ...] = parameter((1, 2, 5, 10, 20), "initial states for each example, Fig. 3d", min_length=1)
-        start_sizes: tuple[int, ...] = parameter((5, 10, 20), "oscillators, Fig. 3d", min_length=1)
+        sizes: tuple[Annotated[int, Field(ge=4, le=LARGEST)], ...] = parameter(
+            (5, 6, 8, 10, 15, 20, 30), "oscillators, Fig. 3b", min_length=1
+        )
+        starts: tuple[Count, ...] = parameter(
+            (1, 2, 5, 10, 20), "initial states for each example, Fig. 3d", min_length=1
+        )
+        start_sizes: tuple[Annotated[int, Field(ge=4, le=LARGEST)], ...] = parameter(
+            (5, 10, 20), "oscillators, Fig. 3d", min_length=1
+        )
         large: int = parameter(30, "oscillators whose equilibria are followed, Fig. 3c", ge=4)
         large_iterations: int = parameter(2000, "updates of them", ge=1)
         visits: int = parameter(40, "updates at which the equilibria are looked for", ge=2)

@@ -7,7 +7,7 @@ from functools import partial
 from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
-from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
+from morphax.lab.experiment import BaseConfig, Claim, Count, Experiment, NonNegative, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.quantum.ground_state import energy_bound, ground_state_energy
@@ -22,8 +22,8 @@ class IsingChain(Experiment):
 
     class Config(BaseConfig):
         sites: int = parameter(10, "of the chain", ge=3, le=16)
-        neighbours: tuple[int, ...] = parameter((1, 2, 3, 4, 5), "k, sites of a density matrix", min_length=1)
-        fields: tuple[float, ...] = parameter(
+        neighbours: tuple[Count, ...] = parameter((1, 2, 3, 4, 5), "k, sites of a density matrix", min_length=1)
+        fields: tuple[NonNegative, ...] = parameter(
             (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0), "h, of the coupling J = 1", min_length=1
         )
 

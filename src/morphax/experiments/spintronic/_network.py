@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.lab.experiment import BaseConfig, parameter
@@ -45,7 +46,9 @@ class NetworkConfig(BaseConfig):
 
     seeds: int = parameter(10, "independent repetitions: weights, masks and order of the images", ge=1, le=1000)
     precision: Literal["double", "single"] = parameter("single", "floating-point precision of the run")
-    layers: tuple[int, ...] = parameter((32, 32, 32), "neurons in each layer", min_length=1)
+    layers: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = parameter(
+        (32, 32, 32), "neurons in each layer", min_length=1
+    )
     interlayer_density: float = parameter(0.5, "part of the connections between layers that exist", ge=0, le=1)
     intralayer_density: float = parameter(0.5, "part of the connections inside layers that exist", ge=0, le=1)
     relaxation_time: float = parameter(PAPER_TIME, "relaxation time 1 / damping rate", unit="ns", gt=0)

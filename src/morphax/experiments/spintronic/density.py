@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig, median_band, percent
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, Share, parameter
 from morphax.lab.figures import BLUE, GREEN, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
@@ -53,7 +53,7 @@ class Density(Experiment):
         schedule: Literal["inverse", "cosine"] = parameter("cosine", "as in spintronic/sequential-digits")
         seeds: int = parameter(5, "independent repetitions", ge=1, le=1000)
         epochs: int = parameter(40, "passes over the training images, Fig. 4", ge=1)
-        densities: tuple[float, ...] = parameter((0.0, 0.1, 0.2, 0.3, 0.5, 1.0), "densities, Fig. 4", min_length=1)
+        densities: tuple[Share, ...] = parameter((0.0, 0.1, 0.2, 0.3, 0.5, 1.0), "densities, Fig. 4", min_length=1)
         curve_epochs: int = parameter(100, "passes over the training images, Fig. 5", ge=1)
 
     name = "spintronic/density"

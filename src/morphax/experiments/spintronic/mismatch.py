@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
+from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, NonNegative, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
@@ -47,9 +48,13 @@ class Mismatch(Experiment):
     class Config(NetworkConfig):
         seeds: int = parameter(3, "networks", ge=1)
         devices: int = parameter(4, "devices for each network", ge=1)
-        spreads: tuple[float, ...] = parameter((0.0, 0.05, 0.1, 0.2, 0.3), "relative spreads of mismatch", min_length=1)
-        bits: tuple[int, ...] = parameter((3, 4, 5, 6, 8), "weight resolutions", min_length=1)
-        state_noises: tuple[float, ...] = parameter((0.0, 0.003, 0.01, 0.03), "noise on powers after every pixel")
+        spreads: tuple[NonNegative, ...] = parameter(
+            (0.0, 0.05, 0.1, 0.2, 0.3), "relative spreads of mismatch", min_length=1
+        )
+        bits: tuple[Annotated[int, Field(ge=2, le=32)], ...] = parameter(
+            (3, 4, 5, 6, 8), "weight resolutions", min_length=1
+        )
+        state_noises: tuple[NonNegative, ...] = parameter((0.0, 0.003, 0.01, 0.03), "noise on powers after every pixel")
         epochs: int = parameter(60, "passes over the training images", ge=1)
         loop_epochs: int = parameter(20, "passes in the loop", ge=1)
         loop_rate: float = parameter(0.03, "largest step of Adam in the loop, cosine", gt=0)

@@ -22,7 +22,7 @@ from morphax.experiments.spintronic._network import (
 )
 from morphax.experiments.spintronic.sequential_digits import CTRNN, ENTRIES
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
@@ -68,7 +68,7 @@ class TimeScales(Experiment):
     class Config(NetworkConfig):
         seeds: int = parameter(5, "independent repetitions", ge=1, le=1000)
         epochs: int = parameter(40, "passes over the training images", ge=1)
-        intervals: tuple[float, ...] = parameter(
+        intervals: tuple[Positive, ...] = parameter(
             (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), "times between two pixels", unit="ns", min_length=1
         )
 

@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import Kind, NetworkConfig
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.lab.tune import Range, tune
@@ -33,10 +33,10 @@ class Tune(Experiment):
         seeds: int = parameter(2, "networks behind the value of a trial", ge=1)
         epochs: int = parameter(40, "passes over the training images", ge=1)
         trials: int = parameter(30, "trials of each search", ge=2)
-        relaxation_times: tuple[float, float] = parameter((1.412, 141.2), "range searched", unit="ns")
-        learning_rates: tuple[float, float] = parameter((0.0149, 1.49), "range searched")
-        learning_rate_decays: tuple[float, float] = parameter((0.8077, 80.77), "range searched", unit="epochs")
-        initial_scales: tuple[float, float] = parameter((0.8, 80.0), "range searched")
+        relaxation_times: tuple[Positive, Positive] = parameter((1.412, 141.2), "range searched", unit="ns")
+        learning_rates: tuple[Positive, Positive] = parameter((0.0149, 1.49), "range searched")
+        learning_rate_decays: tuple[Positive, Positive] = parameter((0.8077, 80.77), "range searched", unit="epochs")
+        initial_scales: tuple[Positive, Positive] = parameter((0.8, 80.0), "range searched")
 
     name = "spintronic/tune"
     quick = {"trials": 4, "epochs": 3, "seeds": 1, "layers": (12, 12), "relaxation_times": (7.0, 28.0)}
