@@ -108,7 +108,7 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
         ([*WAVEFORMS, "--set", "coupplig=1"], "--set coupplig is unknown; did you mean 'coupling'?"),
         ([*WAVEFORMS, "--set", "coupling"], "--set is 'coupling'; it must be KEY=VALUE"),
         ([*WAVEFORMS, "--set", "levels=0"], "levels is 0; it must be greater than or equal to 2"),
-        ([*WAVEFORMS, "--set", "damping_rate=-1,2"], "damping_rate is [-1, 2]; every rate must be >= 0"),
+        ([*WAVEFORMS, "--set", "damping_rate=-1,2"], "damping_rate.0 is -1; it must be greater than or equal to 0"),
         ([*WAVEFORMS, "--set", "coupling=NaN"], "coupling is nan; it must be"),
         ([*WAVEFORMS, "--set", "coupling=strong"], "coupling is 'strong'; it must be a valid number"),
         (["run", "josephson/waveforms", "--seeds", "0"], "seeds is 0; it must be greater than or equal to 1"),
@@ -167,8 +167,18 @@ def test_fresh_removes_what_is_the_runs_and_nothing_else(capsys):
     assert "mine" not in (Path("out") / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["config.json", "claims.json", "result.nc", "manifest.json", "environment.json"])
-@pytest.mark.parametrize("harm", ["cut", "empty", "missing"])
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("result.nc", "cut"),
+        *(
+            pytest.param(name, harm, marks=pytest.mark.slow)
+            for name in ("config.json", "claims.json", "result.nc", "manifest.json", "environment.json")
+            for harm in ("cut", "empty", "missing")
+            if (name, harm) != ("result.nc", "cut")
+        ),
+    ],
+)
 def test_a_damaged_file_is_made_anew(name, harm, capsys):
     """Never read, and never a dead end."""
     command = [*WAVEFORMS[:-1], "1", "--out", "out"]

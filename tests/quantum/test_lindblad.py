@@ -211,6 +211,7 @@ def test_gradients_of_both_modes_equal_finite_differences(name):
     np.testing.assert_allclose(reverse, forward, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_gradient_with_respect_to_the_state_is_the_adjoint_map():
     system = two_modes()
     rho, weight, drive = random_state(system), random_state(system, key=1), drive_of(system)

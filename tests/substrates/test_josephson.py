@@ -164,6 +164,7 @@ def test_ten_modes_run_and_every_population_is_a_product_of_poissons():
         assert np.isclose(population, np.prod(factors), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["coherent", pytest.param("fock", marks=pytest.mark.slow)])
 def test_gradients_of_every_device_parameter_and_of_the_input(method):
     device = JosephsonMixer.two_mode(levels=4, method=method, measured=5)
@@ -233,6 +234,7 @@ def test_a_sequence_continues_where_it_stopped():
     assert jnp.allclose(end, same_end, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["coherent", pytest.param("fock", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("measured", [Populations(basis_states((7, 7), 6)), PhotonNumbers(), Quadratures()])
 def test_shots_scatter_around_the_exact_reading(method, measured):
@@ -249,6 +251,7 @@ def test_shots_scatter_around_the_exact_reading(method, measured):
         assert jnp.allclose(spread, np.sqrt(0.5 / 500), rtol=0.2)
 
 
+@pytest.mark.slow
 def test_a_perfectly_populated_top_level_warns():
     device = JosephsonMixer.two_mode(levels=4, method="fock")
     with pytest.warns(UserWarning, match=r"highest level holds .* %"):

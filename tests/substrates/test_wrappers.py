@@ -272,6 +272,7 @@ def largest(tree) -> float:
     return float(jnp.max(jnp.abs(ravel_pytree(tree)[0])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NUDGED if name not in ("strong", "hopfield")])
 def test_a_nudged_relaxation_ends_in_an_equilibrium_of_the_total_energy(name):
     network, strength, reach = NUDGED[name]()
@@ -339,6 +340,7 @@ def test_the_energy_of_a_wrapped_system_is_that_inside_under_the_drive_that_reac
         network.substrate.check_targets(jnp.array([9.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [oscillators, hopfield])
 def test_the_derivative_of_a_step_is_that_of_the_equilibrium(inside):
     """By the implicit function theorem; against finite differences along a direction in all weights and the drive."""

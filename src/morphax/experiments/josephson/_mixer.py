@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from morphax.lab.experiment import BaseConfig, NonNegative, parameter
 from morphax.learning.readout import fit_readout
@@ -45,13 +45,6 @@ class MixerConfig(ReservoirConfig):
     levels: int = parameter(8, "levels per mode", ge=2, le=64)
     method: Literal["auto", "coherent", "fock"] = parameter("auto", "closed form, or master equation")
     shots: int | None = parameter(None, "measurement shots per reading; null: exact populations", ge=1)
-
-    @field_validator("damping_rate")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if min(value) < 0:
-            raise ValueError("every rate must be >= 0")
-        return value
 
     def mixer(self, **changes: Any) -> JosephsonMixer:
         """The mixer of this configuration; `changes` are arguments of `JosephsonMixer`, in its units."""
