@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,17 +72,30 @@ def equal(one: dict[str, object], other: dict[str, object]) -> bool:
     )
 
 
-@pytest.mark.slow
-def test_killed_at_every_write_it_goes_on_to_the_same_folder(dice, tmp_path):
-    assert run(dice, tmp_path / "whole" / "out")
-    whole = content(tmp_path / "whole" / "out")
+def killed_everywhere(experiment, folder: Path) -> None:
+    """Kill a run at its first write, at its second, and so on until it ends; each time it must go on."""
+    assert run(experiment, folder / "whole" / "out")
+    whole = content(folder / "whole" / "out")
     assert "checkpoints" not in whole
     kills = 0
-    while not run(dice, tmp_path / str(kills) / "out", killed_at=kills):
-        folder = tmp_path / str(kills) / "out"
-        assert run(dice, folder), f"killed at write {kills} it does not go on"
-        found = content(folder)
+    while not run(experiment, (out := folder / str(kills) / "out"), killed_at=kills):
+        assert run(experiment, out), f"killed at write {kills} it does not go on"
+        found = content(out)
         assert equal(found, whole), f"killed at write {kills}: {json.dumps([*found])}"
-        assert not list((folder.parent / ".pieces").glob("*/.*"))
+        assert not list((out.parent / ".pieces").glob("*/.*"))
         kills += 1
     assert kills > 20
+
+
+@pytest.mark.slow
+def test_killed_at_every_write_it_goes_on_to_the_same_folder(tmp_path):
+    """In a process of its own, in which JAX has started no threads: they would not survive a fork."""
+    command = [sys.executable, "-m", "tests.lab.test_crashes", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+if __name__ == "__main__":
+    from tests.lab.conftest import Dice
+
+    killed_everywhere(Dice, Path(sys.argv[1]))
