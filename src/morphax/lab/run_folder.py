@@ -48,7 +48,7 @@ FORMAT = 2
 """Of run folders; the first had no digests."""
 MANIFEST = "manifest.json"
 OWN = (MANIFEST, "config.json", "environment.json", "history.jsonl", "result.nc", "claims.json", "report.html")
-INTERNAL = ("morphax_request", "morphax_pieces")
+INTERNAL = ("morphax_request", "morphax_identity", "morphax_pieces")
 
 
 class RunFolder:
@@ -153,13 +153,7 @@ class RunFolder:
             check()
             self._check_data()
 
-        identity = {
-            "experiment": self.experiment.name,
-            "source": source_of(type(self.experiment).__module__),
-            "data": self.request["data"],
-            "versions": versions() | {"backend": jax.default_backend()},
-        }
-        # Also where every field counts, so that other fields may be added to an experiment.
+        identity = self._identity()
         store = PieceStore(self.store, identity, self.request["config"], reuse=not self.fresh, say=self._say)
         progress = Progress(
             store,
@@ -191,6 +185,7 @@ class RunFolder:
                 experiment=self.experiment.name,
                 seconds=seconds,
                 morphax_request=json.dumps(self.request),
+                morphax_identity=digest_of(identity),
                 morphax_pieces=json.dumps(progress.digests),
             ),
         )
@@ -204,8 +199,9 @@ class RunFolder:
             raise UsageError(
                 f"dir is {str(self.path)!r}, whose result is not there ({error}); finish it: {again}"
             ) from error
-        pieces = json.loads(dataset.attrs.pop("morphax_pieces"))
-        dataset.attrs.pop("morphax_request")
+        pieces = json.loads(dataset.attrs["morphax_pieces"])
+        for name in INTERNAL:
+            dataset.attrs.pop(name)
         verdicts = [claim.judge(dataset) for claim in self.experiment.claims]
         write_json(self.path / "claims.json", verdicts)
         exports = self.experiment.exports(dataset)
@@ -256,15 +252,27 @@ class RunFolder:
             if name == "history.jsonl":
                 (self.path / "result.nc").unlink(missing_ok=True)
 
+    def _identity(self) -> dict[str, Any]:
+        """What decides the numbers of all pieces beside the configuration."""
+        return {
+            "experiment": self.experiment.name,
+            "source": source_of(type(self.experiment).__module__),
+            "data": self.request["data"],
+            "versions": versions() | {"backend": jax.default_backend()},
+        }
+
     def _has_result(self) -> bool:
+        """Whether a result was written that this morphax would compute again."""
         try:
-            stored = json.loads(read_sealed_dataset(self.path / "result.nc").attrs["morphax_request"])
+            attributes = read_sealed_dataset(self.path / "result.nc").attrs
+            stored = json.loads(attributes["morphax_request"])
+            same = attributes["morphax_identity"] == digest_of(self._identity())
         except FileNotFoundError:
             return False
         except (DamagedError, KeyError) as error:
             self._say(f"{error}; it is computed anew")
             return False
-        return stored == self.request
+        return same and stored == self.request
 
     def _discard(self) -> None:
         """Remove the files of the run, and of its folders those that are empty then."""
