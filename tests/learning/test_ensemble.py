@@ -131,3 +131,16 @@ def test_divergence_names_the_member():
     start = Line(jnp.array([0.0, 2.8, 2.96]))
     with pytest.raises(DivergedError, match=r"leaf \.slope of member 2 is not finite after step 0"):
         run(start, Broken(noises), jax.random.key(0), ensemble=True, chunk=1)
+
+
+@pytest.mark.usefixtures("double")
+def test_members_are_trained_in_parts_as_in_the_whole():
+    key, slopes, noises = jax.random.key(4), jnp.array([0.0, 1.0, 2.9]), jnp.array([0.1, 1.0, 3.0])
+    whole = run(Line(slopes), NoisyLeastSquares(noises), key, ensemble=True)
+    part = run(Line(slopes[1:]), NoisyLeastSquares(noises[1:]), key, ensemble=range(1, 3))
+    assert part.last.slope.tolist() == whole.last.slope[1:].tolist()
+    assert [row["loss"] for row in part.history] == [row["loss"][1:] for row in whole.history]
+    with pytest.raises(ValueError, match=r"ensemble is range\(1, 3\); it must be the places of 3 members"):
+        run(Line(slopes), NoisyLeastSquares(noises), key, ensemble=range(1, 3))
+    with pytest.raises(DivergedError, match="loss of member 2 is not finite"):
+        run(Line(jnp.array([0.0, 1e200])), NoisyLeastSquares(jnp.zeros(2)), key, ensemble=range(1, 3))

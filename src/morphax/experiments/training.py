@@ -39,7 +39,7 @@ class Trainer(NamedTuple):
         batch_size: int | None = None,
         watch: dict[str, Data] | None = None,
         score: Score | None = None,
-        ensemble: bool = True,
+        ensemble: bool | range = True,
         every: int = 50,
     ) -> Trained[Networks]:
         """Train a stack of networks (or one, without `ensemble`) with `morphax.learning.train.train`.

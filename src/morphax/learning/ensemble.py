@@ -15,8 +15,8 @@ from jaxtyping import PyTree
 from morphax._checks import check_count, check_key
 
 
-def make_members(make: Callable[[Any], Any], key: Array, members: int) -> PyTree:
-    """A stack of `members` results of `make(key)`, each with a key of its own: leading axis on every array leaf.
+def make_members(make: Callable[[Any], Any], key: Array, members: int | range) -> PyTree:
+    """A stack of results of `make(key)`, each with a key of its own (`member_keys`): leading axis on every array leaf.
 
     >>> import jax
     >>> from morphax import SpintronicNetwork
@@ -25,9 +25,25 @@ def make_members(make: Callable[[Any], Any], key: Array, members: int) -> PyTree
     >>> stack.connections.weights.shape
     (3, 8, 8)
     """
+    return eqx.filter_vmap(make)(member_keys(key, members))
+
+
+def member_keys(key: Array, members: int | range) -> Array:
+    """The keys of so many members, or of those at some places: a member has the same however many there are.
+
+    >>> import jax
+    >>> from morphax.learning.ensemble import member_keys
+    >>> key = jax.random.key(0)
+    >>> bool((member_keys(key, 7)[4:6] == member_keys(key, range(4, 6))).all())
+    True
+    """
     check_key("key", key)
-    check_count("members", members, 1)
-    return eqx.filter_vmap(make)(jax.random.split(key, members))
+    if not isinstance(members, range):
+        check_count("members", members, 1)
+        return jax.random.split(key, members)
+    if not len(members) or members.start < 0:
+        raise ValueError(f"members is {members}; it must be places from 0 on")
+    return jax.random.split(key, members[-1] + 1)[members.start :: members.step]
 
 
 def member(stack: PyTree, index: int) -> PyTree:
@@ -81,9 +97,16 @@ def map_members(function: Callable[..., Any], *stacks: PyTree, compiled: bool = 
 
     ahead = 0 if compiled else 1
     results = [run(part) for part in parts[:ahead]]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         results += pool.map(run, parts[ahead:])
     return jax.tree.map(_stacked, *results)
+
+
+def _cores() -> int:
+    """The cores that this process may use. XLA, too, looks at its affinity and takes no more than NPROC says."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("NPROC", "")
+    return min(allowed, int(limit)) if limit.isdecimal() and int(limit) else allowed
 
 
 def _as_slices(index: int) -> Callable[[Any], Any]:

@@ -61,7 +61,7 @@ def train(
     batch_size: int | None = None,
     watch: Mapping[str, Data] | None = None,
     score: Score | None = None,
-    ensemble: bool = False,
+    ensemble: bool | range = False,
     trained: tuple[Role, ...] = ("weight",),
     chunk: int = 50,
     checkpoint: Path | None = None,
@@ -120,22 +120,27 @@ def train(
     watch = dict(watch or {})
     if score is not None and not watch:
         raise ValueError("score is given without watch; name the data that it judges")
-    _check(rule, substrate, data, watch, trained, ensemble)
+    _check(rule, substrate, data, watch, trained, ensemble is not False)
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, len(jax.tree.leaves(data)[0]))
     warn_of_unassigned(substrate)
 
     weights, fixed = select(substrate, *trained)
     arrays = eqx.filter(rule, eqx.is_array)
-    members = count_members((substrate, arrays)) if ensemble else None
-    state, history = _start(weights, optimiser, members, score is not None), []
+    members = None
+    if ensemble is not False:
+        count = count_members((substrate, arrays))
+        members = range(count) if ensemble is True else ensemble
+        if len(members) != count or members.start < 0:
+            raise ValueError(f"ensemble is {ensemble}; it must be the places of {count} members, from 0 on")
+    state, history = _start(weights, optimiser, members and len(members), score is not None), []
     if checkpoint is not None:
         asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state, score)
         _claim(checkpoint, _description(*asked))
         state, history = _resume(checkpoint, state)
         if history and on_chunk is not None:
             on_chunk(history)
-    step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(members))
+    step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(members))
 
     lengths: set[int] = set()
     while len(history) < steps:
@@ -148,8 +153,8 @@ def train(
         try:
             with original_errors():
                 done: _Chunk = jax.block_until_ready(one(state, fixed, rule, step_keys))
-            rows = _rows(done, ensemble)
-            _check_finite(rows, done, first, ensemble)
+            rows = _rows(done, members is not None)
+            _check_finite(rows, done, first, members)
         except Exception as error:
             error.trained = _trained(state, fixed, history)  # pyright: ignore[reportAttributeAccessIssue]
             raise
@@ -305,9 +310,9 @@ def _rows(done: _Chunk, ensemble: bool) -> list[Row]:
     return rows
 
 
-def _check_finite(rows: list[Row], done: _Chunk, first: int, ensemble: bool) -> None:
+def _check_finite(rows: list[Row], done: _Chunk, first: int, members: range | None) -> None:
     """Refuse to go on with NaN or infinity, naming what broke first."""
-    flags = np.asarray(done.finite) if ensemble else np.asarray(done.finite)[None]
+    flags = np.asarray(done.finite)[None] if members is None else np.asarray(done.finite)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(done.state.weights)]
     # A leaf that breaks in a step spoils the metrics of the next.
     broken = [(step, 1, f"leaf {paths[leaf]}", who) for who, step, leaf in np.argwhere(~flags).tolist()] + [
@@ -319,7 +324,7 @@ def _check_finite(rows: list[Row], done: _Chunk, first: int, ensemble: bool) -> 
     ]
     if broken:
         step, after, what, who = min(broken)
-        where = f" of member {who}" if ensemble else ""
+        where = "" if members is None else f" of member {members[who]}"
         when = f"{'after' if after else 'at'} step {first + step}"
         # What breaks at once does so whatever the learning rate.
         remedy = (
@@ -337,7 +342,7 @@ def _description(
     watch: dict[str, Data],
     key: PRNGKeyArray,
     batch_size: int | None,
-    members: int | None,
+    members: range | None,
     trained: tuple[Role, ...],
     optimiser: optax.GradientTransformation,
     state: _State,
@@ -351,7 +356,7 @@ def _description(
         "watch": fingerprint(watch),
         "key": fingerprint(key),
         "batch_size": batch_size,
-        "members": members,
+        "members": None if members is None else list(members),
         "trained": list(trained),
         "optimiser": _fingerprint(optimiser, state if members is None else member(state, 0)),
         "score": fingerprint(score),
