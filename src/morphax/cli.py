@@ -20,7 +20,7 @@ import types
 import typing
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from morphax.lab.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from morphax.lab.executor import Executor
     from morphax.lab.experiment import BaseConfig, Experiment
     from morphax.lab.run_folder import RunFolder
 
@@ -130,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: below runs/)")
     run.add_argument("--fresh", action="store_true", help="discard the run in the folder and reuse no pieces")
     run.add_argument("--wait", action="store_true", help="for another process that is at work in the run folder")
+    run.add_argument("--workers", metavar="N", help="carry out pieces on N processes of this machine")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="on the workers of a Dask scheduler: tcp://host:port")
+    text = "folder that all workers see, for the states of trainings (default: they are sent)"
+    run.add_argument("--shared", type=Path, metavar="DIR", help=text)
     run.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
@@ -193,14 +198,37 @@ def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> 
         changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
     config = _configure(experiment, (experiment.quick if options.quick else {}) | changes)
     path = options.out or _default_folder(experiment.name, options.quick, changes)
-    folder = RunFolder(
-        path, experiment, config, quick=options.quick, wait=options.wait, fresh=options.fresh, console=err
-    )
-    if folder.complete:
-        err.print(f"{experiment.name} has run before; shown as stored (--fresh runs it anew)", markup=False)
-    verdicts = folder.execute()
+    with _executor(options, err) as executor:
+        folder = RunFolder(
+            path,
+            experiment,
+            config,
+            quick=options.quick,
+            wait=options.wait,
+            fresh=options.fresh,
+            console=err,
+            executor=executor,
+        )
+        if folder.complete:
+            err.print(f"{experiment.name} has run before; shown as stored (--fresh runs it anew)", markup=False)
+        verdicts = folder.execute()
     _print_verdicts(experiment.name, verdicts, folder, out)
     return CLAIM_NOT_MET if options.check and any(claim["met"] is False for claim in verdicts) else OK
+
+
+def _executor(options: argparse.Namespace, err: Console) -> AbstractContextManager[Executor | None]:
+    """What carries out pieces; None where this process does."""
+    if options.workers is None and options.scheduler is None:
+        if options.shared is not None:
+            raise UsageError(f"shared is {str(options.shared)!r} without workers; add --workers or --scheduler")
+        return nullcontext()
+    from morphax.lab.executor import Executor
+
+    try:
+        workers = None if options.workers is None else int(options.workers)
+    except ValueError:
+        raise UsageError(f"workers is {options.workers!r}; it must be a whole number") from None
+    return Executor(workers, options.scheduler, shared=options.shared, say=lambda text: err.print(text, markup=False))
 
 
 def _report(options: argparse.Namespace, out: Console, err: Console) -> int:

@@ -258,7 +258,7 @@ def test_a_killed_training_resumes_and_gives_the_same_numbers(tmp_path):
     main(["run", "josephson/design", *small, "--out", "elsewhere/whole"])
     process = subprocess.Popen([*command, "--out", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(Path("killed").glob("checkpoints/*/*/state-*.eqx")) and time.monotonic() < deadline:
+    while not list(Path("killed").glob("checkpoints/*/*/*/state-*.eqx")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()

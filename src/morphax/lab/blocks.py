@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from morphax._checks import check_count
 from morphax._lazy import xr
 
 
-class Blocks(NamedTuple):
+@dataclass(frozen=True)
+class Blocks:
     """The members 0 ... `count` - 1 along a dimension, `size` to a piece; the last piece may have fewer.
 
     What a member is must not depend on the block in which it is computed, nor on how many there are: then a longer run

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -33,8 +34,38 @@ class NonFiniteError(RuntimeError):
     """A piece of a run came out with NaN or infinity."""
 
 
+class PiecesFailedError(RuntimeError):
+    """Some pieces of a run failed, while the others were computed and kept."""
+
+
+class Outcome(NamedTuple):
+    """What came of a piece that was carried out.
+
+    - `label`: its name.
+    - `dataset`: its numbers; None where it failed.
+    - `history`: of its trainings, as far as they went.
+    - `seconds`: that it took.
+    - `fields`: of the configuration, that were read meanwhile or before in the same process.
+    - `error`: why it failed.
+    """
+
+    label: str
+    dataset: xr.Dataset | None
+    history: Rows
+    seconds: float
+    fields: frozenset[str]
+    error: Exception | None = None
+
+
+Tell = Callable[[Mapping[str, str]], None]
+"""Is told what goes on where: worker -> piece."""
+
+
 class Progress:
-    """Carries out the pieces of a run. `seconds` is what pieces that were reused had taken when they were computed.
+    """Carries out the pieces of a run.
+
+    `seconds` is what all pieces took when they were computed, `waited` what went by until they were there; `digests`
+    are those of the pieces, by label.
 
     **Arguments:**
 
@@ -42,9 +73,10 @@ class Progress:
     - `checkpoints`: where the states of trainings are kept that are not finished. None: nowhere; nothing is resumed.
     - `history`: file for what `record` tells. None: nowhere.
     - `console`: where the bar is drawn. None: no bar.
+    - `extents`: fields of the configuration that say how many pieces there are (`parameter`).
     - `before_keeping`: is called before a piece is kept, and may refuse.
-
-    `digests` are those of the pieces, by label.
+    - `elsewhere`: carries pieces out in other processes, given their labels, and gives what came of them, in any order
+      (`Executor`). None: they are computed here, one after the other.
 
         >>> import xarray as xr
         >>> from morphax.lab.progress import Progress
@@ -62,13 +94,16 @@ class Progress:
         console: Console | None = None,
         extents: Collection[str] = (),
         before_keeping: Callable[[], object] = lambda: None,
+        elsewhere: Callable[[Sequence[str], Tell], Iterable[Outcome]] | None = None,
     ):
         self.store = store
         self.checkpoints = checkpoints
         self.console = console
         self.seconds = 0.0
+        self.waited = 0.0
         self.digests: dict[str, str] = {}
         self.before_keeping = before_keeping
+        self.elsewhere = elsewhere
         self._history = History(history)
         self._extents = frozenset(extents)
         self._outside: set[str] = set()
@@ -86,33 +121,57 @@ class Progress:
         A piece depends on its label and on all that was read of the configuration until it was finished, but for
         extents (`parameter`), which only a piece that reads them itself depends on.
 
-        **Raises:** `NonFiniteError` when a piece holds NaN or infinity, naming piece, variable and place. Pieces
-        that finished before it stay kept.
+        **Raises:** where pieces fail, after all others are finished and kept: what one of them raised (`NonFiniteError`
+        where it holds NaN or infinity, naming piece, variable and place), or `PiecesFailedError` that names all.
         """
-        return self.chain(list(work), lambda label, _: work[label]())
+        labels, failed = list(work), {}
+        with self._waiting(labels) as bar:
+            done = {label: piece for label in labels if (piece := self._found(label)) is not None}
+            bar.advance(len(done))
+            missing = [label for label in labels if label not in done]
+            outcomes = self._here(work, missing, bar) if self.elsewhere is None else self.elsewhere(missing, bar.tell)
+            for outcome in outcomes:
+                if outcome.error is None:
+                    done[outcome.label] = self._keep(outcome)
+                else:
+                    failed[outcome.label] = outcome.error
+                    self._tell_failure(outcome, len(missing))
+                bar.advance()
+        _raise_failures(failed, len(labels))
+        self.digests |= {label: done[label].digest for label in labels}
+        return {label: done[label].dataset for label in labels}
 
     def chain(
         self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]
     ) -> dict[str, xr.Dataset]:
-        """Like `pieces`, for pieces that need what came before: `compute(label, earlier results)`."""
+        """Like `pieces`, for pieces that need what came before, one after the other, here.
+
+        `compute` is given a label and the results so far; the first that fails ends the chain.
+        """
         results: dict[str, xr.Dataset] = {}
-        with _bar(self.console) as bar:
-            task = bar.add_task("", total=len(labels))
+        with self._waiting(labels) as bar:
             for label in labels:
-                bar.update(task, description=label)
-                results[label] = self._piece(label, lambda label=label: compute(label, results))
-                bar.advance(task)
+                if (piece := self._found(label)) is None:
+                    work = {label: lambda label=label: compute(label, results)}
+                    (outcome,) = self._here(work, [label], bar)
+                    if outcome.error is not None:
+                        raise outcome.error
+                    piece = self._keep(outcome)
+                self.digests[label] = piece.digest
+                results[label] = piece.dataset
+                bar.advance()
         return results
 
     def checkpoint(self, label: str) -> Path | None:
-        """A folder for the intermediate states of one long piece (a training's); None when nothing is kept."""
-        return None if self.checkpoints is None else self.checkpoints / _file_name(label)
+        """A folder for the states of one training of the present piece; None when nothing is kept."""
+        if self.checkpoints is None:
+            return None
+        return checkpoint_of(self.checkpoints, self._history.present) / file_name(label)
 
     def record(self, label: str, rows: list[dict[str, Any]]) -> None:
-        """Tell the history of one training so far, one dict a step, in the order of the steps.
+        """Tell the history of one training of the present piece so far, one dict a step, in the order of the steps.
 
-        It is kept with the piece that is being computed; the file is written at the end of a piece, and on the way not
-        more often than every few seconds.
+        The file is written at the end, and on the way not more often than every few seconds.
         """
         self._history.add(label, rows)
 
@@ -120,66 +179,119 @@ class Progress:
         """Write what is not written yet of the history."""
         self._history.write()
 
-    def _piece(self, label: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        if label in self.digests:
-            raise ValueError(f"two pieces are called {label!r}; a label names one piece of a run")
-        piece = None if self.store is None else self.store.find(label)
-        if piece is None:
-            piece = self._computed(label, compute)
-        else:
-            self.seconds += piece.seconds
-            self._inside |= piece.fields
-            self._history.finish(piece.history)
-        self.digests[label] = piece.digest
-        return piece.dataset
-
-    def _computed(self, label: str, compute: Callable[[], xr.Dataset]) -> Piece:
+    def carried_out(self, label: str, compute: Callable[[], xr.Dataset]) -> Outcome:
+        """Compute a piece, and say what came of it."""
         started = time.perf_counter()
+        dataset = error = None
+        self._history.begin(label)
         try:
             with noting_fields(self._inside):
-                dataset = compute()
-        finally:
+                dataset = compute().as_numpy()
+            _check_finite(label, dataset)
+        except Exception as raised:
+            dataset, error = None, raised
             self._history.write()
-        _check_finite(label, dataset)
-        self.before_keeping()
-        seconds, history = time.perf_counter() - started, self._history.finish()
+        except BaseException:
+            self._history.write()
+            raise
         # What a compiled program read when it was traced for one piece is not read again for the next: all count.
+        fields, seconds = frozenset(self._inside), time.perf_counter() - started
+        return Outcome(label, dataset, self._history.rows(label), seconds, fields, error)
+
+    @contextmanager
+    def _waiting(self, labels: list[str]) -> Iterator[_Shown]:
+        for label in labels:
+            if label in self._history.order:
+                raise ValueError(f"two pieces are called {label!r}; a label names one piece of a run")
+            self._history.order[label] = {}
+        started = time.perf_counter()
+        try:
+            with _shown(self.console, len(labels)) as bar:
+                yield bar
+        finally:
+            self.waited += time.perf_counter() - started
+
+    def _found(self, label: str) -> Piece | None:
+        piece = None if self.store is None else self.store.find(label)
+        if piece is not None:
+            self.seconds += piece.seconds
+            self._inside |= piece.fields
+            self._history.finish(label, piece.history)
+        return piece
+
+    def _here(
+        self, work: Mapping[str, Callable[[], xr.Dataset]], labels: Sequence[str], bar: _Shown
+    ) -> Iterator[Outcome]:
+        for label in labels:
+            bar.tell({"": label})
+            yield self.carried_out(label, work[label])
+
+    def _keep(self, outcome: Outcome) -> Piece:
+        label, dataset, history, seconds, fields, _ = outcome
+        assert dataset is not None
+        self.before_keeping()
+        self.seconds += seconds
+        self._inside |= fields
+        self._history.finish(label, history)
         fields = (self._outside - self._extents) | self._inside
         if self.store is None:
-            return Piece(dataset, history, seconds, frozenset(fields), "")
-        return self.store.keep(label, dataset, history, seconds=seconds, fields=fields)
+            piece = Piece(dataset, history, seconds, frozenset(fields), "")
+        else:
+            piece = self.store.keep(label, dataset, history, seconds=seconds, fields=fields)
+        if self.checkpoints is not None:
+            shutil.rmtree(checkpoint_of(self.checkpoints, label), ignore_errors=True)
+        return piece
+
+    def _tell_failure(self, outcome: Outcome, pieces: int) -> None:
+        # Of a single piece the error itself is enough.
+        if self.console is not None and pieces > 1:
+            text = f"morphax: {_failure(outcome.label, outcome.error)}; the others go on"
+            self.console.print(text, markup=False, soft_wrap=True)
 
 
 class History:
-    """The history of all trainings of a run, one JSON object a line, in the order of the pieces."""
+    """The history of all trainings of a run, one JSON object a line, in the order of the pieces.
+
+    `order` are the rows by piece, `present` the piece that is being computed.
+    """
 
     def __init__(self, path: Path | None):
         self.path = path
-        self._finished: list[str] = []
-        self._going_on: Rows = {}
+        self.order: dict[str, Rows] = {}
+        self.present = ""
         self._changed = False
         self._written_at = -math.inf
 
+    def begin(self, piece: str) -> None:
+        """What is added from now on is of this piece."""
+        self.present = piece
+        self.order[piece] = {}
+
     def add(self, training: str, rows: list[dict[str, Any]]) -> None:
         """The rows of a training of the present piece so far."""
-        self._going_on[training] = rows
-        self._changed = True
-        if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
-            self.write()
+        self.order.setdefault(self.present, {})[training] = rows
+        self._change()
 
-    def finish(self, rows: Rows | None = None) -> Rows:
-        """End the present piece, whose rows are these where it was not computed; its rows."""
-        rows = self._going_on if rows is None else rows
-        self._finished += _lines(rows)
-        self._changed |= bool(rows)
-        self._going_on = {}
-        return rows
+    def finish(self, piece: str, rows: Rows) -> None:
+        """The rows of a piece that is computed."""
+        self.order[piece] = rows
+        if rows:
+            self._change()
+
+    def rows(self, piece: str) -> Rows:
+        """Of a piece, as far as it went."""
+        return self.order[piece]
 
     def write(self) -> None:
         """Write the file where something came that is not in it."""
         if self.path is not None and self._changed:
             self._changed, self._written_at = False, time.monotonic()
-            write_text(self.path, "".join(f"{line}\n" for line in [*self._finished, *_lines(self._going_on)]))
+            write_text(self.path, "".join(f"{line}\n" for rows in self.order.values() for line in _lines(rows)))
+
+    def _change(self) -> None:
+        self._changed = True
+        if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
+            self.write()
 
 
 def _lines(rows: Rows) -> Iterator[str]:
@@ -208,6 +320,17 @@ def along(
     return xr.concat(list(parts.values()), xr.Variable(dim, list(parts), attributes), **options)
 
 
+def checkpoint_of(folder: Path, piece: str) -> Path:
+    """Where the states of the trainings of a piece are kept."""
+    return folder / file_name(piece)
+
+
+def file_name(label: str) -> str:
+    """What people recognise of a label, and what no other label has."""
+    plain = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)
+    return f"{plain[:80]}-{digest_of(label)[:8]}"
+
+
 def _check_finite(label: str, result: xr.Dataset) -> None:
     for name, variable in result.data_vars.items():
         if not np.issubdtype(variable.dtype, np.inexact) or variable.attrs.get("may_be_missing"):
@@ -221,21 +344,56 @@ def _check_finite(label: str, result: xr.Dataset) -> None:
             )
 
 
-def _bar(console: Console | None) -> Bar:
-    return Bar(
+def _raise_failures(failed: Mapping[str, Exception], pieces: int) -> None:
+    if len(failed) == 1:
+        raise next(iter(failed.values()))
+    if failed:
+        raise PiecesFailedError(
+            f"{len(failed)} of {pieces} pieces failed, the others are kept; run again to try only these: "
+            + "; ".join(_failure(label, error) for label, error in failed.items())
+        )
+
+
+def _failure(label: str, error: Exception | None) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.startswith(label) else f"{label}: {text}"
+
+
+class _Shown:
+    """A bar with the pieces that are done, and a line for every worker with what it does since when."""
+
+    def __init__(self, bar: Bar, pieces: int):
+        self.bar = bar
+        self.whole = bar.add_task("", total=pieces)
+        self.workers: dict[str, tuple[str, Any]] = {}
+
+    def advance(self, pieces: int = 1) -> None:
+        self.bar.advance(self.whole, pieces)
+
+    def tell(self, doing: Mapping[str, str]) -> None:
+        """Worker -> piece; that of this process has no name."""
+        if set(doing) == {""}:
+            self.bar.update(self.whole, description=doing[""])
+            return
+        for worker in self.workers.keys() - doing.keys():
+            self.bar.remove_task(self.workers.pop(worker)[1])
+        for worker, piece in sorted(doing.items()):
+            before, line = self.workers.get(worker, ("", None))
+            if piece != before:
+                if line is not None:
+                    self.bar.remove_task(line)
+                self.workers[worker] = piece, self.bar.add_task(f"{worker}: {piece}", total=None)
+
+
+@contextmanager
+def _shown(console: Console | None, pieces: int) -> Iterator[_Shown]:
+    columns = (
         TextColumn("{task.description:<28.28}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console or Console(quiet=True),
-        disable=console is None,
-        transient=True,
     )
-
-
-def _file_name(label: str) -> str:
-    """What people recognise of a label, and what no other label has."""
-    plain = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)
-    return f"{plain[:80]}-{digest_of(label)[:8]}"
+    with Bar(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
+        yield _Shown(bar, pieces)

@@ -1,5 +1,7 @@
 """A run on disk: what was asked, where it ran, what came out; resumed when the same is asked again."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import os
@@ -9,11 +11,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import xarray as xr
@@ -38,10 +40,14 @@ from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
 from morphax.lab.identity import source_of, versions
+from morphax.lab.job import Job, place_of
 from morphax.lab.lock import locked, remove_dead
-from morphax.lab.progress import Progress
+from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
 from morphax.lab.store import PieceStore, prune, store_beside
+
+if TYPE_CHECKING:
+    from morphax.lab.executor import Executor
 
 PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "matplotlib")
 FORMAT = 2
@@ -66,6 +72,7 @@ class RunFolder:
     - `wait`: for another process that is at work in the folder, instead of refusing.
     - `fresh`: whether to begin anew: the files of the run are removed, and nothing is taken from the store.
     - `console`: where is told what goes on.
+    - `executor`: carries out the pieces on other processes. None: this one does.
 
     **Raises:** `UsageError` when the folder cannot be written, holds something else, or holds a run of another
     experiment, configuration or data; when another process is at work there; when a file of data cannot be read.
@@ -82,6 +89,7 @@ class RunFolder:
         wait: bool = False,
         fresh: bool = False,
         console: Console | None = None,
+        executor: Executor | None = None,
     ):
         self.path = path
         self.experiment = experiment
@@ -90,6 +98,7 @@ class RunFolder:
         self.wait = wait
         self.fresh = fresh
         self.console = console
+        self.executor = executor
         self.files, digests = _data_of(config)
         self.request = {
             "format": FORMAT,
@@ -157,11 +166,12 @@ class RunFolder:
         store = PieceStore(self.store, identity, self.request["config"], reuse=not self.fresh, say=self._say)
         progress = Progress(
             store,
-            checkpoints=self.path / "checkpoints" / digest_of([identity, self.request["config"]])[:12],
+            checkpoints=self._checkpoints(),
             history=self.path / "history.jsonl",
             console=self.console,
             extents=type(self.config).extents(),
             before_keeping=before_keeping,
+            elsewhere=None if self.executor is None else self._elsewhere,
         )
         write_json(self.path / "environment.json", environment(self.config.seed))
         started = time.perf_counter()
@@ -177,7 +187,7 @@ class RunFolder:
         if undeclared := read - {file.resolve() for file in self.files.values()}:
             named = ", ".join(sorted(map(str, undeclared)))
             raise RuntimeError(f"{self.experiment.name} reads {named}, which data() of its Config does not name")
-        seconds = progress.seconds + time.perf_counter() - started
+        seconds = progress.seconds + time.perf_counter() - started - progress.waited
         progress.finish()
         write_sealed_dataset(
             self.path / "result.nc",
@@ -190,6 +200,21 @@ class RunFolder:
             ),
         )
         prune(self.store)
+
+    def _elsewhere(self, labels: Sequence[str], tell: Tell) -> Iterator[Outcome]:
+        """Have pieces carried out by the executor."""
+        from morphax.lab.executor import Task
+
+        assert self.executor is not None
+        identity = self._identity()
+        config, data = self.request["config"], self.request["data"]
+        job = Job(place_of(type(self.experiment)), config, data, identity["source"], versions())
+        tasks = [Task(job, label, self._checkpoints(), self.files) for label in labels]
+        for _, outcome in self.executor.carry_out(tasks, tell):
+            yield outcome
+
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints" / digest_of([self._identity(), self.request["config"]])[:12]
 
     def _publish(self) -> list[dict[str, Any]]:
         try:
@@ -258,7 +283,8 @@ class RunFolder:
             "experiment": self.experiment.name,
             "source": source_of(type(self.experiment).__module__),
             "data": self.request["data"],
-            "versions": versions() | {"backend": jax.default_backend()},
+            "versions": versions()
+            | {"backend": jax.default_backend() if self.executor is None else self.executor.backend},
         }
 
     def _has_result(self) -> bool:

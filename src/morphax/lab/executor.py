@@ -1,0 +1,486 @@
+"""Pieces on many processes: of this machine, or of a cluster that is there. The engine is Dask."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import cached_property
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Self
+from uuid import uuid4
+
+from morphax._optional import needed
+from morphax.files import digest_of, write_atomically
+from morphax.lab.errors import UsageError
+from morphax.lab.identity import versions
+from morphax.lab.job import Job
+from morphax.lab.progress import Outcome, Tell, checkpoint_of
+
+MOST_WORKERS = 1024
+KILLS = 3
+"""So many workers may end while they carry out a piece; then it is given up."""
+SECONDS_OF_A_CHUNK = 0.5
+"""Pieces that are shorter are sent several at once."""
+LONGEST_CHUNK = 500
+PIECES_AHEAD = 1  # that wait at no worker: whose death is to blame must be certain
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class SchedulerLostError(RuntimeError):
+    """The scheduler is gone, and with it what had been asked of workers."""
+
+
+class Task(NamedTuple):
+    """A piece that is to be carried out.
+
+    - `job`: the run that it is of.
+    - `label`: its name.
+    - `checkpoints`: folder here for the states of its trainings. None: they are not kept.
+    - `files`: of the job's data, by name.
+    """
+
+    job: Job
+    label: str
+    checkpoints: Path | None = None
+    files: dict[str, Path] = {}
+
+
+class Executor:
+    """Carries out pieces on `workers` processes of this machine, or on the workers of a scheduler.
+
+    A worker is told the place of the experiment, its configuration, digests of source and data, and names of pieces; it
+    makes everything else anew. What it computes is the same as here, bit for bit, on processors of one kind. It has its
+    cores for itself, one piece at a time. Workers start when they are needed, and end with `close`.
+
+    A worker that ends in the middle of a piece is replaced, and the piece begun anew, a training where its last state
+    says; a piece that ends three workers is given up.
+
+    **Arguments:**
+
+    - `workers`: processes of this machine, 1 to 1024.
+    - `scheduler`: address of a scheduler of Dask, instead: "tcp://host:port".
+    - `shared`: folder that all workers see, where trainings keep their states. None: the states are sent.
+    - `patience`: seconds in which a scheduler must answer.
+    - `say`: is told what people should know.
+
+    **Raises:** `UsageError` when both or neither of `workers` and `scheduler` are given, or no scheduler answers;
+    `ImportError` where Dask is missing (extra `distributed`).
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        scheduler: str | None = None,
+        *,
+        shared: Path | None = None,
+        patience: float = 20.0,
+        say: Callable[[str], object] = lambda text: None,
+    ):
+        if (workers is None) == (scheduler is None):
+            raise UsageError("give either workers, a number of processes here, or scheduler, the address of a cluster")
+        if workers is not None and not 1 <= workers <= MOST_WORKERS:
+            raise UsageError(f"workers is {workers}; it must be from 1 to {MOST_WORKERS}")
+        self.workers = workers
+        self.scheduler = scheduler
+        self.shared = shared
+        self.patience = patience
+        self.say = say
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers that were started here; others are left, free of what was asked of them."""
+        self._stack.close()
+        self.__dict__.pop("_client", None)
+
+    @property
+    def backend(self) -> str:
+        """On what the workers compute: "cpu", "gpu"."""
+        if self.scheduler is None:
+            import jax
+
+            return jax.default_backend()
+        return self._about["backend"]
+
+    def check(self) -> None:
+        """Refuse workers that differ from this process, or from each other: `UsageError`."""
+        assert self._about
+
+    def carry_out(self, tasks: Sequence[Task], tell: Tell = lambda doing: None) -> Iterator[tuple[Task, Outcome]]:
+        """What comes of some pieces, in the order in which they are finished.
+
+        **Raises:** `SchedulerLostError`; `UsageError` where workers cannot do what is asked of them (`UnfitError`).
+        """
+        with _Round(self, tasks) as ongoing:
+            looked = -SECONDS_BETWEEN_LOOKS
+            while ongoing.goes_on:
+                if time.monotonic() - looked > SECONDS_BETWEEN_LOOKS:
+                    tell(ongoing.look())
+                    looked = time.monotonic()
+                ongoing.refill()
+                for finished in ongoing.next(SECONDS_BETWEEN_LOOKS):
+                    ongoing.refill()
+                    yield finished
+
+    @cached_property
+    def _client(self) -> Any:
+        distributed = needed("distributed", "distributed")
+        dask = needed("dask", "distributed")
+        self._stack.enter_context(
+            dask.config.set(_SETTINGS | {"distributed.nanny.pre-spawn-environ": self._environment})
+        )
+        if self.scheduler is None:
+            self._stack.callback(_quietly())
+            cluster = self._stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=self.workers,
+                    threads_per_worker=1,
+                    memory_limit=int(distributed.system.MEMORY_LIMIT / (self.workers or 1)),
+                    dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address=None,
+                    silence_logs="CRITICAL",
+                )
+            )
+            address = cluster.scheduler_address
+        else:
+            address = self.scheduler
+        try:
+            client = distributed.Client(address, timeout=self.patience, set_as_default=False, name="morphax")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"scheduler is {address!r}; none answers there ({_one_line(error)})") from error
+        self._stack.enter_context(client)
+        return client
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """XLA takes as many threads as NPROC says; BLAS and LAPACK one: beside XLA's own, more are slower."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
+        return {**threads, "NPROC": str(max(1, cores // (self.workers or 1))), "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """What all workers have in common. **Raises:** `UsageError` where they differ from this process."""
+        found = self._client.run(_about_worker(), on_error="return")
+        if not found:
+            self.say(f"waiting for workers of {self.scheduler}")
+            self._client.wait_for_workers(1)
+            found = self._client.run(_about_worker(), on_error="return")
+        expected = versions()
+        for address, about in found.items():
+            if isinstance(about, Exception):
+                raise UsageError(f"worker {address} cannot work: {_one_line(about)}; install morphax there")
+            if other := [
+                f"{name} {about[name]}, not {expected[name]}" for name in expected if about[name] != expected[name]
+            ]:
+                raise UsageError(f"worker {address} has {', '.join(other)}; install the same versions on all machines")
+        backends = {about["backend"] for about in found.values()}
+        if len(backends) > 1:
+            raise UsageError(f"workers of {self.scheduler} compute on {' and '.join(sorted(backends))}; take one kind")
+        return next(iter(found.values()))
+
+
+class _Round:
+    """Some pieces on their way: those that wait, those that workers have, those that came back."""
+
+    def __init__(self, executor: Executor, tasks: Sequence[Task]):
+        self.executor = executor
+        self.client = executor._client
+        self.names = {f"{index}": task for index, task in enumerate(tasks)}
+        self.waiting = deque(self.names)
+        self.chunks: dict[str, tuple[Any, list[str]]] = {}
+        self.done: SimpleQueue[str] = SimpleQueue()
+        self.alone: set[str] = set()
+        self.kills: Counter[str] = Counter()
+        self.seconds = SECONDS_OF_A_CHUNK
+        self.places = 1
+        self.texts = {id(task.job): task.job.text() for task in tasks}
+        self.mailbox = _Mailbox(self.client, self.names)
+
+    def __enter__(self) -> Self:
+        self.executor.check()
+        self.mailbox.start()
+        self.look()
+        self.refill()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.mailbox.stop()
+        with suppress(Exception):  # whatever state the cluster is in
+            self.client.cancel([future for future, _ in self.chunks.values()], force=True)
+
+    @property
+    def goes_on(self) -> bool:
+        return bool(self.waiting or self.chunks)
+
+    def look(self) -> dict[str, str]:
+        """Count the workers; what each does."""
+        self._check_scheduler()
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        self.places = max(1, len(workers))
+        doing = {}
+        for address, keys in self.client.processing().items():
+            for key in keys:
+                if key in self.chunks and address in workers:
+                    name = workers[address].get("name", address)
+                    doing[f"worker {name}"] = self._shown(self.chunks[key][1])
+        return doing
+
+    def refill(self) -> None:
+        """Give every worker something to do."""
+        while self.waiting and len(self.chunks) < self.places:
+            self._send(self._chunk())
+
+    def next(self, timeout: float) -> Iterator[tuple[Task, Outcome]]:
+        """What came back."""
+        try:
+            key = self.done.get(timeout=timeout)
+        except Empty:
+            return
+        future, names = self.chunks.pop(key)
+        if future.status == "finished":
+            yield from self._finished(names, future.result())
+        elif future.status == "error":
+            yield from self._failed(names, future.exception())
+        else:
+            self._check_scheduler()
+            self.waiting.extendleft(reversed(names))
+        with suppress(Exception):
+            future.release()
+
+    def _finished(self, names: list[str], result: Any) -> Iterator[tuple[Task, Outcome]]:
+        kind, content = result
+        if kind == "unfit":
+            raise UsageError(content)
+        if kind == "lacking":
+            worker, lacking = content
+            self._supply(worker, self.names[names[0]], lacking)
+            self.waiting.extendleft(reversed(names))
+            return
+        # Compilation makes the first piece longer than those that follow.
+        self.seconds = sum(outcome.seconds for outcome in content) / len(content)
+        for name, outcome in zip(names, content, strict=True):
+            self.mailbox.forget(name)
+            yield self.names[name], outcome
+
+    def _failed(self, names: list[str], error: Exception) -> Iterator[tuple[Task, Outcome]]:
+        from distributed import KilledWorker
+
+        if not isinstance(error, KilledWorker):
+            raise UsageError(f"workers cannot carry out pieces: {_one_line(error)}") from error
+        for name in reversed(names):
+            task = self.names[name]
+            self.kills[name] += 1 + error.allowed_failures
+            self.alone.add(name)
+            if self.kills[name] < KILLS:
+                self.waiting.appendleft(name)
+                continue
+            text = f"{task.label}: {self.kills[name]} workers ended while they carried it out; it may need more memory"
+            yield task, Outcome(task.label, None, {}, 0.0, frozenset(), RuntimeError(text))
+
+    def _chunk(self) -> list[str]:
+        """The next pieces for one worker, of one job."""
+        most = min(LONGEST_CHUNK, max(1, len(self.waiting) // (2 * self.places)))
+        wanted = min(most, max(1, int(SECONDS_OF_A_CHUNK / max(self.seconds, 1e-6))))
+        chunk = [self.waiting.popleft()]
+        first = self.names[chunk[0]]
+        if chunk[0] in self.alone or self._states(first):
+            return chunk
+        while self.waiting and len(chunk) < wanted:
+            name = self.waiting[0]
+            task = self.names[name]
+            if task.job is not first.job or name in self.alone or self._states(task):
+                break
+            chunk.append(self.waiting.popleft())
+        return chunk
+
+    def _send(self, names: list[str]) -> None:
+        tasks = [self.names[name] for name in names]
+        key = f"morphax-{uuid4().hex}"
+        text = self.texts[id(tasks[0].job)]
+        shared = None if self.executor.shared is None else str(self.executor.shared / digest_of(text)[:12])
+        future = self.client.submit(
+            _CARRY_OUT,
+            text,
+            [task.label for task in tasks],
+            {task.label: self._states(task) for task in tasks},
+            dict(zip((task.label for task in tasks), names, strict=True)),
+            shared,
+            self.mailbox.name,
+            key=key,
+            pure=False,
+        )
+        self.chunks[key] = future, names
+        future.add_done_callback(lambda future: self.done.put(future.key))
+
+    def _states(self, task: Task) -> dict[str, bytes]:
+        if task.checkpoints is None or not (folder := checkpoint_of(task.checkpoints, task.label)).is_dir():
+            return {}
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/[!.]*.*")}
+
+    def _supply(self, worker: str, task: Task, lacking: list[str]) -> None:
+        """Send files of data to a worker that lacks them, once."""
+        for name in lacking:
+            path = task.files[name]
+            take = _take_data()
+            self.client.run(take, task.job.data[name], path.suffix, path.read_bytes(), workers=[worker])
+
+    def _shown(self, names: list[str]) -> str:
+        first = self.names[names[0]].label
+        return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+
+    def _check_scheduler(self) -> None:
+        if self.client.status in ("closed", "closing"):
+            where = f" at {self.executor.scheduler}" if self.executor.scheduler else ""
+            raise SchedulerLostError(
+                f"the scheduler{where} is gone; what was finished is kept: run the same command again"
+            )
+
+
+class _Mailbox:
+    """Takes the states of trainings that workers send, and keeps them where a run keeps its own."""
+
+    def __init__(self, client: Any, tasks: dict[str, Task]):
+        self.client = client
+        self.tasks = tasks
+        self.name = f"morphax-{uuid4().hex}"
+        self.forgotten: set[str] = set()
+        self.lock = threading.Lock()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._take, daemon=True, name="states")
+
+    def start(self) -> None:
+        if any(task.checkpoints is not None for task in self.tasks.values()):
+            self.thread.start()
+
+    def stop(self) -> None:
+        self.stopped.set()
+        if self.thread.is_alive():
+            self.thread.join(timeout=5)
+
+    def forget(self, name: str) -> None:
+        """A piece is finished: what comes of it from now on is old."""
+        with self.lock:
+            self.forgotten.add(name)
+
+    def _take(self) -> None:
+        from distributed import Queue
+
+        with suppress(Exception):  # the client tells of a scheduler that is gone
+            queue: Any = Queue(self.name, client=self.client)
+            while not self.stopped.is_set():
+                with suppress(TimeoutError):
+                    self._keep(*queue.get(timeout=1))
+
+    def _keep(self, name: str, files: dict[str, bytes]) -> None:
+        task = self.tasks[name]
+        with self.lock:
+            if name in self.forgotten or task.checkpoints is None:
+                return
+            folder = checkpoint_of(task.checkpoints, task.label)
+            # The description of a training, its state, and the history that vouches for it.
+            for path in sorted(files, key=lambda path: "history" in path):
+                write_atomically(folder / path, lambda file, path=path: file.write_bytes(files[path]))
+            for old in folder.glob("*/*.*"):
+                if old.relative_to(folder).as_posix() not in files:
+                    old.unlink(missing_ok=True)
+
+
+def _carry_out() -> Callable[..., Any]:
+    """What workers are sent: a function that goes by value, because the scheduler may lack morphax."""
+
+    def carry_out(
+        job: str,
+        labels: list[str],
+        states: dict[str, dict[str, bytes]],
+        names: dict[str, str],
+        shared: str | None,
+        mailbox: str,
+    ) -> tuple[str, Any]:
+        import contextlib
+        import os
+
+        from distributed import Queue, get_client, get_worker
+
+        worker = get_worker()
+        os.environ.setdefault("NPROC", str(worker.state.nthreads))
+
+        from morphax.lab import worker as work
+
+        def send(label: str, files: dict[str, bytes]) -> None:
+            with contextlib.suppress(OSError, ValueError, TimeoutError):  # the next ones will do
+                Queue(mailbox, client=get_client()).put((names[label], files), timeout=30)
+
+        try:
+            return "done", work.carry_out(job, labels, states=states, shared=shared, send=None if shared else send)
+        except work.LackingError as lacking:
+            return "lacking", (worker.address, list(lacking.args))
+        except work.UnfitError as unfit:
+            return "unfit", f"worker {worker.address} cannot do this: {unfit}"
+
+    return carry_out
+
+
+_CARRY_OUT = _carry_out()
+
+
+def _about_worker() -> Callable[[], dict[str, Any]]:
+    def about() -> dict[str, Any]:
+        from morphax.lab.worker import about
+
+        return about()
+
+    return about
+
+
+def _take_data() -> Callable[..., None]:
+    def take(digest: str, suffix: str, content: bytes) -> None:
+        from morphax.lab.worker import take_data
+
+        take_data(digest, suffix, content)
+
+    return take
+
+
+_SETTINGS = {
+    # All memory of JAX is unmanaged: a worker that is paused would stand still for ever.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,
+    # Deaths of workers are counted here, piece by piece.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.admin.tick.limit": "1h",
+    "distributed.comm.timeouts.connect": "20s",
+}
+
+
+def _quietly() -> Callable[[], None]:
+    """Dask's own notes of workers that end are not for people; what gives them their voice back."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.nanny", "distributed.scheduler")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+
+    def back() -> None:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+    return back
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,55 @@
+"""A run, told to another process, which then carries out some of its pieces."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from morphax.lab.script import load_experiment, names_a_file, spec_of
+
+if TYPE_CHECKING:
+    from morphax.lab.experiment import Experiment
+
+
+class Job(NamedTuple):
+    """What a process must know of a run to carry out its pieces; everything else it makes anew from this.
+
+    - `experiment`: where its class is (`place_of`).
+    - `config`: the configuration, as JSON.
+    - `data`: name -> digest of all that is read.
+    - `source`: the digest of the source behind the numbers.
+    - `versions`: of what compiles and computes.
+    """
+
+    experiment: str
+    config: dict[str, Any]
+    data: dict[str, str]
+    source: str
+    versions: dict[str, str]
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(self._asdict(), sort_keys=True)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From what `text` gave."""
+        return cls(**json.loads(text))
+
+
+def place_of(experiment: type[Experiment]) -> str:
+    """Where another process finds a class: FILE:CLASS for one in a file of its own, else MODULE:CLASS."""
+    spec = spec_of(experiment)
+    return spec if names_a_file(spec) else f"{experiment.__module__}:{experiment.__qualname__}"
+
+
+def class_at(place: str) -> type[Experiment]:
+    """The class at a place that `place_of` named."""
+    where, _, name = place.rpartition(":")
+    if names_a_file(where):
+        return load_experiment(place)
+    found: Any = importlib.import_module(where)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

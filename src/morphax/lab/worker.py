@@ -1,0 +1,255 @@
+"""What a worker does: make the pieces of a run anew from a few texts, and carry out those that it is asked for."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from morphax._lazy import xr
+from morphax.files import digest_of_file, noting_files, write_atomically
+from morphax.lab.identity import source_of, versions
+from morphax.lab.job import Job, class_at
+from morphax.lab.progress import Outcome, Progress, checkpoint_of, file_name
+from morphax.lab.script import module_of
+
+Files = dict[str, bytes]
+"""The states of the trainings of a piece: path below its folder -> content."""
+Send = Callable[[str, Files], object]
+"""Takes the states of the trainings of a piece along: label, files."""
+SECONDS_BETWEEN_STATES = 20.0  # that are sent
+SHARE_FOR_STATES = 0.05  # of the time, at most
+_FOR_GOOD = ExitStack()  # what holds as long as the process lives
+_ONE_AT_A_TIME = threading.RLock()  # a piece has all cores of its process
+
+
+class UnfitError(RuntimeError):
+    """A worker cannot do what it is asked for: another version, other source, other data."""
+
+
+class PieceError(RuntimeError):
+    """A piece failed on a worker."""
+
+
+class LackingError(RuntimeError):
+    """A worker lacks files of data: their digests are the arguments."""
+
+
+def carry_out(
+    job: str, labels: Sequence[str], *, states: Mapping[str, Files], shared: str | None = None, send: Send | None = None
+) -> list[Outcome]:
+    """Carry out some pieces of a run.
+
+    **Arguments:**
+
+    - `job`: `Job.text`.
+    - `labels`: of the pieces.
+    - `states`: of trainings that were begun elsewhere, by piece.
+    - `shared`: folder that all workers see, in which states are kept. None: they are kept here, and sent.
+    - `send`: sends them.
+
+    **Raises:** `UnfitError`, `LackingError`.
+    """
+    with _ONE_AT_A_TIME:
+        _prepare()
+        here = _listed(job)
+        return [here.carry_out_piece(label, states.get(label, {}), shared, send) for label in labels]
+
+
+def data_folder() -> Path:
+    """Where a worker keeps files of data that were sent to it, each named by its digest."""
+    name = f"morphax-data-{os.getuid() if hasattr(os, 'getuid') else os.environ.get('USERNAME', 'user')}"
+    return Path(tempfile.gettempdir()) / name
+
+
+def take_data(digest: str, suffix: str, content: bytes) -> None:
+    """Keep a file that was sent."""
+    write_atomically(data_folder() / f"{digest}{suffix}", lambda path: path.write_bytes(content))
+
+
+@cache
+def _prepare() -> None:
+    """Once in a process: threads, and the cache of compiled programs that workers of a machine share."""
+    from threadpoolctl import threadpool_limits
+
+    from morphax.lab.compile_cache import compile_cache
+
+    threadpool_limits(limits=1, user_api="blas")
+    _FOR_GOOD.enter_context(compile_cache())
+    atexit.register(_FOR_GOOD.close)
+
+
+@lru_cache(maxsize=4)
+def _listed(job: str) -> _Pieces:
+    return _Pieces(Job.read(job))
+
+
+class _Known(BaseException):
+    """Ends a run where its pieces are known."""
+
+    def __init__(self, work: Mapping[str, Callable[[], xr.Dataset]]):
+        super().__init__()
+        self.work = work
+
+
+class _Pieces(Progress):
+    """The pieces of a run, which ends where it would carry them out."""
+
+    def __init__(self, job: Job):
+        super().__init__()
+        experiment = class_at(job.experiment)()
+        _check(job, module_of(experiment))
+        self.job = job
+        self.config = experiment.Config(**_with_data(job))
+        self.files = {path.resolve() for path in self.config.data().values() if isinstance(path, Path)}
+        self.work: Mapping[str, Callable[[], xr.Dataset]] = {}
+        self._send: Callable[[], object] = lambda: None
+        import jax
+
+        with self._set(), self._noting_files():
+            try:
+                experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self)
+            except _Known as known:
+                self.work = known.work
+
+    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> Any:
+        raise _Known(work)
+
+    def chain(self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]) -> Any:
+        raise UnfitError(f"{self.job.experiment} is a chain: what comes later needs what came before")
+
+    def carry_out_piece(self, label: str, states: Files, shared: str | None, send: Send | None) -> Outcome:
+        """One piece, its trainings begun where others left them."""
+        folder = _attempt(shared, label)
+        for name, content in states.items():
+            write_atomically(folder / file_name(label) / name, lambda path, content=content: path.write_bytes(content))
+        self.checkpoints = folder
+        self._send = _Sender(label, checkpoint_of(folder, label), send) if send is not None else lambda: None
+        try:
+            with self._set():
+                return _told(self.carried_out(label, self._without_other_files(label)))
+        finally:
+            if shared is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def record(self, label: str, rows: list[dict[str, Any]]) -> None:
+        super().record(label, rows)
+        self._send()
+
+    def _without_other_files(self, label: str) -> Callable[[], xr.Dataset]:
+        def compute() -> xr.Dataset:
+            with self._noting_files():
+                return self.work[label]()
+
+        return compute
+
+    @contextmanager
+    def _noting_files(self) -> Any:
+        with noting_files() as read:
+            yield
+        if undeclared := read - self.files:
+            named = ", ".join(sorted(map(str, undeclared)))
+            raise RuntimeError(f"{self.job.experiment} reads {named}, which data() of its Config does not name")
+
+    @contextmanager
+    def _set(self) -> Any:
+        import jax
+
+        # A setting of each thread.
+        with jax.enable_x64(self.config.precision == "double"):
+            yield
+
+
+def _told(outcome: Outcome) -> Outcome:
+    """What can be sent: of an error its text."""
+    error = outcome.error
+    if error is None:
+        return outcome
+    text = (
+        str(error)
+        if isinstance(error, ValueError | RuntimeError) and str(error)
+        else f"{type(error).__name__}: {error}"
+    )
+    return outcome._replace(error=PieceError(text))
+
+
+class _Sender:
+    """Sends the states of the trainings of a piece, now and then."""
+
+    def __init__(self, label: str, folder: Path, send: Send):
+        self.label = label
+        self.folder = folder
+        self.send = send
+        self.next = time.monotonic() + SECONDS_BETWEEN_STATES
+
+    def __call__(self) -> None:
+        started = time.monotonic()
+        if started < self.next:
+            return
+        files = {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in self.folder.glob("*/*.*")}
+        self.send(self.label, files)
+        took = time.monotonic() - started
+        self.next = time.monotonic() + max(SECONDS_BETWEEN_STATES, took / SHARE_FOR_STATES)
+
+
+def _attempt(shared: str | None, label: str) -> Path:
+    """A folder that only this attempt at a piece writes, with what the last one left."""
+    if shared is None:
+        return Path(tempfile.mkdtemp(prefix="morphax-"))
+    attempts = Path(shared) / file_name(label)
+    before = sorted(attempts.glob("*"), key=lambda path: path.stat().st_mtime)
+    attempt = attempts / uuid4().hex
+    attempt.mkdir(parents=True)
+    if before:
+        with suppress(OSError):  # it may go on, and remove what is old; a training begins at its last whole state
+            shutil.copytree(before[-1], attempt, dirs_exist_ok=True)
+    return attempt
+
+
+def _with_data(job: Job) -> dict[str, Any]:
+    """The configuration, with the files of data that this machine has."""
+    config, lacking = dict(job.config), []
+    for name, digest in job.data.items():
+        path = config.get(name)
+        if not isinstance(path, str) or _is(Path(path), digest):
+            continue
+        sent = data_folder() / f"{digest}{Path(path).suffix}"
+        if _is(sent, digest):
+            config[name] = str(sent)
+        else:
+            lacking.append(name)
+    if lacking:
+        raise LackingError(*lacking)
+    return config
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and digest_of_file(path) == digest
+
+
+def _check(job: Job, module: str) -> None:
+    """Refuse to give other numbers than those that are asked for."""
+    for name, version in versions().items():
+        if version != job.versions[name]:
+            raise UnfitError(f"it has {name} {version}, and {job.versions[name]} is asked for")
+    if source_of(module) != job.source:
+        raise UnfitError(
+            f"its source of {job.experiment} or of morphax is another one; install the same on all machines"
+        )
+
+
+def about() -> dict[str, Any]:
+    """Of this process, as others compare it: versions, backend, Python."""
+    import jax
+
+    return {**versions(), "backend": jax.default_backend(), "python": ".".join(map(str, sys.version_info[:2]))}

@@ -1,0 +1,157 @@
+"""Schedulers and workers that are started by others; and processes that are killed, of which none stays behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from morphax.lab.errors import UsageError
+from morphax.lab.executor import Executor, SchedulerLostError
+from morphax.lab.run_folder import RunFolder
+from morphax.lab.script import load_experiment
+
+SPEC = f"{Path(__file__).with_name('bench.py')}:Bench"
+BENCH = load_experiment(SPEC)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has none of these signals"),
+]
+
+
+class Cluster:
+    """A scheduler and two workers in a folder of their own, as an administrator starts them."""
+
+    def __init__(self, folder: Path):
+        file = folder / "scheduler.json"
+        self.folder = folder
+        self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+        wait_for(file.exists)
+        self.address = json.loads(file.read_text())["address"]
+        self.workers = [self.start("worker", self.address, "--nthreads", "1") for _ in range(2)]
+
+    def start(self, what: str, *arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "dask", what, *arguments, "--no-dashboard", "--dashboard-address", ":0"]
+        return subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def end(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.terminate()
+            process.wait(timeout=20)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    cluster = Cluster(tmp_path / "elsewhere")
+    yield cluster
+    cluster.end()
+
+
+def wait_for(happened, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def pieces(folder: Path) -> int:
+    return len(list((folder / ".pieces").glob("*/*.nc")))
+
+
+def run(folder: Path, executor: Executor | None, **numbers) -> RunFolder:
+    return RunFolder(folder, BENCH(), BENCH.Config(**numbers), executor=executor)
+
+
+def test_a_cluster_that_is_there_gives_the_numbers_of_a_serial_run(tmp_path, cluster, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("factor.csv").write_text("3.0")
+    with Executor(scheduler=cluster.address) as executor:
+        run(tmp_path / "a" / "out", executor, csv="factor.csv").execute()
+        run(tmp_path / "a" / "out2", executor, count=2).execute()
+    serial = run(tmp_path / "b" / "out", None, csv="factor.csv")
+    serial.execute()
+    assert RunFolder(tmp_path / "a" / "out", BENCH(), serial.config).dataset().x.identical(serial.dataset().x)
+    assert all(process.poll() is None for process in (cluster.scheduler, *cluster.workers))
+
+
+def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(tmp_path, cluster):
+    numbers = {"count": 12, "seconds": 0.3}
+
+    def kill() -> None:
+        wait_for(lambda: pieces(tmp_path) > 0)
+        cluster.scheduler.kill()
+
+    killer = Thread(target=kill)
+    killer.start()
+    with (
+        Executor(scheduler=cluster.address) as executor,
+        pytest.raises(SchedulerLostError, match=f"the scheduler at {cluster.address} is gone"),
+    ):
+        run(tmp_path / "out", executor, **numbers).execute()
+    killer.join()
+    before = pieces(tmp_path)
+    assert 1 <= before < 12
+    run(tmp_path / "out", None, **numbers).execute()
+    assert pieces(tmp_path) == 12
+
+
+def test_no_scheduler_is_one_line():
+    with pytest.raises(UsageError, match=r"scheduler is 'tcp://127.0.0.1:1'; none answers there"):
+        Executor(scheduler="tcp://127.0.0.1:1", patience=1.0).backend  # noqa: B018
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_coordinator_that_ends_leaves_no_process_behind_and_goes_on(tmp_path, number):
+    out = tmp_path / "out"
+    numbers = ["--set", "count=16", "--set", "seconds=0.5"]
+    command = [sys.executable, "-m", "morphax.cli", "run", SPEC, "--workers", "2", "--out", str(out), *numbers]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: pieces(tmp_path) >= 3, 60)
+    workers = descendants(process.pid)
+    assert len(workers) >= 2
+    os.kill(process.pid, number)
+    _, told = process.communicate(timeout=30)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
+        assert "stopped; finished pieces are kept" in told
+    wait_for(lambda: not any(alive(worker) for worker in workers), 15)
+    before = pieces(tmp_path)
+    assert 3 <= before < 16
+    run(out, None, count=16, seconds=0.5).execute()
+    assert pieces(tmp_path) == 16
+
+
+def descendants(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+
+    def is_below(child: int) -> bool:
+        return child in parents and (parents[child] == process or is_below(parents[child]))
+
+    return [child for child in parents if is_below(child) and not is_ps(child)]
+
+
+def is_ps(process: int) -> bool:
+    return "ps" in name_of(process).split()[:1]
+
+
+def name_of(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/comm").read_text()
+    except OSError:
+        return ""
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,113 @@
+"""Pieces on worker processes: the numbers of a serial run, and what happens when something breaks."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from morphax.files import read_sealed
+from morphax.lab.errors import UsageError
+from morphax.lab.executor import Executor
+from morphax.lab.progress import PiecesFailedError
+from morphax.lab.run_folder import RunFolder
+from morphax.lab.script import load_experiment
+
+BENCH = load_experiment(f"{Path(__file__).with_name('bench.py')}:Bench")
+
+# Of Dask, when worker processes end.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with Executor(2) as executor:
+        yield executor
+
+
+def run(folder: Path, executor: Executor | None, **numbers) -> RunFolder:
+    return RunFolder(folder, BENCH(), BENCH.Config(**numbers), executor=executor)
+
+
+def computed(folder: Path, executor: Executor | None, **numbers) -> xr.Dataset:
+    ran = run(folder, executor, **numbers)
+    ran.execute()
+    return ran.dataset()
+
+
+def test_workers_give_the_numbers_history_and_files_of_a_serial_run(tmp_path, executor):
+    serial = computed(tmp_path / "a" / "serial", None, count=30)
+    parallel = computed(tmp_path / "b" / "parallel", executor, count=30)
+    for dataset in (serial, parallel):
+        del dataset.attrs["seconds"]
+    assert parallel.identical(serial)
+    one, other = ({path.name for path in (tmp_path / name).rglob("*")} for name in ("a/serial", "b/parallel"))
+    assert one == other
+    assert (tmp_path / "a/serial/history.jsonl").read_text() == (tmp_path / "b/parallel/history.jsonl").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "b/parallel/history.jsonl").read_text().splitlines()]
+    assert [row["piece"] for row in rows[::3]] == [f"steps {i}" for i in range(30)]
+    pieces = [read_sealed(tmp_path / name / "manifest.json")["pieces"] for name in ("a/serial", "b/parallel")]
+    assert list(pieces[0]) == list(pieces[1])
+
+
+def test_pieces_that_fail_are_named_and_tried_again_alone(tmp_path, executor):
+    with pytest.raises(
+        PiecesFailedError, match=r"2 of 6 pieces failed.*piece 1: no power at 1; piece 4: no power at 4"
+    ):
+        run(tmp_path / "out", executor, count=6, failing=(1, 4), notes=str(tmp_path)).execute()
+    before = set((tmp_path / ".pieces").glob("*/*.nc"))
+    assert len(before) == 4
+    (tmp_path / "mended").touch()
+    run(tmp_path / "out", executor, count=6, failing=(1, 4), notes=str(tmp_path)).execute()
+    assert before < set((tmp_path / ".pieces").glob("*/*.nc"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path, executor):
+    dataset = computed(tmp_path / "out", executor, deadly=2, deaths=2, notes=str(tmp_path))
+    assert (tmp_path / "deaths").read_text() == "2"
+    assert dataset["first"].values.tolist() == [0, 0, 6, 0]  # steps 0 to 5 were not done again
+    serial = computed(tmp_path / "other" / "out", None)
+    assert dataset.x.identical(serial.x)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_trainings_go_on_in_a_shared_folder(tmp_path):
+    with Executor(1, shared=tmp_path / "shared") as executor:
+        dataset = computed(tmp_path / "out", executor, deadly=2, deaths=1, notes=str(tmp_path))
+    assert dataset["first"].values.tolist() == [0, 0, 5, 0]
+    assert len(list((tmp_path / "shared").glob("*/*/*/*/*/state-0.txt"))) == 2
+
+
+@pytest.mark.slow
+def test_a_piece_that_kills_three_workers_is_given_up_by_name(tmp_path, executor):
+    with pytest.raises(RuntimeError, match="piece 2: 3 workers ended while they carried it out"):
+        run(tmp_path / "out", executor, deadly=2, notes=str(tmp_path)).execute()
+    assert (tmp_path / "deaths").read_text() == "3"
+    assert len(list((tmp_path / ".pieces").glob("*/*.nc"))) == 3
+
+
+@pytest.mark.slow
+def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # the path means nothing in the folder of the workers
+    Path("factor.csv").write_text("3.0")
+    scaled = computed(tmp_path / "out", executor, csv="factor.csv")
+    plain = computed(tmp_path / "out2", executor)
+    assert scaled.x.values.tolist() == (3 * plain.x).values.tolist()
+    assert read_sealed(tmp_path / "out" / "config.json")["config"]["csv"] == "factor.csv"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either workers, a number of processes here, or scheduler"),
+        ({"workers": 2, "scheduler": "tcp://here:1"}, "give either"),
+        ({"workers": 0}, "workers is 0; it must be from 1 to 1024"),
+    ],
+)
+def test_bad_executors_are_refused(options, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Executor(**options)
