@@ -6,8 +6,6 @@ What takes long to import is imported where it is needed: help and the list of e
 from __future__ import annotations
 
 import argparse
-import difflib
-import hashlib
 import inspect
 import io
 import json
@@ -19,14 +17,14 @@ import traceback
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import morphax
 from morphax.experiments import all_experiments, find_experiment, summaries
-from morphax.lab.errors import UsageError
+from morphax.lab.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,6 +181,7 @@ def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.naming import default_folder
     from morphax.lab.run_folder import RunFolder
 
     experiment = _find(options.name)()
@@ -192,7 +191,7 @@ def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> 
             raise UsageError(f"seeds is {options.seeds}, but {experiment.name} has no repetitions")
         changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
     config = _configure(experiment, (experiment.quick if options.quick else {}) | changes)
-    path = options.out or _default_folder(experiment.name, options.quick, changes)
+    path = options.out or default_folder(experiment, config, quick=options.quick)
     folder = RunFolder(
         path, experiment, config, quick=options.quick, wait=options.wait, fresh=options.fresh, console=err
     )
@@ -228,14 +227,12 @@ def _prune(options: argparse.Namespace, out: Console, err: Console) -> int:
 def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder, out: Console) -> None:
     from rich.table import Table
 
-    from morphax.lab.report import claim_texts
+    from morphax.lab.report import claim_texts, coloured
 
     table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
-    colours = {"met": "green", "not met": "bold red", "reported": "dim"}
     for claim in verdicts:
         texts = claim_texts(claim)
-        colour = colours.get(texts["verdict"], "bold yellow")  # no verdict, and why
-        table.add_row(claim["claim"], texts["expected"], texts["here"], f"[{colour}]{texts['verdict']}[/{colour}]")
+        table.add_row(claim["claim"], texts["expected"], texts["here"], coloured(texts["verdict"]))
     out.print(table)
     out.print(f"report: {folder.path / 'report.html'}", markup=False, soft_wrap=True)
 
@@ -243,13 +240,8 @@ def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder
 def _find(name: str) -> type[Experiment]:
     experiment = find_experiment(name)
     if experiment is None:
-        raise UsageError(f"experiment is {name!r}; {_nearest(name, summaries())} (morphax list shows all)")
+        raise UsageError(f"experiment is {name!r}; {nearest(name, summaries())} (morphax list shows all)")
     return experiment
-
-
-def _nearest(word: str, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(choices)}"
 
 
 def _assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
@@ -257,7 +249,7 @@ def _assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
     if not equals:
         raise UsageError(f"--set is {text!r}; it must be KEY=VALUE")
     if key not in config.model_fields:
-        raise UsageError(f"--set {key} is unknown; {_nearest(key, config.model_fields)}")
+        raise UsageError(f"--set {key} is unknown; {nearest(key, config.model_fields)}")
     if _takes_several(config.model_fields[key].annotation) and not value.startswith("["):
         value = f"[{value}]"
     try:
@@ -289,15 +281,6 @@ def _problem(entry: Any) -> str:
     message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
     name = ".".join(map(str, entry["loc"]))
     return f"{name} is {entry['input']!r}; {message}" if name else message
-
-
-def _default_folder(name: str, quick: bool, changes: dict[str, Any]) -> Path:
-    """One folder for each way of asking, so that the same command finds its own run again."""
-    slug = "quick" if quick else "full"
-    if changes:
-        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
-        slug += f"-{digest}"
-    return Path("runs") / name / slug
 
 
 def _one_line(error: Exception) -> str:
