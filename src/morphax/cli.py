@@ -114,14 +114,15 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     command("list", _list, "every experiment, one line each")
+    named = "of an experiment, or FILE:CLASS, one in a file of its own"
     show = command("show", _show, "an experiment's configuration and claims")
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", metavar="NAME", help=named)
     cache = (
         "Compiled programs are kept in the user's cache folder and make later runs start faster. The environment "
         "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
     )
     run = command("run", _run, "run an experiment, or resume it", cache)
-    run.add_argument("name", metavar="NAME")
+    run.add_argument("name", metavar="NAME", help=named)
     run.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
     run.add_argument("--seeds", metavar="N", help="number of independent repetitions")
