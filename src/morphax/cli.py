@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report, prune. Thin: no physics, no numbers.
+"""The command line: list, show, run, report, compare, prune. Thin: no physics, no numbers.
 
 What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
 """
@@ -132,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
+    compare = command("compare", _compare, "runs side by side: configurations, claims and shared numbers")
+    compare.add_argument("first", type=Path, metavar="DIR", help="a run folder")
+    compare.add_argument("others", type=Path, metavar="DIR", nargs="+", help="further ones")
+    page = "page with figures (default: below runs/, named by the runs)"
+    compare.add_argument("--out", type=Path, metavar="FILE.html", help=page)
     text = "remove finished pieces that runs keep for each other; their results stay"
     prune = command("prune", _prune, text)
     prune.add_argument("dir", type=Path, metavar="DIR", nargs="?", default=Path("runs"), help="of runs (default: runs)")
@@ -208,6 +213,19 @@ def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
 
     folder = open_run(options.dir, all_experiments(), console=err)
     _print_verdicts(folder.experiment.name, folder.publish(), folder, out)
+    return OK
+
+
+def _compare(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.compare import Comparison, page_for, read_runs, tables, write_page
+
+    runs = read_runs([options.first, *options.others])
+    page = page_for(runs, options.out)
+    comparison = Comparison(runs)
+    for table in tables(comparison):
+        out.print(table)
+    write_page(comparison, page)
+    out.print(f"page: {page}", markup=False, soft_wrap=True)
     return OK
 
 
