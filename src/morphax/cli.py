@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report, compare, prune. Thin: no physics, no numbers.
+"""The command line: list, show, run, report, compare, prune, completion. Thin: no physics, no numbers.
 
 What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
 """
@@ -28,6 +28,7 @@ from morphax.lab.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.tree import Tree
 
     from morphax.lab.experiment import BaseConfig, Experiment
     from morphax.lab.run_folder import RunFolder
@@ -113,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    command("list", _list, "every experiment, one line each")
+    listed = command("list", _list, "every experiment, one line each")
+    listed.add_argument("--tree", action="store_true", help="grouped by system, with the number of runs below runs/")
     named = "of an experiment, or FILE:CLASS, one in a file of its own"
     show = command("show", _show, "an experiment's configuration and claims")
     show.add_argument("name", metavar="NAME", help=named)
@@ -141,15 +143,36 @@ def _parser() -> argparse.ArgumentParser:
     prune = command("prune", _prune, text)
     prune.add_argument("dir", type=Path, metavar="DIR", nargs="?", default=Path("runs"), help="of runs (default: runs)")
     prune.add_argument("--leave", metavar="GB", default="0", help="what was used last, up to so much (default: 0)")
+    text = "print a script that completes commands, options, experiments and the keys of --set by tab"
+    completion = command("completion", _completion, text)
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
 def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
     lines = summaries()
+    if options.tree:
+        out.print(_tree(lines, Path("runs")))
+        return OK
     width = max(map(len, lines))
     for name, summary in lines.items():
         out.print(f"{name:{width}}  {summary}", markup=False, soft_wrap=True)
     return OK
+
+
+def _tree(lines: dict[str, str], runs: Path) -> Tree:
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    tree, systems = Tree("experiments"), {}
+    for name, summary in lines.items():
+        system, _, own = name.rpartition("/")
+        if system and system not in systems:
+            systems[system] = tree.add(f"[bold]{escape(system)}[/bold]")
+        count = len(list((runs / name).glob("*/config.json")))
+        there = f" [green]({count} run{'s' * (count != 1)})[/green]" if count else ""
+        systems.get(system, tree).add(f"{escape(own)}{there}  [dim]{escape(summary)}[/dim]")
+    return tree
 
 
 def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
@@ -226,6 +249,13 @@ def _compare(options: argparse.Namespace, out: Console, err: Console) -> int:
         out.print(table)
     write_page(comparison, page)
     out.print(f"page: {page}", markup=False, soft_wrap=True)
+    return OK
+
+
+def _completion(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.completion import completion_script
+
+    print(completion_script(_parser(), all_experiments(), options.shell))
     return OK
 
 

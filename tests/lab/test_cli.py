@@ -45,6 +45,25 @@ def test_list_names_every_experiment(capsys):
     assert all(name in listing for name in all_experiments())
 
 
+def test_the_tree_groups_experiments_by_system_and_counts_their_runs(capsys):
+    for name in ("quick", "full-seeds=3"):
+        folder = Path("runs/josephson/shots") / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+    assert main(["list", "--tree"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[4:] for line in lines if line[:1] in "├└"] == [
+        "josephson",
+        "phase-oscillators",
+        "quantized",
+        "spiking",
+        "spintronic",
+    ]
+    (shots,) = (line for line in lines if "(2 runs)" in line)
+    assert shots.startswith("│   └── shots (2 runs)  ")
+    assert not any("(1 run" in line or "/" in line.partition("  ")[0] for line in lines)
+
+
 @pytest.mark.parametrize("name", sorted(all_experiments()))
 def test_show_gives_defaults_units_ranges_and_claims(name, capsys):
     assert main(["show", name]) == 0
