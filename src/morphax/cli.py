@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report, prune. Thin: no physics, no numbers.
+"""The command line: list, show, run, report, compare, prune, completion. Thin: no physics, no numbers.
 
 What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
 """
@@ -6,8 +6,6 @@ What takes long to import is imported where it is needed: help and the list of e
 from __future__ import annotations
 
 import argparse
-import difflib
-import hashlib
 import inspect
 import io
 import json
@@ -19,17 +17,18 @@ import traceback
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import morphax
 from morphax.experiments import all_experiments, find_experiment, summaries
-from morphax.lab.errors import UsageError
+from morphax.lab.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.tree import Tree
 
     from morphax.lab.executor import Executor
     from morphax.lab.experiment import BaseConfig, Experiment
@@ -116,15 +115,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    command("list", _list, "every experiment, one line each")
+    listed = command("list", _list, "every experiment, one line each")
+    listed.add_argument("--tree", action="store_true", help="grouped by system, with the number of runs below runs/")
+    named = "of an experiment, or FILE:CLASS, one in a file of its own"
     show = command("show", _show, "an experiment's configuration and claims")
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", metavar="NAME", help=named)
     cache = (
         "Compiled programs are kept in the user's cache folder and make later runs start faster. The environment "
         "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
     )
     run = command("run", _run, "run an experiment, or resume it", cache)
-    run.add_argument("name", metavar="NAME")
+    run.add_argument("name", metavar="NAME", help=named)
     run.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
     run.add_argument("--seeds", metavar="N", help="number of independent repetitions")
@@ -138,19 +139,45 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
+    compare = command("compare", _compare, "runs side by side: configurations, claims and shared numbers")
+    compare.add_argument("first", type=Path, metavar="DIR", help="a run folder")
+    compare.add_argument("others", type=Path, metavar="DIR", nargs="+", help="further ones")
+    page = "page with figures (default: below runs/, named by the runs)"
+    compare.add_argument("--out", type=Path, metavar="FILE.html", help=page)
     text = "remove finished pieces that runs keep for each other; their results stay"
     prune = command("prune", _prune, text)
     prune.add_argument("dir", type=Path, metavar="DIR", nargs="?", default=Path("runs"), help="of runs (default: runs)")
     prune.add_argument("--leave", metavar="GB", default="0", help="what was used last, up to so much (default: 0)")
+    text = "print a script that completes commands, options, experiments and the keys of --set by tab"
+    completion = command("completion", _completion, text)
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
 def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
     lines = summaries()
+    if options.tree:
+        out.print(_tree(lines, Path("runs")))
+        return OK
     width = max(map(len, lines))
     for name, summary in lines.items():
         out.print(f"{name:{width}}  {summary}", markup=False, soft_wrap=True)
     return OK
+
+
+def _tree(lines: dict[str, str], runs: Path) -> Tree:
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    tree, systems = Tree("experiments"), {}
+    for name, summary in lines.items():
+        system, _, own = name.rpartition("/")
+        if system and system not in systems:
+            systems[system] = tree.add(f"[bold]{escape(system)}[/bold]")
+        count = len(list((runs / name).glob("*/config.json")))
+        there = f" [green]({count} run{'s' * (count != 1)})[/green]" if count else ""
+        systems.get(system, tree).add(f"{escape(own)}{there}  [dim]{escape(summary)}[/dim]")
+    return tree
 
 
 def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
@@ -188,6 +215,7 @@ def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.naming import default_folder
     from morphax.lab.run_folder import RunFolder
 
     experiment = _find(options.name)()
@@ -197,7 +225,7 @@ def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> 
             raise UsageError(f"seeds is {options.seeds}, but {experiment.name} has no repetitions")
         changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
     config = _configure(experiment, (experiment.quick if options.quick else {}) | changes)
-    path = options.out or _default_folder(experiment.name, options.quick, changes)
+    path = options.out or default_folder(experiment, config, quick=options.quick)
     with _executor(options, err) as executor:
         folder = RunFolder(
             path,
@@ -239,6 +267,26 @@ def _report(options: argparse.Namespace, out: Console, err: Console) -> int:
     return OK
 
 
+def _compare(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.compare import Comparison, page_for, read_runs, tables, write_page
+
+    runs = read_runs([options.first, *options.others])
+    page = page_for(runs, options.out)
+    comparison = Comparison(runs)
+    for table in tables(comparison):
+        out.print(table)
+    write_page(comparison, page)
+    out.print(f"page: {page}", markup=False, soft_wrap=True)
+    return OK
+
+
+def _completion(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.completion import completion_script
+
+    print(completion_script(_parser(), all_experiments(), options.shell))
+    return OK
+
+
 def _prune(options: argparse.Namespace, out: Console, err: Console) -> int:
     from morphax.lab.store import prune
 
@@ -256,14 +304,12 @@ def _prune(options: argparse.Namespace, out: Console, err: Console) -> int:
 def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder, out: Console) -> None:
     from rich.table import Table
 
-    from morphax.lab.report import claim_texts
+    from morphax.lab.report import claim_texts, coloured
 
     table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
-    colours = {"met": "green", "not met": "bold red", "reported": "dim"}
     for claim in verdicts:
         texts = claim_texts(claim)
-        colour = colours.get(texts["verdict"], "bold yellow")  # no verdict, and why
-        table.add_row(claim["claim"], texts["expected"], texts["here"], f"[{colour}]{texts['verdict']}[/{colour}]")
+        table.add_row(claim["claim"], texts["expected"], texts["here"], coloured(texts["verdict"]))
     out.print(table)
     out.print(f"report: {folder.path / 'report.html'}", markup=False, soft_wrap=True)
 
@@ -271,13 +317,8 @@ def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder
 def _find(name: str) -> type[Experiment]:
     experiment = find_experiment(name)
     if experiment is None:
-        raise UsageError(f"experiment is {name!r}; {_nearest(name, summaries())} (morphax list shows all)")
+        raise UsageError(f"experiment is {name!r}; {nearest(name, summaries())} (morphax list shows all)")
     return experiment
-
-
-def _nearest(word: str, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(choices)}"
 
 
 def _assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
@@ -285,7 +326,7 @@ def _assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
     if not equals:
         raise UsageError(f"--set is {text!r}; it must be KEY=VALUE")
     if key not in config.model_fields:
-        raise UsageError(f"--set {key} is unknown; {_nearest(key, config.model_fields)}")
+        raise UsageError(f"--set {key} is unknown; {nearest(key, config.model_fields)}")
     if _takes_several(config.model_fields[key].annotation) and not value.startswith("["):
         value = f"[{value}]"
     try:
@@ -317,15 +358,6 @@ def _problem(entry: Any) -> str:
     message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
     name = ".".join(map(str, entry["loc"]))
     return f"{name} is {entry['input']!r}; {message}" if name else message
-
-
-def _default_folder(name: str, quick: bool, changes: dict[str, Any]) -> Path:
-    """One folder for each way of asking, so that the same command finds its own run again."""
-    slug = "quick" if quick else "full"
-    if changes:
-        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
-        slug += f"-{digest}"
-    return Path("runs") / name / slug
 
 
 def _one_line(error: Exception) -> str:

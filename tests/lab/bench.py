@@ -29,7 +29,7 @@ class Bench(Experiment):
         notes: str = parameter("", "folder in which pieces leave notes", extent=True)
         csv: str | None = parameter(None, "file of data")
 
-        def data(self):
+        def data(self) -> dict[str, Path | str]:
             return {} if self.csv is None else {"csv": Path(self.csv)}
 
     name = "demo/bench"

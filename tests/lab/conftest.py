@@ -45,6 +45,6 @@ class Dice(Experiment):
         return {"dice": figure}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dice() -> type[Experiment]:
     return Dice

@@ -45,6 +45,25 @@ def test_list_names_every_experiment(capsys):
     assert all(name in listing for name in all_experiments())
 
 
+def test_the_tree_groups_experiments_by_system_and_counts_their_runs(capsys):
+    for name in ("quick", "full-seeds=3"):
+        folder = Path("runs/josephson/shots") / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+    assert main(["list", "--tree"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[4:] for line in lines if line[:1] in "├└"] == [
+        "josephson",
+        "phase-oscillators",
+        "quantized",
+        "spiking",
+        "spintronic",
+    ]
+    (shots,) = (line for line in lines if "(2 runs)" in line)
+    assert shots.startswith("│   └── shots (2 runs)  ")
+    assert not any("(1 run" in line or "/" in line.partition("  ")[0] for line in lines)
+
+
 @pytest.mark.parametrize("name", sorted(all_experiments()))
 def test_show_gives_defaults_units_ranges_and_claims(name, capsys):
     assert main(["show", name]) == 0
@@ -222,8 +241,11 @@ def test_a_failed_run_exits_with_1_and_keeps_what_was_computed(capsys, monkeypat
         return result if name == "separate, 16" else result.assign(accuracy=result.accuracy * np.nan)
 
     monkeypatch.setattr(Waveforms, "_row", broken)
-    error = error_of(capsys, [*WAVEFORMS, "--out", "out"], 1)
-    assert "separate, 9: accuracy is not finite at seed=0" in error
+    assert main([*WAVEFORMS, "--out", "out"]) == 1
+    *told, last = capsys.readouterr().err.strip().splitlines()
+    assert told[0].startswith("morphax: separate, 9: accuracy is not finite at seed=0")
+    assert last.startswith("morphax: 3 of 4 pieces failed")
+    assert last.endswith("likewise 'joint, 16', 'joint, 9'")
     assert len(list(Path(".pieces").glob("*/*.nc"))) == 1
     monkeypatch.setattr(Waveforms, "_row", row)  # and not undo(), which would leave the folder, too
     assert main([*WAVEFORMS, "--out", str(Path("out").absolute())]) == 0

@@ -72,7 +72,7 @@ def test_pieces_that_fail_are_all_named():
         return compute
 
     pieces = {"a": fails(RuntimeError("no power")), "b": fails(KeyError("x")), "c": Work().piece("c", 1.0)}
-    with pytest.raises(PiecesFailedError, match=r"^2 of 3 pieces failed, .* these: a: no power; b: 'x'$"):
+    with pytest.raises(PiecesFailedError, match=r"^2 of 3 pieces failed, .* these again: a: no power; likewise 'b'$"):
         Progress().pieces(pieces)
 
 
@@ -169,7 +169,7 @@ def test_checkpoints_have_a_folder_for_each_training_and_go_with_their_piece(tmp
     progress, found = Progress(checkpoints=tmp_path), []
 
     def compute() -> xr.Dataset:
-        for training in ("a, 2/3 ns", "a_ 2/3 ns"):
+        for training in ("a, 2/3 ns", "a,_2/3 ns"):
             folder = progress.checkpoint(training)
             assert folder is not None
             folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def test_checkpoints_have_a_folder_for_each_training_and_go_with_their_piece(tmp
     with pytest.raises(RuntimeError, match="no power"):
         progress.pieces({"a": compute})
     assert len(set(found)) == 2
-    assert all(folder.name.startswith("a__2_3_ns-") and (tmp_path / folder).exists() for folder in found)
+    assert all(folder.name.startswith("a,_2_3_ns-") and (tmp_path / folder).exists() for folder in found)
     progress = Progress(checkpoints=tmp_path)
     found.append(None)
     progress.pieces({"a": compute})

@@ -2,7 +2,8 @@
 
 The packages here, one a system, import their experiments: classes whose body says `name = "system/experiment"`. Names
 and summaries are read from their source, which is not run before its experiment is asked for. An installed package adds
-its own by an entry point of the group `morphax.experiments` that names an `Experiment` class.
+its own by an entry point of the group `morphax.experiments` that names an `Experiment` class. One that belongs to no
+package is named by its file and its class: `path/to/file.py:Class`.
 """
 
 import ast
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphax.lab.errors import UsageError
+from morphax.lab.script import load_experiment, names_a_file
 
 if TYPE_CHECKING:
     from morphax.lab.experiment import Experiment
@@ -30,13 +32,27 @@ def all_experiments() -> "dict[str, type[Experiment]]":
     return {point.name: point.load() for point, _ in _own()} | _announced()
 
 
-def find_experiment(name: str) -> "type[Experiment] | None":
-    """The class of one experiment, if there is such a one. Of the others only those of its system are loaded."""
+def find_experiment(spec: str) -> "type[Experiment] | None":
+    """The class of one experiment, by its name or as FILE:CLASS. Of the others only those of its system are loaded.
+
+    `morphax.lab.script.spec_of` gives the text by which another process finds the same class. None where no
+    experiment has that name.
+
+    **Raises:** `UsageError`, in one line, where FILE:CLASS is no experiment, or has the name of an installed one.
+    """
     announced = _announced()
-    for point, _ in _own():
-        if point.name == name:
-            return point.load()
-    return announced.get(name)
+    own = {point.name: point for point, _ in _own()}
+    if spec in own:
+        return own[spec].load()
+    if spec in announced or not names_a_file(spec):
+        return announced.get(spec)
+    experiment = load_experiment(spec)
+    if experiment.name in own or experiment.name in announced:
+        raise UsageError(
+            f"experiment is {spec!r}; it is called {experiment.name}, and so is an installed experiment; rename it, or "
+            "run that one by its name"
+        )
+    return experiment
 
 
 def summaries() -> dict[str, str]:

@@ -206,8 +206,8 @@ def _wrong(value: float | None) -> str:
 class Experiment(ABC):
     """One substrate, one learning rule and one task with numbers filled in, and claims.
 
-    A subclass in `morphax.experiments` (or behind an entry point of the group `morphax.experiments`) needs a name, a
-    `Config`, what `--quick` changes, claims, and two methods:
+    A subclass in `morphax.experiments`, behind an entry point of that group, or in any file (FILE:CLASS), needs a name,
+    a `Config`, what `--quick` changes, claims, and two methods:
 
         >>> import jax, numpy as np, xarray as xr
         >>> from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -49,32 +49,57 @@ def source_of(module: str) -> str:
 
     Imports are read from the source, those inside of functions, too. A name that a package hands on (`from
     morphax.tasks import xor`) leads to the module that defines it, not to everything else in that package. Of a module
-    that is a file of its own, modules beside it are followed. What is typed in is like nothing else.
+    that is a file of its own, modules and packages beside it are followed. What is typed in is like nothing else.
     """
     if _file_of(module) is None:
         return f"typed in: {uuid4().hex}"
-    sources = _Sources(module)
+    return _digest_of(_Sources(module).found)
+
+
+@cache
+def local_source_of(module: str) -> str:
+    """The SHA-256 of the source of a module that is a file of its own, and of all that it imports beside it."""
+    return _digest_of(local_files(module))
+
+
+def local_files(module: str) -> dict[Path, str]:
+    """A module that is a file of its own, and all that it imports beside it, directly or not: path -> name."""
+    return _Sources(module, follow_morphax=False).found
+
+
+def _digest_of(files: Mapping[Path, str]) -> str:
     whole = hashlib.sha256()
-    for path in sorted(sources.found, key=lambda path: sources.found[path]):
-        whole.update(sources.found[path].encode() + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(files, key=lambda path: files[path]):
+        whole.update(files[path].encode() + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
 
 
 class _Sources:
     """The files behind a module: path -> name."""
 
-    def __init__(self, module: str):
+    def __init__(self, module: str, *, follow_morphax: bool = True):
         self.found: dict[Path, str] = {}
-        self.roots = {name: _root(name) for name in ("morphax", module.partition(".")[0])}
         path = _file_of(module)
         assert path is not None
-        self.beside = None if "." in module or (path.parent / "__init__.py").exists() else path.parent
-        self._add(module, path)
+        # Where packages are installed, what lies beside a file belongs to others.
+        installed = path.parent.name in ("site-packages", "dist-packages")
+        alone = "." not in module and path.name != "__init__.py" and not installed
+        self.beside = path.parent if alone else None
+        self.roots = {"morphax": _root("morphax") if follow_morphax else None}
+        if not alone:
+            top = module.partition(".")[0]
+            self.roots[top] = _root(top)
+        # Of a file of its own the name, and not where it lies or who loaded it, belongs to what it is.
+        self._add(path.stem if alone else module, path)
 
     def _add(self, name: str, path: Path) -> None:
         if path in self.found:
             return
         self.found[path] = name
+        if self._is_local(name):  # a package beside the file runs as a whole, in whatever it defines
+            *packages, _ = name.split(".")
+            for depth in range(1, len(packages) + 1):
+                self._follow(".".join(packages[:depth]))
         for node in ast.walk(_parsed(path)):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -96,7 +121,7 @@ class _Sources:
         path = self._path(module)
         if path is None:
             return
-        if path.name == "__init__.py":
+        if path.name == "__init__.py" and not self._is_local(module):
             public = path.with_name("_public.py")  # where the package's own loads its names when they are asked for
             for handing, where in ((module, path), (f"{module}._public", public)):
                 if where.exists() and (onward := _handed_on(handing, where, name)) is not None:
@@ -104,12 +129,15 @@ class _Sources:
                     return
         self._add(module, path)
 
+    def _is_local(self, module: str) -> bool:
+        return self.beside is not None and module.partition(".")[0] not in self.roots
+
     def _path(self, module: str) -> Path | None:
         """The file of a module that belongs to one of the packages that are followed."""
         top, *rest = module.split(".")
         root = self.roots.get(top)
-        if root is None:
-            root = self.beside / top if self.beside is not None else None
+        if self.beside is not None and top not in self.roots:
+            root = self.beside / top
         if root is None:
             return None
         path = root.joinpath(*rest)

@@ -23,10 +23,12 @@ from rich.progress import (
 )
 
 from morphax._lazy import xr
-from morphax.files import digest_of, write_text
+from morphax.files import write_text
 from morphax.lab.identity import noting_fields
+from morphax.lab.naming import file_name
 from morphax.lab.store import Piece, PieceStore, Rows
 
+MOST_NAMED = 10  # of pieces that fail
 SECONDS_BETWEEN_WRITES = 5.0  # of the history of a training that goes on
 
 
@@ -166,7 +168,7 @@ class Progress:
         """A folder for the states of one training of the present piece; None when nothing is kept."""
         if self.checkpoints is None:
             return None
-        return checkpoint_of(self.checkpoints, self._history.present) / file_name(label)
+        return checkpoint_of(checkpoint_of(self.checkpoints, self._history.present), label)
 
     def record(self, label: str, rows: list[dict[str, Any]]) -> None:
         """Tell the history of one training of the present piece so far, one dict a step, in the order of the steps.
@@ -320,15 +322,9 @@ def along(
     return xr.concat(list(parts.values()), xr.Variable(dim, list(parts), attributes), **options)
 
 
-def checkpoint_of(folder: Path, piece: str) -> Path:
-    """Where the states of the trainings of a piece are kept."""
-    return folder / file_name(piece)
-
-
-def file_name(label: str) -> str:
-    """What people recognise of a label, and what no other label has."""
-    plain = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label)
-    return f"{plain[:80]}-{digest_of(label)[:8]}"
+def checkpoint_of(folder: Path, label: str) -> Path:
+    """Where in a folder the states of a piece are kept, or in that of a piece those of a training."""
+    return folder / file_name(label, label, whole=False)
 
 
 def _check_finite(label: str, result: xr.Dataset) -> None:
@@ -348,9 +344,12 @@ def _raise_failures(failed: Mapping[str, Exception], pieces: int) -> None:
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
+        (label, error), *others = failed.items()
+        named = ", ".join(repr(label) for label, _ in others[:MOST_NAMED])
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
         raise PiecesFailedError(
-            f"{len(failed)} of {pieces} pieces failed, the others are kept; run again to try only these: "
-            + "; ".join(_failure(label, error) for label, error in failed.items())
+            f"{len(failed)} of {pieces} pieces failed, the others are kept; the same command tries only these again: "
+            f"{_failure(label, error)}; likewise {named}{more}"
         )
 
 

@@ -19,7 +19,7 @@ def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset
     request = read_json(folder / "config.json")
     fields = experiment.Config.model_fields
     pictures = {name: (folder / "figures" / f"{name}.png").read_bytes() for name in sorted(figures)}
-    page = _template().render(
+    page = template("report.html").render(
         name=request["experiment"],
         quick=request["quick"],
         text=(inspect.getdoc(experiment) or "").split("\n\n"),
@@ -47,16 +47,22 @@ def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
     return {"expected": expected, "here": here, "verdict": verdict}
 
 
+def coloured(verdict: str) -> str:
+    """A verdict as the terminal shows it, in Rich's markup."""
+    colours = {"met": "green", "not met": "bold red", "reported": "dim"}
+    colour = colours.get(verdict, "bold yellow")  # no verdict, and why
+    return f"[{colour}]{verdict}[/{colour}]"
+
+
 def _short(value: float) -> str:
     """Four digits, or all of a whole number (a count)."""
     return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Of a page that opens offline."""
     loader = jinja2.PackageLoader("morphax.lab", "")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "report.html"
-    )
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(name)
 
 
 def _described(name: Any, variable: xr.DataArray) -> dict[str, str]:

@@ -44,6 +44,7 @@ from morphax.lab.job import Job, place_of
 from morphax.lab.lock import locked, remove_dead
 from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
+from morphax.lab.script import load_experiment, module_of, source_record, spec_of
 from morphax.lab.store import PieceStore, prune, store_beside
 
 if TYPE_CHECKING:
@@ -107,8 +108,11 @@ class RunFolder:
             "config": config.model_dump(mode="json"),
             "data": digests,
         }
+        if source := source_record(experiment):
+            self.request["source"] = source
         _make(path)
         self._check_request()
+        self._tell_of_another_source()
 
     @property
     def complete(self) -> bool:
@@ -220,7 +224,7 @@ class RunFolder:
         try:
             dataset = read_sealed_dataset(self.path / "result.nc")
         except (FileNotFoundError, DamagedError) as error:
-            again = f"morphax run {self.experiment.name} --out {self.path}"
+            again = f"morphax run {spec_of(self.experiment)} --out {self.path}"
             raise UsageError(
                 f"dir is {str(self.path)!r}, whose result is not there ({error}); finish it: {again}"
             ) from error
@@ -281,7 +285,7 @@ class RunFolder:
         """What decides the numbers of all pieces beside the configuration."""
         return {
             "experiment": self.experiment.name,
-            "source": source_of(type(self.experiment).__module__),
+            "source": source_of(module_of(self.experiment)),
             "data": self.request["data"],
             "versions": versions()
             | {"backend": jax.default_backend() if self.executor is None else self.executor.backend},
@@ -298,7 +302,7 @@ class RunFolder:
         except (DamagedError, KeyError) as error:
             self._say(f"{error}; it is computed anew")
             return False
-        return same and stored == self.request
+        return same and _asked(stored) == _asked(self.request)
 
     def _discard(self) -> None:
         """Remove the files of the run, and of its folders those that are empty then."""
@@ -338,11 +342,25 @@ class RunFolder:
                 f"out is {str(self.path)!r}, a run of {found['experiment']}; choose another folder for "
                 f"{self.request['experiment']}"
             )
-        if found != self.request and not self.fresh:
+        if _asked(found) != _asked(self.request) and not self.fresh:
             raise UsageError(
-                f"out is {str(self.path)!r}, {_difference(found, self.request)}; choose another folder, or start it "
-                "anew with --fresh"
+                f"out is {str(self.path)!r}, {_difference(found, _asked(self.request))}; choose another folder, or "
+                "start it anew with --fresh"
             )
+
+    def _tell_of_another_source(self) -> None:
+        """A file is edited while one works with it: a finished run says that it is older."""
+        source = self.request.get("source")
+        if source is None or self.fresh or self._manifest() is None:
+            return
+        with suppress(FileNotFoundError, DamagedError):
+            found = read_sealed(self.path / "config.json").get("source", source)
+            if found["sha256"] != source["sha256"]:
+                self._say(
+                    f"{source['file']}, or what it imports beside it, has changed since {self.path} was computed; its "
+                    f"numbers are those of before: morphax run {spec_of(self.experiment)} --out {self.path} --fresh "
+                    "computes them anew"
+                )
 
     def _check_data(self) -> None:
         """Refuse to go on where a file has changed since it was asked for: nobody knows what was read of it."""
@@ -405,6 +423,11 @@ def _request_in(path: Path) -> dict[str, Any]:
         raise
 
 
+def _asked(request: dict[str, Any]) -> dict[str, Any]:
+    """What is asked, whatever the file that defines the experiment holds: on that its pieces depend."""
+    return {key: value for key, value in request.items() if key != "source"}
+
+
 def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
     """In what a run differs from what is asked."""
     old, new = found["config"], asked["config"]
@@ -429,9 +452,7 @@ def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console
             raise UsageError(
                 f"{damage}; run the experiment again with --out {path}, which reuses its pieces"
             ) from damage
-    if request["experiment"] not in experiments:
-        raise UsageError(f"dir is {str(path)!r}, a run of {request['experiment']!r}, which this installation lacks")
-    experiment = experiments[request["experiment"]]()
+    experiment = _experiment_of(request, path, experiments)()
     try:
         config = experiment.Config(**request["config"])
     except ValueError as error:
@@ -440,6 +461,23 @@ def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console
             f"dir is {str(path)!r}, a run of another version of {experiment.name}: {': '.join(map(str.strip, first))}"
         ) from error
     return RunFolder(path, experiment, config, quick=request["quick"], console=console)
+
+
+def _experiment_of(
+    request: dict[str, Any], path: Path, experiments: Mapping[str, type[Experiment]]
+) -> type[Experiment]:
+    """The class that a run is of: of its file, where it has one, or of that name."""
+    name, source = request["experiment"], request.get("source")
+    if source is not None and Path(source["file"]).is_file():
+        return load_experiment(f"{source['file']}:{source['class']}")
+    if name in experiments:
+        return experiments[name]
+    if source is None:
+        raise UsageError(f"dir is {str(path)!r}, a run of {name!r}, which this installation lacks")
+    raise UsageError(
+        f"dir is {str(path)!r}, a run of {source['class']} in {source['file']}, which is gone; put the file back, or "
+        "read result.nc"
+    )
 
 
 def environment(seed: int) -> dict[str, Any]:

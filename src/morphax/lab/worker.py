@@ -20,7 +20,7 @@ from morphax._lazy import xr
 from morphax.files import digest_of_file, noting_files, write_atomically
 from morphax.lab.identity import source_of, versions
 from morphax.lab.job import Job, class_at
-from morphax.lab.progress import Outcome, Progress, checkpoint_of, file_name
+from morphax.lab.progress import Outcome, Progress, checkpoint_of
 from morphax.lab.script import module_of
 
 Files = dict[str, bytes]
@@ -132,7 +132,9 @@ class _Pieces(Progress):
         """One piece, its trainings begun where others left them."""
         folder = _attempt(shared, label)
         for name, content in states.items():
-            write_atomically(folder / file_name(label) / name, lambda path, content=content: path.write_bytes(content))
+            write_atomically(
+                checkpoint_of(folder, label) / name, lambda path, content=content: path.write_bytes(content)
+            )
         self.checkpoints = folder
         self._send = _Sender(label, checkpoint_of(folder, label), send) if send is not None else lambda: None
         try:
@@ -206,7 +208,7 @@ def _attempt(shared: str | None, label: str) -> Path:
     """A folder that only this attempt at a piece writes, with what the last one left."""
     if shared is None:
         return Path(tempfile.mkdtemp(prefix="morphax-"))
-    attempts = Path(shared) / file_name(label)
+    attempts = checkpoint_of(Path(shared), label)
     before = sorted(attempts.glob("*"), key=lambda path: path.stat().st_mtime)
     attempt = attempts / uuid4().hex
     attempt.mkdir(parents=True)

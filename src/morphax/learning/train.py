@@ -133,7 +133,7 @@ def train(
         members = range(count) if ensemble is True else ensemble
         if len(members) != count or members.start < 0:
             raise ValueError(f"ensemble is {ensemble}; it must be the places of {count} members, from 0 on")
-    state, history = _start(weights, optimiser, members and len(members), score is not None), []
+    state, history = _start(weights, optimiser, None if members is None else len(members), score is not None), []
     if checkpoint is not None:
         asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state, score)
         _claim(checkpoint, _description(*asked))
