@@ -63,7 +63,7 @@ def wait_for(happened, seconds: float = 30.0) -> None:
 
 
 def pieces(folder: Path) -> int:
-    return len(list((folder / ".pieces").glob("*/*.nc")))
+    return len(list((folder / ".pieces").glob("*/[!.]*.nc")))
 
 
 def run(folder: Path, executor: Executor | None, **numbers) -> RunFolder:

@@ -52,13 +52,13 @@ def test_workers_give_the_numbers_history_and_files_of_a_serial_run(tmp_path, ex
 
 
 def test_pieces_that_fail_are_named_and_tried_again_alone(tmp_path, executor):
-    with pytest.raises(PiecesFailedError, match="2 of 6 pieces failed.*: no power at [14]; likewise 'piece [14]'"):
+    with pytest.raises(PiecesFailedError, match=r"2 of 6 pieces failed.*: no power at [14]; likewise 'piece [14]'"):
         run(tmp_path / "out", executor, count=6, failing=(1, 4), notes=str(tmp_path)).execute()
-    before = set((tmp_path / ".pieces").glob("*/*.nc"))
+    before = set((tmp_path / ".pieces").glob("*/[!.]*.nc"))
     assert len(before) == 4
     (tmp_path / "mended").touch()
     run(tmp_path / "out", executor, count=6, failing=(1, 4), notes=str(tmp_path)).execute()
-    assert before < set((tmp_path / ".pieces").glob("*/*.nc"))
+    assert before < set((tmp_path / ".pieces").glob("*/[!.]*.nc"))
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_piece_that_kills_three_workers_is_given_up_by_name(tmp_path, executor
     with pytest.raises(RuntimeError, match="piece 2: 3 workers ended while they carried it out"):
         run(tmp_path / "out", executor, deadly=2, notes=str(tmp_path)).execute()
     assert (tmp_path / "deaths").read_text() == "3"
-    assert len(list((tmp_path / ".pieces").glob("*/*.nc"))) == 3
+    assert len(list((tmp_path / ".pieces").glob("*/[!.]*.nc"))) == 3
 
 
 @pytest.mark.slow

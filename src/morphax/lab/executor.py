@@ -226,7 +226,7 @@ class _Round:
     def look(self) -> dict[str, str]:
         """Count the workers; what each does."""
         self._check_scheduler()
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
         self.places = max(1, len(workers))
         doing = {}
         for address, keys in self.client.processing().items():
@@ -252,11 +252,8 @@ class _Round:
             yield from self._finished(names, future.result())
         elif future.status == "error":
             yield from self._failed(names, future.exception())
-        else:
-            self._check_scheduler()
-            self.waiting.extendleft(reversed(names))
-        with suppress(Exception):
-            future.release()
+        else:  # it was cancelled, and not by us
+            raise SchedulerLostError(self._lost)
 
     def _finished(self, names: list[str], result: Any) -> Iterator[tuple[Task, Outcome]]:
         kind, content = result
@@ -340,11 +337,13 @@ class _Round:
         return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
 
     def _check_scheduler(self) -> None:
-        if self.client.status in ("closed", "closing"):
-            where = f" at {self.executor.scheduler}" if self.executor.scheduler else ""
-            raise SchedulerLostError(
-                f"the scheduler{where} is gone; what was finished is kept: run the same command again"
-            )
+        if self.client.status != "running":
+            raise SchedulerLostError(self._lost)
+
+    @property
+    def _lost(self) -> str:
+        where = f" at {self.executor.scheduler}" if self.executor.scheduler else ""
+        return f"the scheduler{where} is gone; what was finished is kept: the same command goes on"
 
 
 class _Mailbox:
