@@ -125,18 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
     )
     run = command("run", _run, "run an experiment, or resume it", cache)
-    run.add_argument("name", metavar="NAME", help=named)
-    run.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
-    run.add_argument("--seeds", metavar="N", help="number of independent repetitions")
-    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: below runs/)")
-    run.add_argument("--fresh", action="store_true", help="discard the run in the folder and reuse no pieces")
-    run.add_argument("--wait", action="store_true", help="for another process that is at work in the run folder")
-    run.add_argument("--workers", metavar="N", help="carry out pieces on N processes of this machine")
-    run.add_argument("--scheduler", metavar="ADDRESS", help="on the workers of a Dask scheduler: tcp://host:port")
-    text = "folder that all workers see, for the states of trainings (default: they are sent)"
-    run.add_argument("--shared", type=Path, metavar="DIR", help=text)
-    run.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
+    _add_run_options(run, named)
+    sweep = command("sweep", _sweep, "run an experiment at many points of its configuration, or resume that", cache)
+    _add_run_options(sweep, named)
+    text = "what is swept (repeatable): KEY=START:STOP:N, KEY=START:STOP:N:log, or KEY=VALUE,VALUE,..."
+    sweep.add_argument("--over", action="append", required=True, metavar="KEY=VALUES", help=text)
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
     compare = command("compare", _compare, "runs side by side: configurations, claims and shared numbers")
@@ -152,6 +145,22 @@ def _parser() -> argparse.ArgumentParser:
     completion = command("completion", _completion, text)
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser, named: str) -> None:
+    """What every command has that carries out pieces."""
+    command.add_argument("name", metavar="NAME", help=named)
+    command.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
+    command.add_argument("--seeds", metavar="N", help="number of independent repetitions")
+    command.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: below runs/)")
+    command.add_argument("--fresh", action="store_true", help="discard the run in the folder and reuse no pieces")
+    command.add_argument("--wait", action="store_true", help="for another process that is at work in the run folder")
+    command.add_argument("--check", action="store_true", help="exit with 3 when a claim is not met")
+    command.add_argument("--workers", metavar="N", help="carry out pieces on N processes of this machine")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="on the workers of a Dask scheduler: tcp://host:port")
+    text = "folder that all workers see, for the states of trainings (default: they are sent)"
+    command.add_argument("--shared", type=Path, metavar="DIR", help=text)
 
 
 def _list(options: argparse.Namespace, out: Console, err: Console) -> int:
@@ -208,25 +217,46 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _run(options: argparse.Namespace, out: Console, err: Console) -> int:
-    from morphax.lab.compile_cache import compile_cache
-
-    with compile_cache():
-        return _run_experiment(options, out, err)
-
-
-def _run_experiment(options: argparse.Namespace, out: Console, err: Console) -> int:
     from morphax.lab.naming import default_folder
-    from morphax.lab.run_folder import RunFolder
 
+    experiment, config = _asked(options)
+    path = options.out or default_folder(experiment, config, quick=options.quick)
+    return _carried_out(experiment, config, path, options, out, err)
+
+
+def _sweep(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.naming import default_folder
+    from morphax.lab.sweep import Sweep, over_folder, read_axis
+
+    experiment, config = _asked(options)
+    axes = [read_axis(text, experiment.Config) for text in options.over]
+    over = dict(axes)
+    if len(over) < len(axes):
+        raise UsageError(f"--over names {' and '.join(key for key, _ in axes)}; a key is swept once")
+    sweep = Sweep(experiment, over)
+    sweep.points(config)  # refuses what no point takes
+    path = options.out or over_folder(default_folder(experiment, config, quick=options.quick), over)
+    return _carried_out(sweep, config, path, options, out, err)
+
+
+def _asked(options: argparse.Namespace) -> tuple[Experiment, BaseConfig]:
+    """The experiment and the configuration that a command names."""
     experiment = _find(options.name)()
     changes = dict(_assignment(text, experiment.Config) for text in options.set)
     if options.seeds is not None:
         if "seeds" not in experiment.Config.model_fields:
             raise UsageError(f"seeds is {options.seeds}, but {experiment.name} has no repetitions")
         changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
-    config = _configure(experiment, (experiment.quick if options.quick else {}) | changes)
-    path = options.out or default_folder(experiment, config, quick=options.quick)
-    with _executor(options, err) as executor:
+    return experiment, _configure(experiment, (experiment.quick if options.quick else {}) | changes)
+
+
+def _carried_out(
+    experiment: Experiment, config: BaseConfig, path: Path, options: argparse.Namespace, out: Console, err: Console
+) -> int:
+    from morphax.lab.compile_cache import compile_cache
+    from morphax.lab.run_folder import RunFolder
+
+    with compile_cache(), _executor(options, err) as executor:
         folder = RunFolder(
             path,
             experiment,
@@ -304,12 +334,11 @@ def _prune(options: argparse.Namespace, out: Console, err: Console) -> int:
 def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder, out: Console) -> None:
     from rich.table import Table
 
-    from morphax.lab.report import claim_texts, coloured
+    from morphax.lab.report import coloured, rows_of
 
     table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
-    for claim in verdicts:
-        texts = claim_texts(claim)
-        table.add_row(claim["claim"], texts["expected"], texts["here"], coloured(texts["verdict"]))
+    for row in rows_of(verdicts):
+        table.add_row(row["claim"], row["expected"], row["here"], coloured(row["verdict"]))
     out.print(table)
     out.print(f"report: {folder.path / 'report.html'}", markup=False, soft_wrap=True)
 

@@ -116,8 +116,8 @@ class Executor:
         """Refuse workers that differ from this process, or from each other: `UsageError`."""
         assert self._about
 
-    def carry_out(self, tasks: Sequence[Task], tell: Tell = lambda doing: None) -> Iterator[tuple[Task, Outcome]]:
-        """What comes of some pieces, in the order in which they are finished.
+    def carry_out(self, tasks: Sequence[Task], tell: Tell = lambda doing: None) -> Iterator[tuple[int, Outcome]]:
+        """What comes of some pieces, in the order in which they are finished: place in the list, outcome.
 
         **Raises:** `SchedulerLostError`; `UsageError` where workers cannot do what is asked of them (`UnfitError`).
         """
@@ -241,7 +241,7 @@ class _Round:
         while self.waiting and len(self.chunks) < self.places:
             self._send(self._chunk())
 
-    def next(self, timeout: float) -> Iterator[tuple[Task, Outcome]]:
+    def next(self, timeout: float) -> Iterator[tuple[int, Outcome]]:
         """What came back."""
         try:
             key = self.done.get(timeout=timeout)
@@ -255,7 +255,7 @@ class _Round:
         else:  # it was cancelled, and not by us
             raise SchedulerLostError(self._lost)
 
-    def _finished(self, names: list[str], result: Any) -> Iterator[tuple[Task, Outcome]]:
+    def _finished(self, names: list[str], result: Any) -> Iterator[tuple[int, Outcome]]:
         kind, content = result
         if kind == "unfit":
             raise UsageError(content)
@@ -268,9 +268,9 @@ class _Round:
         self.seconds = sum(outcome.seconds for outcome in content) / len(content)
         for name, outcome in zip(names, content, strict=True):
             self.mailbox.forget(name)
-            yield self.names[name], outcome
+            yield int(name), outcome
 
-    def _failed(self, names: list[str], error: Exception) -> Iterator[tuple[Task, Outcome]]:
+    def _failed(self, names: list[str], error: Exception) -> Iterator[tuple[int, Outcome]]:
         from distributed import KilledWorker
 
         if not isinstance(error, KilledWorker):
@@ -283,7 +283,7 @@ class _Round:
                 self.waiting.appendleft(name)
                 continue
             text = f"{task.label}: {self.kills[name]} workers ended while they carried it out; it may need more memory"
-            yield task, Outcome(task.label, None, {}, 0.0, frozenset(), RuntimeError(text))
+            yield int(name), Outcome(task.label, None, {}, 0.0, frozenset(), RuntimeError(text))
 
     def _chunk(self) -> list[str]:
         """The next pieces for one worker, of one job."""

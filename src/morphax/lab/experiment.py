@@ -242,6 +242,19 @@ class Experiment(ABC):
     def figures(self, dataset: xr.Dataset) -> Figures:
         """The paper's figures, drawn anew from the dataset alone."""
 
+    @property
+    def origin(self) -> type[Experiment]:
+        """The class whose source decides the numbers: of a sweep that of what is swept."""
+        return type(self)
+
+    def asks(self) -> dict[str, Any]:
+        """What is asked beside the configuration, as JSON: of a sweep its axes."""
+        return {}
+
+    def judge(self, dataset: xr.Dataset) -> list[dict[str, Any]]:
+        """The claims beside what came out, as they are written to `claims.json`."""
+        return [claim.judge(dataset) for claim in self.claims]
+
     def exports(self, dataset: xr.Dataset) -> dict[str, str]:
         """Further files for the run folder: name -> text (say, predictions as CSV)."""
         return {}

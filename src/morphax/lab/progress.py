@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -27,6 +27,9 @@ from morphax.files import write_text
 from morphax.lab.identity import noting_fields
 from morphax.lab.naming import file_name
 from morphax.lab.store import Piece, PieceStore, Rows
+
+if TYPE_CHECKING:
+    from morphax.lab.experiment import BaseConfig
 
 MOST_NAMED = 10  # of pieces that fail
 SECONDS_BETWEEN_WRITES = 5.0  # of the history of a training that goes on
@@ -61,6 +64,15 @@ class Outcome(NamedTuple):
 
 Tell = Callable[[Mapping[str, str]], None]
 """Is told what goes on where: worker -> piece."""
+Elsewhere = Callable[[Sequence[tuple["Progress", str]], Tell], Iterable[tuple[int, Outcome]]]
+
+
+class Known(BaseException):
+    """Ends a run where its pieces are known (`Listing`)."""
+
+    def __init__(self, work: Mapping[str, Callable[[], xr.Dataset]]):
+        super().__init__()
+        self.work = work
 
 
 class Progress:
@@ -77,8 +89,8 @@ class Progress:
     - `console`: where the bar is drawn. None: no bar.
     - `extents`: fields of the configuration that say how many pieces there are (`parameter`).
     - `before_keeping`: is called before a piece is kept, and may refuse.
-    - `elsewhere`: carries pieces out in other processes, given their labels, and gives what came of them, in any order
-      (`Executor`). None: they are computed here, one after the other.
+    - `elsewhere`: carries pieces out in other processes, each given by its progress and label, and gives what came of
+      them by their place in the list, in any order (`Executor`). None: they are computed here, one after the other.
 
         >>> import xarray as xr
         >>> from morphax.lab.progress import Progress
@@ -96,7 +108,7 @@ class Progress:
         console: Console | None = None,
         extents: Collection[str] = (),
         before_keeping: Callable[[], object] = lambda: None,
-        elsewhere: Callable[[Sequence[str], Tell], Iterable[Outcome]] | None = None,
+        elsewhere: Elsewhere | None = None,
     ):
         self.store = store
         self.checkpoints = checkpoints
@@ -106,6 +118,8 @@ class Progress:
         self.digests: dict[str, str] = {}
         self.before_keeping = before_keeping
         self.elsewhere = elsewhere
+        self.point = ""
+        self._ready: dict[str, Piece] = {}
         self._history = History(history)
         self._extents = frozenset(extents)
         self._outside: set[str] = set()
@@ -131,8 +145,7 @@ class Progress:
             done = {label: piece for label in labels if (piece := self._found(label)) is not None}
             bar.advance(len(done))
             missing = [label for label in labels if label not in done]
-            outcomes = self._here(work, missing, bar) if self.elsewhere is None else self.elsewhere(missing, bar.tell)
-            for outcome in outcomes:
+            for outcome in self._here(work, missing, bar) if self.elsewhere is None else self._elsewhere(missing, bar):
                 if outcome.error is None:
                     done[outcome.label] = self._keep(outcome)
                 else:
@@ -163,6 +176,57 @@ class Progress:
                 results[label] = piece.dataset
                 bar.advance()
         return results
+
+    def at(self, point: str, config: BaseConfig) -> Progress:
+        """Of a part of the run that has another configuration: its pieces are those of a run with that.
+
+        What the part says of itself counts for the run after `take`.
+        """
+        part = Progress(
+            None if self.store is None else self.store.at(config.model_dump(mode="json")),
+            checkpoints=None if self.checkpoints is None else checkpoint_of(self.checkpoints, point),
+            console=self.console,
+            extents=self._extents,
+            before_keeping=self.before_keeping,
+            elsewhere=self.elsewhere,
+        )
+        part.point = point
+        return part
+
+    def ahead(self, wanted: Sequence[tuple[Progress, str]]) -> None:
+        """Have pieces of parts carried out elsewhere, all at once, before the parts ask for them.
+
+        **Raises:** as `pieces`.
+        """
+        assert self.elsewhere is not None
+        failed, started = {}, time.perf_counter()
+        with _shown(self.console, len(wanted)) as bar:
+            missing = []
+            for part, label in wanted:
+                if (piece := part._found(label)) is None:
+                    missing.append((part, label))
+                else:
+                    part._ready[label] = piece
+            bar.advance(len(wanted) - len(missing))
+            for index, outcome in self.elsewhere(missing, bar.tell):
+                part, label = missing[index]
+                if outcome.error is None:
+                    part._ready[label] = part._keep(outcome)
+                else:
+                    failed[f"{part.point}: {label}"] = outcome.error
+                    self._tell_failure(outcome._replace(label=f"{part.point}: {label}"), len(wanted))
+                bar.advance()
+        self.waited += time.perf_counter() - started
+        _raise_failures(failed, len(wanted))
+
+    def take(self, part: Progress) -> None:
+        """Count what a finished part says of itself."""
+        self.seconds += part.seconds
+        self.waited += part.waited
+        self.digests |= {f"{part.point}: {label}": digest for label, digest in part.digests.items()}
+        for label, rows in part._history.order.items():
+            named = {f"{part.point}: {training}": steps for training, steps in rows.items()}
+            self._history.finish(f"{part.point}: {label}", named)
 
     def checkpoint(self, label: str) -> Path | None:
         """A folder for the states of one training of the present piece; None when nothing is kept."""
@@ -203,9 +267,9 @@ class Progress:
     @contextmanager
     def _waiting(self, labels: list[str]) -> Iterator[_Shown]:
         for label in labels:
-            if label in self._history.order:
+            if label in self.digests:
                 raise ValueError(f"two pieces are called {label!r}; a label names one piece of a run")
-            self._history.order[label] = {}
+            self._history.order.setdefault(label, {})
         started = time.perf_counter()
         try:
             with _shown(self.console, len(labels)) as bar:
@@ -214,6 +278,8 @@ class Progress:
             self.waited += time.perf_counter() - started
 
     def _found(self, label: str) -> Piece | None:
+        if label in self._ready:
+            return self._ready.pop(label)
         piece = None if self.store is None else self.store.find(label)
         if piece is not None:
             self.seconds += piece.seconds
@@ -227,6 +293,11 @@ class Progress:
         for label in labels:
             bar.tell({"": label})
             yield self.carried_out(label, work[label])
+
+    def _elsewhere(self, labels: Sequence[str], bar: _Shown) -> Iterator[Outcome]:
+        assert self.elsewhere is not None
+        for _, outcome in self.elsewhere([(self, label) for label in labels], bar.tell):
+            yield outcome
 
     def _keep(self, outcome: Outcome) -> Piece:
         label, dataset, history, seconds, fields, _ = outcome
@@ -249,6 +320,13 @@ class Progress:
         if self.console is not None and pieces > 1:
             text = f"morphax: {_failure(outcome.label, outcome.error)}; the others go on"
             self.console.print(text, markup=False, soft_wrap=True)
+
+
+class Listing(Progress):
+    """Ends a run where its pieces are known, with the exception `Known`."""
+
+    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> Any:
+        raise Known(work)
 
 
 class History:

@@ -14,7 +14,7 @@ from morphax.files import read_json, write_text
 from morphax.lab.experiment import Experiment
 
 
-def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset, figures: Iterable[str]) -> Path:
+def write_report(folder: Path, experiment: Experiment, dataset: xr.Dataset, figures: Iterable[str]) -> Path:
     """Write `report.html` into a run folder from its `config.json`, `environment.json`, `claims.json` and figures."""
     request = read_json(folder / "config.json")
     fields = experiment.Config.model_fields
@@ -23,7 +23,7 @@ def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset
         name=request["experiment"],
         quick=request["quick"],
         text=(inspect.getdoc(experiment) or "").split("\n\n"),
-        claims=[claim | claim_texts(claim) for claim in read_json(folder / "claims.json")],
+        claims=rows_of(read_json(folder / "claims.json")),
         figures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         config=[(key, value, _unit(fields[key]), fields[key].description) for key, value in request["config"].items()],
         environment=dict(_flat(read_json(folder / "environment.json"))),
@@ -32,6 +32,30 @@ def write_report(folder: Path, experiment: type[Experiment], dataset: xr.Dataset
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
+
+
+def rows_of(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Judged claims with the columns of a table: a row each, also where one was judged at many points."""
+    texts: dict[str, list[dict[str, Any]]] = {}
+    for claim in claims:
+        texts.setdefault(claim["claim"], []).append(claim)
+    return [
+        several[0] | (claim_texts(several[0]) if len(several) == 1 else _at_points(several))
+        for several in texts.values()
+    ]
+
+
+def _at_points(claims: list[dict[str, Any]]) -> dict[str, str]:
+    """The columns of one claim that was judged at many points."""
+    columns = [claim_texts(claim) for claim in claims]
+    expected = {texts["expected"] for texts in columns}
+    numbers = sorted(claim["ours"] for claim in claims if claim["ours"] is not None)
+    judged = [claim["met"] for claim in claims if claim["met"] is not None]
+    here = f"{_short(numbers[0])} … {_short(numbers[-1])}" if numbers else "not run"
+    verdict = f"met at {sum(judged)} of {len(judged)} points" if judged else columns[0]["verdict"]
+    if judged and all(judged):
+        verdict = f"met: at all {len(judged)} points"
+    return {"expected": expected.pop() if len(expected) == 1 else "each its own", "here": here, "verdict": verdict}
 
 
 def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
@@ -50,7 +74,7 @@ def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
 def coloured(verdict: str) -> str:
     """A verdict as the terminal shows it, in Rich's markup."""
     colours = {"met": "green", "not met": "bold red", "reported": "dim"}
-    colour = colours.get(verdict, "bold yellow")  # no verdict, and why
+    colour = colours.get(verdict.partition(":")[0], "bold yellow")  # met at some points, or no verdict, and why
     return f"[{colour}]{verdict}[/{colour}]"
 
 

@@ -46,6 +46,7 @@ from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
 from morphax.lab.script import load_experiment, module_of, source_record, spec_of
 from morphax.lab.store import PieceStore, prune, store_beside
+from morphax.lab.sweep import Sweep
 
 if TYPE_CHECKING:
     from morphax.lab.executor import Executor
@@ -107,6 +108,7 @@ class RunFolder:
             "quick": quick,
             "config": config.model_dump(mode="json"),
             "data": digests,
+            **experiment.asks(),
         }
         if source := source_record(experiment):
             self.request["source"] = source
@@ -205,17 +207,20 @@ class RunFolder:
         )
         prune(self.store)
 
-    def _elsewhere(self, labels: Sequence[str], tell: Tell) -> Iterator[Outcome]:
+    def _elsewhere(self, wanted: Sequence[tuple[Progress, str]], tell: Tell) -> Iterator[tuple[int, Outcome]]:
         """Have pieces carried out by the executor."""
         from morphax.lab.executor import Task
 
         assert self.executor is not None
-        identity = self._identity()
-        config, data = self.request["config"], self.request["data"]
-        job = Job(place_of(type(self.experiment)), config, data, identity["source"], versions())
-        tasks = [Task(job, label, self._checkpoints(), self.files) for label in labels]
-        for _, outcome in self.executor.carry_out(tasks, tell):
-            yield outcome
+        place, source = place_of(self.experiment.origin), self._identity()["source"]
+        jobs: dict[int, Job] = {}
+        tasks = []
+        for progress, label in wanted:
+            assert progress.store is not None
+            if id(progress) not in jobs:
+                jobs[id(progress)] = Job(place, progress.store.values, self.request["data"], source, versions())
+            tasks.append(Task(jobs[id(progress)], label, progress.checkpoints, self.files))
+        return self.executor.carry_out(tasks, tell)
 
     def _checkpoints(self) -> Path:
         return self.path / "checkpoints" / digest_of([self._identity(), self.request["config"]])[:12]
@@ -231,7 +236,7 @@ class RunFolder:
         pieces = json.loads(dataset.attrs["morphax_pieces"])
         for name in INTERNAL:
             dataset.attrs.pop(name)
-        verdicts = [claim.judge(dataset) for claim in self.experiment.claims]
+        verdicts = self.experiment.judge(dataset)
         write_json(self.path / "claims.json", verdicts)
         exports = self.experiment.exports(dataset)
         with styled():
@@ -246,7 +251,7 @@ class RunFolder:
         save_figures(figures, self.path / "figures")
         if not (self.path / "environment.json").exists():
             write_json(self.path / "environment.json", environment(self.config.seed))
-        write_report(self.path, type(self.experiment), dataset, figures)
+        write_report(self.path, self.experiment, dataset, figures)
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         digests = {name: digest_of_file(self.path / name) for name in written}
         self._write_manifest({"complete": True, "files": digests, "pieces": pieces})
@@ -435,7 +440,8 @@ def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
         return f"a run with another {', '.join(changed)}"
     if changed := [name for name in asked["data"] if found["data"].get(name) != asked["data"][name]]:
         return f"a run whose data have changed since ({', '.join(changed)})"
-    return "a run with another " + ", ".join(key for key in asked if found.get(key) != asked[key])
+    changed = [key for key in dict.fromkeys([*asked, *found]) if found.get(key) != asked.get(key)]
+    return "a run with another " + ", ".join(changed)
 
 
 def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console: Console | None = None) -> RunFolder:
@@ -453,6 +459,8 @@ def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console
                 f"{damage}; run the experiment again with --out {path}, which reuses its pieces"
             ) from damage
     experiment = _experiment_of(request, path, experiments)()
+    if "over" in request:
+        experiment = Sweep(experiment, request["over"])
     try:
         config = experiment.Config(**request["config"])
     except ValueError as error:

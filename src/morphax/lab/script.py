@@ -82,7 +82,7 @@ def source_record(experiment: AnExperiment) -> dict[str, str] | None:
 
 
 def _class_of(experiment: AnExperiment) -> type[Experiment]:
-    return experiment if isinstance(experiment, type) else type(experiment)
+    return experiment if isinstance(experiment, type) else experiment.origin
 
 
 def _name_in(module: ModuleType, cls: type) -> str:

@@ -83,6 +83,10 @@ class PieceStore:
         self.reuse = reuse
         self.say = say
 
+    def at(self, values: Mapping[str, Any]) -> PieceStore:
+        """The same at another configuration."""
+        return PieceStore(self.folder, self.identity, values, reuse=self.reuse, say=self.say)
+
     def find(self, label: str) -> Piece | None:
         """A piece that was kept, if there is such a one."""
         if not self.reuse:

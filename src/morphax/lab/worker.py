@@ -20,7 +20,7 @@ from morphax._lazy import xr
 from morphax.files import digest_of_file, noting_files, write_atomically
 from morphax.lab.identity import source_of, versions
 from morphax.lab.job import Job, class_at
-from morphax.lab.progress import Outcome, Progress, checkpoint_of
+from morphax.lab.progress import Known, Listing, Outcome, checkpoint_of
 from morphax.lab.script import module_of
 
 Files = dict[str, bytes]
@@ -94,15 +94,7 @@ def _listed(job: str) -> _Pieces:
     return _Pieces(Job.read(job))
 
 
-class _Known(BaseException):
-    """Ends a run where its pieces are known."""
-
-    def __init__(self, work: Mapping[str, Callable[[], xr.Dataset]]):
-        super().__init__()
-        self.work = work
-
-
-class _Pieces(Progress):
+class _Pieces(Listing):
     """The pieces of a run, which ends where it would carry them out."""
 
     def __init__(self, job: Job):
@@ -119,11 +111,8 @@ class _Pieces(Progress):
         with self._set(), self._noting_files():
             try:
                 experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self)
-            except _Known as known:
+            except Known as known:
                 self.work = known.work
-
-    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> Any:
-        raise _Known(work)
 
     def chain(self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]) -> Any:
         raise UnfitError(f"{self.job.experiment} is a chain: what comes later needs what came before")

@@ -1,0 +1,399 @@
+"""An experiment at many points: one folder, one dataset with the swept axes, claims judged at every point."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+
+from morphax.lab.errors import UsageError, nearest
+from morphax.lab.experiment import BaseConfig, Experiment
+from morphax.lab.figures import GREEN, GREY, RED, Figures, mean_and_range, new_figure
+from morphax.lab.progress import Known, Listing, Progress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 100_000
+PANELS = 12  # of one figure
+LINES = 6  # of one panel
+SEED = "seed"
+
+
+class Point(NamedTuple):
+    """A point of a sweep.
+
+    - `name`: "noise=0.001, seed=3".
+    - `config`: there.
+    """
+
+    name: str
+    config: BaseConfig
+
+
+class Sweep(Experiment):
+    """An experiment at all combinations of some values of its configuration.
+
+    Every point is a run with that configuration, whose pieces it shares: a finer sweep computes only what is new. The
+    dataset has an axis for everything that is swept; it is called `swept_KEY` where the experiment has such a name
+    itself. Places that only some points have hold NaN at the others.
+
+    **Arguments:**
+
+    - `experiment`: that is swept.
+    - `over`: key of its configuration -> values, one or more keys.
+
+    **Raises:** `UsageError` for unknown keys, values given twice, too many points, and keys that name files of data.
+
+        >>> import jax
+        >>> from morphax.experiments import find_experiment
+        >>> from morphax.lab.progress import Progress
+        >>> from morphax.lab.sweep import Sweep
+        >>> sweep = Sweep(find_experiment("spiking/ising-chain")(), {"seed": [0, 1]})
+        >>> [point.name for point in sweep.points(sweep.Config())]
+        ['seed=0', 'seed=1']
+    """
+
+    def __init__(self, experiment: Experiment, over: Mapping[str, Sequence[Any]]):
+        self.experiment = experiment
+        self.over = {key: list(values) for key, values in over.items()}
+        self.name = experiment.name  # pyright: ignore[reportAttributeAccessIssue]
+        self.Config = experiment.Config  # pyright: ignore[reportAttributeAccessIssue]
+        self.quick = experiment.quick  # pyright: ignore[reportAttributeAccessIssue]
+        self.claims = experiment.claims  # pyright: ignore[reportAttributeAccessIssue]
+        self.__doc__ = f"{inspect.getdoc(experiment) or ''}\n\n{self._told()}"
+        self._check()
+
+    @property
+    def origin(self) -> type[Experiment]:
+        return self.experiment.origin
+
+    def asks(self) -> dict[str, Any]:
+        return {"over": self.over}
+
+    def points(self, config: BaseConfig) -> list[Point]:
+        """All points around a configuration, the last axis running fastest.
+
+        **Raises:** `UsageError`, naming the point, where the configuration takes no such value.
+        """
+        points = []
+        for values in itertools.product(*self.over.values()):
+            changes = dict(zip(self.over, values, strict=True))
+            name = ", ".join(f"{key}={_text(value)}" for key, value in changes.items())
+            try:
+                here = self.Config(**(config.model_dump() | changes))
+            except ValueError as error:
+                raise UsageError(f"over is {name}; {_first_line(error)}") from error
+            points.append(Point(name, here))
+        return points
+
+    def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        if data := sorted(config.data().keys() & self.over.keys()):
+            raise UsageError(f"over is {data[0]}, a file of data; a sweep has the same data at all points")
+        points = self.points(config)
+        parts = [progress.at(point.name, point.config) for point in points]
+        if progress.elsewhere is not None:
+            progress.ahead(
+                [
+                    (part, label)
+                    for point, part in zip(points, parts, strict=True)
+                    for label in self._pieces_at(point.config, part)
+                ]
+            )
+        found = []
+        for point, part in zip(points, parts, strict=True):
+            with part.noting(), jax.enable_x64(point.config.precision == "double"):
+                found.append(self.experiment.run(point.config, key=jax.random.key(point.config.seed), progress=part))
+            progress.take(part)
+        return self._side_by_side(found)
+
+    def judge(self, dataset: xr.Dataset) -> list[dict[str, Any]]:
+        """Every claim at every point, which is its `at`."""
+        return [claim.judge(part) | {"at": at} for claim in self.claims for at, part in self._at_every_point(dataset)]
+
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        """The numbers of the claims, and all variables, against what is swept."""
+        return self._of_claims(dataset) | {
+            f"{name}": _drawn(self._axes(dataset), array)
+            for name, array in dataset.data_vars.items()
+            if array.dtype.kind in "biuf" and array.size
+        }
+
+    def _told(self) -> str:
+        texts = [f"{key} ({len(values)} values)" for key, values in self.over.items()]
+        return f"Swept over {' and '.join(texts)}."
+
+    def _check(self) -> None:
+        if not self.over:
+            raise UsageError("over is empty; name what is swept: --over KEY=VALUES")
+        for key, values in self.over.items():
+            if key not in self.Config.model_fields:
+                raise UsageError(f"over {key} is unknown; {nearest(key, self.Config.model_fields)}")
+            texts = [json.dumps(value) for value in values]
+            if not values or len(set(texts)) < len(texts):
+                raise UsageError(
+                    f"over {key} is {', '.join(texts) or 'empty'}; it must be one or more different values"
+                )
+        if (points := math.prod(map(len, self.over.values()))) > MOST_POINTS:
+            raise UsageError(f"over has {points} points; it must have at most {MOST_POINTS}")
+
+    def _pieces_at(self, config: BaseConfig, part: Progress) -> list[str]:
+        """The names of the pieces of a point; none where they are a chain, which is carried out when it is its turn."""
+        try:
+            with part.noting(), jax.enable_x64(config.precision == "double"):
+                self.experiment.run(config, key=jax.random.key(config.seed), progress=_ListingOrChain())
+        except Known as known:
+            return list(known.work)
+        return []
+
+    def _axes(self, dataset: xr.Dataset) -> dict[str, str]:
+        """The swept keys by the names of their axes."""
+        return {axis: key for key in self.over for axis in (f"swept_{key}", key) if axis in dataset.dims}
+
+    def _side_by_side(self, found: list[xr.Dataset]) -> xr.Dataset:
+        taken = set().union(*(set(map(str, {*d.variables, *d.dims})) for d in found))
+        for key, values in reversed(self.over.items()):
+            axis = f"swept_{key}" if key in taken else key
+            extra = self.Config.model_fields[key].json_schema_extra
+            unit = extra.get("unit", "") if isinstance(extra, dict) else ""
+            coordinate = xr.Variable(axis, _coordinate(values), {"units": str(unit)} if unit else {})
+            chunks = [found[i : i + len(values)] for i in range(0, len(found), len(values))]
+            found = [
+                xr.concat(chunk, coordinate, join="outer", data_vars="all", coords="minimal", combine_attrs="override")
+                for chunk in chunks
+            ]
+        return found[0]
+
+    def _at_every_point(self, dataset: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
+        axes = {key: axis for axis, key in self._axes(dataset).items()}
+        for places in itertools.product(*(range(len(values)) for values in self.over.values())):
+            index = dict(zip(self.over, places, strict=True))
+            part = dataset.isel({axes[key]: place for key, place in index.items()}).drop_vars(list(axes.values()))
+            yield {key: self.over[key][place] for key, place in index.items()}, _without_gaps(part)
+
+    def _of_claims(self, dataset: xr.Dataset) -> Figures:
+        """One panel a claim, while there is room: ours along the first axis, the paper's number as a line."""
+        judged = self.judge(dataset)
+        texts = list(dict.fromkeys(claim["claim"] for claim in judged))[:PANELS]
+        rows = {text: [claim for claim in judged if claim["claim"] == text] for text in texts}
+        rows = {text: several for text, several in rows.items() if any(c["ours"] is not None for c in several)}
+        if not rows:
+            return {}
+        shape = tuple(len(values) for values in self.over.values())
+        figure, panels = _panels(len(rows))
+        for axes, (text, several) in zip(panels, rows.items(), strict=False):
+            ours = np.array([math.nan if c["ours"] is None else c["ours"] for c in several], float).reshape(shape)
+            met = np.array([{None: math.nan, True: 1.0, False: 0.0}[c["met"]] for c in several]).reshape(shape)
+            self._draw_claim(axes, ours, met, several[0]["paper"])
+            axes.set_title(_wrapped(text), fontsize="small")
+        return {"claims": figure}
+
+    def _draw_claim(self, axes: Axes, ours: np.ndarray, met: np.ndarray, paper: float | None) -> None:
+        (key, values), *others = self.over.items()
+        if len(others) == 1:
+            _heat_map(axes, ours, (key, values), others[0])
+            for row, column in np.argwhere(met == 0):
+                axes.plot(column, row, "x", color=RED)
+            return
+        x, numeric = _places(values)
+        flat, verdicts = ours.reshape(len(values), -1), met.reshape(len(values), -1)
+        for column in range(flat.shape[1]):
+            axes.plot(x, flat[:, column], "-", color=GREY, linewidth=0.8)
+            colours = [{1.0: GREEN, 0.0: RED}.get(verdict, GREY) for verdict in verdicts[:, column]]
+            axes.scatter(x, flat[:, column], c=colours, s=16, zorder=3)
+        if paper is not None:
+            axes.axhline(paper, color="black", linewidth=0.8, linestyle=":")
+        _label(axes, key, values, numeric)
+
+
+class _ListingOrChain(Listing):
+    def chain(self, labels: list[str], compute: Any) -> Any:
+        raise Known({})
+
+
+def read_axis(text: str, config: type[BaseConfig]) -> tuple[str, list[Any]]:
+    """The key and the values of KEY=START:STOP:N, KEY=START:STOP:N:log, or KEY=VALUE,VALUE,...
+
+    N values from START to STOP, both included, at equal distances or, with "log", equal ratios. Those of a field of
+    whole numbers must be whole.
+
+    **Raises:** `UsageError` in one line.
+
+        >>> from morphax.experiments import find_experiment
+        >>> from morphax.lab.sweep import read_axis
+        >>> read_axis("noise=1e-4:1e-2:3:log", find_experiment("josephson/neurons").Config)
+        ('noise', [0.0001, 0.001, 0.01])
+        >>> read_axis("seed=0:4:5", find_experiment("josephson/neurons").Config)
+        ('seed', [0, 1, 2, 3, 4])
+    """
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise UsageError(f"--over is {text!r}; it must be KEY=START:STOP:N, KEY=START:STOP:N:log, or KEY=VALUE,VALUE")
+    if key not in config.model_fields:
+        raise UsageError(f"--over {key} is unknown; {nearest(key, config.model_fields)}")
+    if ":" not in values or values.startswith(("[", '"')):
+        return key, _listed(values)
+    found = _range(text, values.split(":"))
+    if config.model_fields[key].annotation is int:
+        if any(value != round(value) for value in found):
+            raise UsageError(f"--over is {text!r}; {key} takes whole numbers, and {found[1]:g} is none")
+        return key, [round(value) for value in found]
+    return key, found
+
+
+def _range(text: str, parts: list[str]) -> list[float]:
+    try:
+        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except (ValueError, IndexError):
+        raise UsageError(f"--over is {text!r}; it must be KEY=START:STOP:N or KEY=START:STOP:N:log") from None
+    log = parts[3:] == ["log"]
+    if parts[3:] and not log:
+        raise UsageError(f"--over is {text!r}; behind the number of values only :log may stand")
+    if not (math.isfinite(start) and math.isfinite(stop)) or not 2 <= count <= MOST_POINTS:
+        raise UsageError(f"--over is {text!r}; START and STOP must be finite, N from 2 to {MOST_POINTS}")
+    if log and not (start > 0 and stop > 0):
+        raise UsageError(f"--over is {text!r}; equal ratios need START and STOP > 0")
+    values = np.geomspace(start, stop, count) if log else np.linspace(start, stop, count)
+    # As people write them: 0.3 and not 0.30000000000000004, so that other sweeps meet the same points.
+    return [float(f"{value:.12g}") for value in values]
+
+
+def _listed(values: str) -> list[Any]:
+    try:
+        found = json.loads(values if values.startswith("[") else f"[{values}]")
+    except json.JSONDecodeError:
+        found = values.split(",")
+    return list(found)
+
+
+def over_folder(folder: Path, over: Mapping[str, Sequence[Any]], *, kind: str = "sweep") -> Path:
+    """The default folder of a sweep beside that of the run at its centre."""
+    from morphax.lab.naming import file_name
+
+    text = f"{folder.name}-{kind}-{','.join(over)}"
+    return folder.with_name(file_name(text, [folder.name, kind, over], whole=False))
+
+
+def _first_line(error: ValueError) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return ": ".join(lines[1:3]) if len(lines) > 2 else lines[0]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _coordinate(values: list[Any]) -> np.ndarray:
+    """Lists and null stand as their texts: an axis has one value a place."""
+    plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return np.array(values if plain else [_text(value) for value in values])
+
+
+def _without_gaps(part: xr.Dataset) -> xr.Dataset:
+    """A point without the places that only other points have."""
+    for dim in part.dims:
+        there = np.zeros(part.sizes[dim], bool)
+        for array in part.data_vars.values():
+            if dim in array.dims:
+                others = [other for other in array.dims if other != dim]
+                there |= np.asarray(array.notnull().any(others))
+        if there.any() and not there.all():
+            part = part.isel({dim: there})
+    return part
+
+
+def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
+    """A variable against what is swept: curves along one axis, a heat map along two; what else it has in panels."""
+    axes = [axis for axis in swept if axis in array.dims and axis not in (SEED, f"swept_{SEED}")][:2]
+    array = array.astype(float)
+    seeds = [dim for dim in array.dims if dim in (SEED, f"swept_{SEED}")] if axes else []
+    if not axes:
+        axes = [next(axis for axis in swept if axis in array.dims)]
+    others = [dim for dim in array.dims if dim not in (*axes, *seeds)]
+    flat = array.stack(place=others) if others else array.expand_dims("place")
+    chosen = np.unique(np.linspace(0, flat.sizes["place"] - 1, PANELS).round().astype(int))
+    figure, panels = _panels(len(chosen))
+    for panel, place in zip(panels, chosen, strict=False):
+        part = flat.isel(place=place)
+        title = ", ".join(f"{dim} {_text(part[dim].values.item())}" for dim in others)
+        if len(axes) == 2:
+            mean = part.mean(seeds) if seeds else part
+            both = [(axis, mean[axis].values.tolist()) for axis in axes]
+            _heat_map(panel, np.asarray(mean.transpose(*axes)), *both)
+        else:
+            values = part[axes[0]].values.tolist()
+            x, numeric = _places(values)
+            part = part.stack(member=seeds) if seeds else part.expand_dims("member")
+            mean_and_range(panel, x, part.transpose(axes[0], "member"), over="member", marker="o", markersize=3.5)
+            _label(panel, axes[0], values, numeric)
+        panel.set_title(title, fontsize="small")
+    unit = array.attrs.get("units", "")
+    name = f"{array.name}{'' if unit in ('', '1') else f' ({unit})'}"
+    shown = (
+        "" if len(chosen) == flat.sizes["place"] else f"; {len(chosen)} of {flat.sizes['place']} places, evenly spaced"
+    )
+    figure.suptitle(f"{name}: mean and range over seeds{shown}" if seeds else f"{name}{shown}")
+    return figure
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(count, 4 if count > 6 else 3)
+    rows = -(-count // columns)
+    figure = new_figure(max(5.0, 3.4 * columns), 0.4 + 2.8 * rows)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def _places(values: Sequence[Any]) -> tuple[np.ndarray, bool]:
+    """Where values stand along an axis; and whether they are numbers."""
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return (np.array(values, float) if numeric else np.arange(len(values), dtype=float)), numeric
+
+
+def _label(axes: Axes, name: str, values: Sequence[Any], numeric: bool) -> None:
+    axes.set_xlabel(name)
+    if not numeric:
+        axes.set_xticks(range(len(values)), [_text(value) for value in values])
+    elif _is_logarithmic(values):
+        axes.set_xscale("log")
+
+
+def _is_logarithmic(values: Sequence[float]) -> bool:
+    return len(values) > 2 and min(values) > 0 and max(values) > 20 * min(values) and values[1] / values[0] > 1.2
+
+
+def _heat_map(
+    axes: Axes, numbers: np.ndarray, first: tuple[str, Sequence[Any]], second: tuple[str, Sequence[Any]]
+) -> None:
+    """The first axis upwards, the second to the right, one square a point."""
+    image = axes.imshow(numbers, origin="lower", aspect="auto", cmap="viridis")
+    axes.figure.colorbar(image, ax=axes)
+    for (name, values), set_ticks, set_label in (
+        (second, axes.set_xticks, axes.set_xlabel),
+        (first, axes.set_yticks, axes.set_ylabel),
+    ):
+        ticks = np.unique(np.linspace(0, len(values) - 1, 6).round().astype(int))
+        set_ticks(
+            ticks,
+            [_text(values[tick]) if not isinstance(values[tick], float) else f"{values[tick]:.3g}" for tick in ticks],
+        )
+        set_label(name)
+    axes.grid(visible=False)
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, 34, max_lines=3)
