@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import optax
+from pydantic import model_validator
 
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.lab.experiment import BaseConfig, parameter
@@ -23,7 +24,7 @@ class EquilibriumConfig(BaseConfig):
     learning_rate: float = parameter(0.1, "eta", gt=0)
     tolerance: float = parameter(1e-4, "largest force that counts as rest", gt=0)
     sweeps: int = parameter(500, "sweeps at most", ge=1)
-    prefix: float = parameter(0.0, "time of the physical dynamics before sweeps", ge=0)
+    prefix: float = parameter(0.0, "time of the physical dynamics before sweeps", ge=0, le=1e5)
 
     def but(self, **changes: Any) -> Self:
         """This configuration with other numbers."""
@@ -56,6 +57,16 @@ class DigitsConfig(EquilibriumConfig):
     train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
     test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
 
+    @model_validator(mode="after")
+    def _images_suffice(self) -> Self:
+        if self.train_per_class + self.test_per_class > PER_CLASS:
+            blamed = "train_per_class" if "train_per_class" in self.model_fields_set else "test_per_class"
+            raise ValueError(
+                f"{blamed} is {getattr(self, blamed)}; train_per_class + test_per_class must be <= {PER_CLASS}, the "
+                "images of the rarest digit"
+            )
+        return self
+
     def task(self) -> Task:
         """The digits, as phases."""
         return phase_digits(self.train_per_class, self.test_per_class)
@@ -73,6 +84,16 @@ class DigitsConfig(EquilibriumConfig):
         }
 
 
+def check_held_out(config: Any, images: int) -> None:
+    """Refuse a `validation_fraction` that holds out none, or all, of some images."""
+    if not 0 < round(config.validation_fraction * images) < images:
+        raise ValueError(
+            f"validation_fraction is {config.validation_fraction:g}; of {images} images it must hold out some "
+            "and leave some"
+        )
+
+
+PER_CLASS = 174
 SMALL = {"seeds": 1, "batch_size": 31, "sweeps": 60, "train_per_class": 20, "test_per_class": 10}
 
 

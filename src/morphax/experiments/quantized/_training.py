@@ -34,7 +34,8 @@ from morphax.tasks.mnist import mnist_digests
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NonNegative = Annotated[float, Field(ge=0)]
+LARGEST_WIDTH = 1e6
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST_WIDTH)]
 Steps = Annotated[int, Field(ge=0, le=19)]
 """A strength g in units of pi / 38: the paper's points are multiples of pi / 19."""
 COLOURS = (RED, BLUE, ORANGE, GREEN, VIOLET, GREY)
