@@ -46,6 +46,27 @@ def test_list_names_every_experiment(capsys):
     assert all(name in listing for name in all_experiments())
 
 
+def test_show_tells_the_memory_that_numbers_take(capsys):
+    shown = []
+    for options in ([], ["--set", "train_points=800000"], ["--quick"]):
+        assert main(["show", "josephson/waveforms", *options]) == 0
+        shown.append(capsys.readouterr().out)
+    assert "memory about 13 MB with these numbers; " in shown[0]
+    assert "memory about 5.13 GB with these numbers; " in shown[1]
+    assert "800000" in shown[1]
+    assert "memory about 2 MB" in shown[2]
+    error = error_of(capsys, ["show", "josephson/waveforms", "--set", "train_points=8"], 2)
+    assert "train_points is 8; it must be greater than or equal to 16" in error
+
+
+def test_a_run_that_does_not_fit_in_memory_names_what_to_lower(capsys, monkeypatch):
+    monkeypatch.setattr("morphax.lab.experiment.free_memory", lambda: 1e9)
+    large = ["--set", "train_points=800000", "--set", "test_points=1000", "--seeds", "20", "--out", "out"]
+    error = error_of(capsys, ["run", "josephson/waveforms", *large], 2)
+    assert "a run takes about 10.3 GB of memory, and 1 GB are free; lower train_points (800000), seeds (20)" in error
+    assert not Path("out/result.nc").exists()
+
+
 @pytest.mark.parametrize("name", sorted(all_experiments()))
 def test_show_gives_defaults_units_ranges_and_claims(name, capsys):
     assert main(["show", name]) == 0
@@ -192,6 +213,12 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
             "validation_fraction is 1e-09; of 200",
         ),
         (["run", "phase-oscillators/better", "--set", "iterations=1"], "iterations is 1; it must be greater than"),
+        (["run", "phase-oscillators/lattice", "--set", "scales=1e300"], "scales.0 is 1e+300; it must be less than"),
+        (["run", "phase-oscillators/xor", "--set", "prefix=1e300"], "prefix is 1e+300; it must be less than or equal"),
+        (
+            ["run", "spintronic/density", "--set", "relaxation_time=1e-9"],
+            "relaxation_time is 1e-09; it must be greater",
+        ),
         (["run", "quantized/rotation", "--set", "widths=0,0"], "widths is (0.0, 0.0); one must be > 0"),
         (["run", "quantized/noise", "--set", "width=1e300"], "width is 1e+300; it must be less than or equal to"),
         (["run", "josephson/forecast", "--set", "csv=/dev/zero"], "/dev/zero cannot be read: No regular file but a"),

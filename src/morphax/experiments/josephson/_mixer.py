@@ -28,6 +28,25 @@ class ReservoirConfig(BaseConfig):
     bias: bool = parameter(False, "whether the readout learns a constant (Eq. 2 has none)")
     ridge: Ridge = parameter(0.0, "readout: 0 pseudo-inverse, a relative strength, or cross-validate")
 
+    def memory(self) -> float:
+        # All seeds at once; of each all readings, as they are, with noise, centred, and twice in the decomposition.
+        # Cross-validation holds the training readings once more for each fold, centred and decomposed.
+        points = self.points()
+        copies = 5.0 + (3.0 * FOLDS if self.ridge == "cross-validate" else 0.0)
+        return self.seeds * self.bytes_of_number * (copies * points * self.columns() + self.numbers_of_state())
+
+    def points(self) -> int:
+        """All points of a task."""
+        return self.train_points + self.test_points
+
+    def columns(self) -> int:
+        """Numbers that are held for each point: of the widest reading, and of the answers."""
+        return 0
+
+    def numbers_of_state(self) -> int:
+        """Numbers that a substrate's state takes while it evolves."""
+        return 0
+
     @property
     def readout(self) -> dict[str, Any]:
         """The keyword arguments of `fit_readout`."""
@@ -77,6 +96,13 @@ class MixerConfig(ReservoirConfig):
         """How many are measured, by the name of the field that says so."""
         names = ("measured", "fewer", "full")
         return {name: getattr(self, name) for name in names if name in type(self).model_fields}
+
+    def columns(self) -> int:
+        return max(self.asked_states().values(), default=1)
+
+    def numbers_of_state(self) -> int:
+        # The density matrix is complex; a propagation holds it some six times (stages of the integrator).
+        return 6 * 2 * self.states**2 if self.method == "fock" else 0
 
     def mixer(self, **changes: Any) -> JosephsonMixer:
         """The mixer of this configuration; `changes` are arguments of `JosephsonMixer`, in its units."""

@@ -71,6 +71,16 @@ class Forecast(Experiment):
         def data(self) -> dict[str, Path | str]:
             return {"sunspots": SUNSPOTS} if self.csv is None else {"csv": Path(self.csv)}
 
+        def points(self) -> int:
+            return len(self.series()[2])
+
+        def columns(self) -> int:
+            return max(self.measured, self.neurons, self.largest_order)
+
+        def numbers_of_state(self) -> int:
+            # An echo-state network's matrix is decomposed for its largest eigenvalue; complex, in some copies.
+            return super().numbers_of_state() + 5 * self.neurons**2
+
         def series(self) -> tuple[str, Float[np.ndarray, " time"], Float[np.ndarray, " time"]]:
             """Name, time of each point, and values."""
             if self.csv is None:

@@ -58,6 +58,10 @@ class MackeyGlass(Experiment):
                 raise ValueError(f"sample_interval is {self.sample_interval:g}; it must be a multiple of {STEP:g}")
             return self
 
+        def columns(self) -> int:
+            # All noises at once, each with answers to all delays.
+            return len(self.noises) * (self.measured + self.largest_delay)
+
     name = "josephson/mackey-glass"
     quick = {"seeds": 2, "train_points": 500, "test_points": 500}
 

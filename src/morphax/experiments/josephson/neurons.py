@@ -41,6 +41,13 @@ class Neurons(Experiment):
             min_length=1,
         )
 
+        def columns(self) -> int:
+            return max(self.sizes)
+
+        def numbers_of_state(self) -> int:
+            # An echo-state network's matrix is decomposed for its largest eigenvalue; complex, in some copies.
+            return super().numbers_of_state() + 5 * max(self.sizes) ** 2
+
     name = "josephson/neurons"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
     claims = (

@@ -61,6 +61,9 @@ class Scaling(Experiment):
                 )
             return self
 
+        def columns(self) -> int:
+            return max(self.sizes)
+
     name = "josephson/scaling"
     quick = {"seeds": 2, "train_points": 600, "test_points": 400, "modes": (1, 2, 4, 10), "sizes": (4, 16, 64)}
     claims = (

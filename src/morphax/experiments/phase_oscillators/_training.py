@@ -1,5 +1,6 @@
 """What the experiments with phase oscillators share: the rule's settings, schedules, and how accuracies are judged."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -73,6 +74,17 @@ class DigitsConfig(EquilibriumConfig):
 
     def data(self) -> dict[str, Path | str]:
         return {**digits_digests()}
+
+    def memory(self) -> float:
+        # For the networks that are trained at once: the couplings' part of the gradient of every image of a batch; and
+        # of all networks the couplings, some ten times (weights, gradient, optimiser, the blocks of the sweeps).
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        copies = 1.0 * at_once * self.batch_size + 10 * self.seeds
+        return self.bytes_of_number * self.largest_couplings() * copies
+
+    def largest_couplings(self) -> int:
+        """Of the largest network."""
+        return 0
 
     def training(self, name: Literal["sgd", "adam"] = "sgd", learning_rate: float | None = None) -> dict[str, Any]:
         """The numbers of a training, for `Trainer.train`."""

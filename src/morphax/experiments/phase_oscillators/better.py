@@ -48,6 +48,9 @@ class Better(Experiment):
             min_length=1,
         )
 
+        def largest_couplings(self) -> int:
+            return 74 * max(self.hidden)
+
     name = "phase-oscillators/better"
     quick = SMALL | {"iterations": 40, "every": 20, "hidden": (20,), "deformations": ((0, 0, 0), (0.7, 0.3, 0.2))}
     claims = (

@@ -102,6 +102,9 @@ class Digits(Experiment):
         )
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
 
+        def largest_couplings(self) -> int:
+            return max(PAPER[row].units ** 2 // 2 for row in self.rows)
+
         @model_validator(mode="after")
         def _some_are_held_out(self) -> Self:
             check_held_out(self, 10 * self.train_per_class)

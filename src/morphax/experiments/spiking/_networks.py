@@ -1,5 +1,6 @@
 """What the experiments that train spiking neurons share."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -55,6 +56,15 @@ class SpikingConfig(BaseConfig):
             if steps <= self.burn_in:
                 raise ValueError(f"burn_in is {self.burn_in}; it must be < {steps}, {name} times interval")
         return self
+
+    def memory(self) -> float:
+        # Back-propagation keeps, of every time step of every chain, what each neuron is and each source sends, for the
+        # networks that are trained at once; a judged network holds the spikes of its longer chains.
+        kept = self.chains * self.intervals * self.interval * (3.0 * self.neurons + self.inputs)
+        tested = getattr(self, "test_chains", 0) * getattr(self, "test_intervals", 0) * self.interval * self.neurons
+        weights = 6 * self.seeds * self.neurons * (self.neurons + self.inputs)
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        return self.bytes_of_number * (at_once * (kept + 4 * tested) + weights)
 
     def options(self) -> dict[str, Any]:
         """For `SpikingNetwork.random`."""

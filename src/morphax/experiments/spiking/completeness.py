@@ -55,6 +55,10 @@ class Completeness(Experiment):
         iterations: int = parameter(5000, "updates at most", ge=1)
         tolerance: float = parameter(1e-10, "loss at which descent stops", gt=0)
 
+        def memory(self) -> float:
+            # A wave function of 8^2 numbers of every state, its gradient, and the program's other copies.
+            return self.bytes_of_number * 20.0 * self.states * 8**2
+
     name = "spiking/completeness"
     quick = {"states": 40, "iterations": 1500, "ensembles": ("chain", "pure", "maximally entangled")}
     claims = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,7 @@ Kind = Literal["spintronic", "CTRNN"]
 NETWORKS = {"spintronic": SpintronicNetwork, "CTRNN": ContinuousTimeRecurrentNetwork}
 PAPER_TIME = 14.12  # ns: the relaxation time at which the paper's S = 0.5 counts in units of the damping rate
 CLASSES = 10
-IMAGES = 1797
+IMAGES, PIXELS = 1797, 64
 MOST_STEPS = 10_000  # of the integrator between two pixels
 
 
@@ -90,6 +91,16 @@ class NetworkConfig(BaseConfig):
                 f"{self.train_fraction:g}) it must hold out some and leave some"
             )
         return self
+
+    def memory(self) -> float:
+        # Back-propagation keeps the stages of every time step of every pixel, of each image of a batch, for the
+        # networks that are trained at once; judging takes some states of all images. Adam holds four copies of weights.
+        neurons = sum(self.layers)
+        steps = max(math.ceil(interval / self.longest_step) for _, interval in self.intervals_used())
+        kept = PIXELS * steps * neurons * min(self.batch_size, IMAGES) * 4
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        weights = 4 * sum(n * (n + m) for n, m in zip(self.layers, (1, *self.layers), strict=False))
+        return self.bytes_of_number * (at_once * (kept + 10 * IMAGES * neurons) + self.seeds * weights)
 
     def intervals_used(self) -> list[tuple[str, float]]:
         """Times between two pixels, with the names of their fields."""
