@@ -11,6 +11,7 @@ from morphax import (
     ReLUReservoir,
     SpikingNetwork,
     SpintronicNetwork,
+    _checks,
     evolve,
     fit_readout,
     make_members,
@@ -97,6 +98,27 @@ def test_an_answer_that_is_not_a_number_is_wrong():
     outputs, targets = jnp.array([[jnp.nan, jnp.nan], [0.9, 0.1]]), jnp.eye(2)[jnp.array([0, 0])]
     assert accuracy(outputs, targets).item() == 0.5
     assert accuracy(jnp.array([[jnp.nan], [0.1]]), jnp.zeros((2, 1))).item() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("controllers", "folder", "limit", "used", "cached"),
+    [
+        ("", "a/b", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory/a/b", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_free_memory_is_what_control_groups_leave(monkeypatch, tmp_path, controllers, folder, limit, used, cached):
+    inner = tmp_path / folder
+    inner.mkdir(parents=True)
+    for path, (most, now) in {inner: ("max" if not controllers else 2**63, 10), inner.parent: (100, 70)}.items():
+        (path / limit).write_text(f"{most}\n")
+        (path / used).write_text(f"{now}\n")
+        (path / "memory.stat").write_text(f"anon 3\n{cached} 5\n")
+    read = _checks._lines_of
+    groups = [f"7:{controllers}:/a/b", "3:cpuset:/"]
+    monkeypatch.setattr(_checks, "_lines_of", lambda path: groups if str(path) == "/proc/self/cgroup" else read(path))
+    assert min(_checks._left_in_groups(tmp_path)) == 35
+    assert 0 < _checks.free_memory() < float("inf")
 
 
 @pytest.mark.parametrize("relaxer", [RungeKutta(0.1, 0.1), AdaptiveRungeKutta(0.1)])

@@ -5,7 +5,8 @@ and only its shape is checked.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -72,6 +73,48 @@ def check_memory(name: str, value: Any, numbers: int) -> None:
         raise ValueError(
             f"{name} is {value}; that takes {8 * numbers / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g}"
         )
+
+
+def free_memory() -> float:
+    """Bytes that may still be taken: of the machine and, on Linux, of the control groups of this process.
+
+    Infinite where the system does not tell.
+    """
+    try:
+        free = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    except (AttributeError, ValueError, OSError):
+        free = []
+    for line in _lines_of(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            free.append(1024.0 * int(line.split()[1]))
+    return min([*free, *_left_in_groups(Path("/sys/fs/cgroup"))], default=float("inf"))
+
+
+def _left_in_groups(root: Path) -> Iterator[float]:
+    """What each control group leaves to this process, of version 2 or 1; cached files can be given up."""
+    for line in _lines_of(Path("/proc/self/cgroup")):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        base, names = (root, ("memory.max", "memory.current", "inactive_file"))
+        if controllers:
+            base, names = (root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+        group = base / path.strip().lstrip("/")
+        for folder in (group, *group.parents):
+            limit, used = (_lines_of(folder / name) for name in names[:2])
+            cached = [int(stat.split()[1]) for stat in _lines_of(folder / "memory.stat") if stat.split()[0] == names[2]]
+            if limit and used and limit[0].isdigit():  # "max" is no limit
+                yield float(int(limit[0]) - int(used[0]) + sum(cached))
+            if folder == base:
+                break
+
+
+def _lines_of(path: Path) -> list[str]:
+    """None where the file cannot be read."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def check_key(name: str, key: Any) -> None:

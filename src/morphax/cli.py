@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     named = "of an experiment, or FILE:CLASS, one in a file of its own"
     show = command("show", _show, "an experiment's configuration and claims")
     show.add_argument("name", metavar="NAME", help=named)
+    show.add_argument("--quick", action="store_true", help="of a quick run")
+    show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with a changed number")
     cache = (
         "Compiled programs are kept in the user's cache folder and make later runs start faster. The environment "
         "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
@@ -192,20 +194,29 @@ def _tree(lines: dict[str, str], runs: Path) -> Tree:
 def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
     from rich.table import Table
 
+    from morphax._checks import free_memory
+    from morphax.lab.experiment import readable
+
     experiment = _find(options.name)
     out.print(f"[bold]{experiment.name}[/bold]")
     out.print(inspect.getdoc(experiment), markup=False)
     out.print("\n[bold]configuration[/bold] (--set KEY=VALUE)")
-    table = Table("", "default", "allowed", "meaning", box=None, pad_edge=False)
+    changes = dict(_assignment(text, experiment.Config) for text in options.set)
+    config = _configure(experiment(), (experiment.quick if options.quick else {}) | changes)
+    title = "value" if changes or options.quick else "default"
+    table = Table("", title, "allowed", "meaning", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
     schema = experiment.Config.model_json_schema()["properties"]
-    for key, value in experiment.Config().model_dump().items():
+    for key, value in config.model_dump().items():
         entry = schema[key]
         default = f"{_plain(value)} {entry.get('unit', '')}".strip()
-        if key in experiment.quick:
+        if key in experiment.quick and not options.quick:
             default += f" (quick: {_plain(experiment.quick[key])})"
         table.add_row(key, default, _allowed(entry), entry["description"])
     out.print(table)
+    if memory := config.memory():
+        free = readable(free_memory())
+        out.print(f"\n[bold]memory[/bold] about {readable(memory)} with these numbers; {free} are free")
     out.print("\n[bold]claims[/bold]")
     claims = Table("", "paper or baseline", "source", box=None, pad_edge=False)
     for claim in experiment.claims:

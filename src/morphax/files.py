@@ -6,10 +6,12 @@ numbers, so that a flipped bit or a file cut short is noticed when it is read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,8 +75,24 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_regular(path: Path, largest: int | None = None) -> None:
+    """Refuse what cannot be read to its end - folders, devices, pipes - and files of more than `largest` bytes.
+
+    **Raises:** `OSError`, whose `strerror` says what it is.
+    """
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "No regular file but a pipe or a device", str(path))
+    if largest is not None and found.st_size > largest:
+        size, allowed = (f"{number / 1e6:.0f} MB" for number in (found.st_size, largest))
+        raise OSError(errno.EFBIG, f"It holds {size}, and at most {allowed} are read", str(path))
+
+
 def digest_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
+    """The SHA-256 of the bytes of a regular file."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

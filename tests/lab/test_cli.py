@@ -14,6 +14,7 @@ import xarray as xr
 from morphax.cli import main
 from morphax.experiments import all_experiments
 from morphax.files import read_json, read_sealed
+from morphax.lab.figures import save_figures
 
 WAVEFORMS = ["run", "josephson/waveforms", "--quick", "--seeds", "2"]
 FAST = {"spiking/ghz"}  # the quick runs of the others are marked slow, like all that takes more than some seconds
@@ -62,6 +63,27 @@ def test_the_tree_groups_experiments_by_system_and_counts_their_runs(capsys):
     (shots,) = (line for line in lines if "(2 runs)" in line)
     assert shots.startswith("│   └── shots (2 runs)  ")
     assert not any("(1 run" in line or "/" in line.partition("  ")[0] for line in lines)
+
+
+def test_show_tells_the_memory_that_numbers_take(capsys):
+    shown = []
+    for options in ([], ["--set", "train_points=800000"], ["--quick"]):
+        assert main(["show", "josephson/waveforms", *options]) == 0
+        shown.append(capsys.readouterr().out)
+    assert "memory about 13 MB with these numbers; " in shown[0]
+    assert "memory about 5.13 GB with these numbers; " in shown[1]
+    assert "800000" in shown[1]
+    assert "memory about 2 MB" in shown[2]
+    error = error_of(capsys, ["show", "josephson/waveforms", "--set", "train_points=8"], 2)
+    assert "train_points is 8; it must be greater than or equal to 16" in error
+
+
+def test_a_run_that_does_not_fit_in_memory_names_what_to_lower(capsys, monkeypatch):
+    monkeypatch.setattr("morphax.lab.experiment.free_memory", lambda: 1e9)
+    large = ["--set", "train_points=800000", "--set", "test_points=1000", "--seeds", "20", "--out", "out"]
+    error = error_of(capsys, ["run", "josephson/waveforms", *large], 2)
+    assert "a run takes about 10.3 GB of memory, and 1 GB are free; lower train_points (800000), seeds (20)" in error
+    assert not Path("out/result.nc").exists()
 
 
 @pytest.mark.parametrize("name", sorted(all_experiments()))
@@ -155,6 +177,70 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
         ([*WAVEFORMS, "--set", "train_points=1e12"], "train_points is 1000000000000.0; it must be less than or equal"),
         ([*WAVEFORMS, "--set", "levels=true"], "levels is true; it must be a number"),
         ([*WAVEFORMS, "--set", "seed=4294967296"], "seed is 4294967296; it must be less than 4294967296"),
+        ([*WAVEFORMS, "--set", "levels=2"], "levels is 2; 2 modes (damping_rate) of 2 levels have 4 states, and"),
+        (
+            [*WAVEFORMS, "--set", "damping_rate=17"],
+            "damping_rate is (17.0,); 1 modes (damping_rate) of 8 levels have 8",
+        ),
+        ([*WAVEFORMS, "--set", "damping_rate=0,0"], "damping_rate is (0.0, 0.0); one must be > 0"),
+        ([*WAVEFORMS, "--set", "train_points=17"], "train_points is 17; it must be a multiple of 8"),
+        (["run", "josephson/forecast", "--set", "levels=2"], "levels is 2; 2 modes"),
+        (["run", "josephson/forecast", "--set", "measured=65"], "measured is 65; 2 modes (damping_rate) of 8 levels"),
+        (["run", "josephson/forecast", "--set", "leak_rates="], "leak_rates is []; Tuple should have at least 1"),
+        (["run", "josephson/forecast", "--set", "washout=201"], "washout is 201; of 206 training points it leaves 5"),
+        (["run", "josephson/design", "--set", "fewer=65"], "fewer is 65; 2 modes"),
+        (["run", "josephson/shots", "--set", "couplings=1"], "drives is (2.401, 2.77); it must hold one amplitude"),
+        (["run", "josephson/mackey-glass", "--set", "sample_interval=0.25"], "sample_interval is 0.25; it must be a"),
+        (["run", "josephson/mackey-glass", "--set", "washout=999"], "washout is 999; train_points - washout is 1, and"),
+        (["run", "josephson/scaling", "--set", "train_points=16"], "train_points is 16; train_points - washout is -84"),
+        (
+            ["run", "josephson/scaling", "--set", "sizes=64", "--set", "levels=2"],
+            "sizes is (64,); the least must be <= 2",
+        ),
+        (
+            ["run", "spintronic/tune", "--set", "longest_step=1e-9"],
+            "interval is 1; with longest_step = 1e-09 that takes",
+        ),
+        (["run", "spintronic/dynamics", "--set", "slow=1e9"], "slow is 1e+09; with longest_step = 2.5 that takes"),
+        (["run", "spintronic/time-scales", "--set", "intervals=1e9"], "intervals.0 is 1e+09; with longest_step"),
+        (["run", "spintronic/tune", "--set", "train_fraction=1e-9"], "train_fraction is 1e-09; of 1797 images it must"),
+        (
+            ["run", "spintronic/tune", "--set", "validation_fraction=1e-9"],
+            "validation_fraction is 1e-09; of 898 images",
+        ),
+        (["run", "spintronic/tune", "--set", "relaxation_times=3,2"], "relaxation_times is 3, 2; the first must be <="),
+        (["run", "spiking/distribution", "--set", "time_step=20"], "time_step is 20; it must be <= membrane_time"),
+        (
+            ["run", "spiking/distribution", "--set", "synaptic_time_constant=0.5"],
+            "synaptic_time_constant is 0.5; it must",
+        ),
+        (["run", "spiking/distribution", "--set", "input_rate=2"], "input_rate is 2; it must be <= 1: one spike in a"),
+        (["run", "spiking/distribution", "--set", "burn_in=300"], "burn_in is 300; it must be < 300, intervals times"),
+        (
+            ["run", "spiking/density-matrix", "--set", "neurons=5"],
+            "neurons is 5; it must be greater than or equal to 6",
+        ),
+        (["run", "spiking/density-matrix", "--set", 'targets=["x"]'], "targets.0 is 'x'; it must be 'psi_+', 'rho'"),
+        (["run", "spiking/completeness", "--set", 'ensembles=["x"]'], "ensembles.0 is 'x'; ensembles is 'x'; it must"),
+        (["run", "spiking/ising-chain", "--set", "neighbours=7"], "neighbours is (7,); each must be <= 6 or 10, all"),
+        (
+            ["run", "phase-oscillators/digits", "--set", "train_per_class=150"],
+            "train_per_class is 150; train_per_class +",
+        ),
+        (
+            ["run", "phase-oscillators/lattice", "--set", "validation_fraction=1e-9"],
+            "validation_fraction is 1e-09; of 200",
+        ),
+        (["run", "phase-oscillators/better", "--set", "iterations=1"], "iterations is 1; it must be greater than"),
+        (["run", "phase-oscillators/lattice", "--set", "scales=1e300"], "scales.0 is 1e+300; it must be less than"),
+        (["run", "phase-oscillators/xor", "--set", "prefix=1e300"], "prefix is 1e+300; it must be less than or equal"),
+        (
+            ["run", "spintronic/density", "--set", "relaxation_time=1e-9"],
+            "relaxation_time is 1e-09; it must be greater",
+        ),
+        (["run", "quantized/rotation", "--set", "widths=0,0"], "widths is (0.0, 0.0); one must be > 0"),
+        (["run", "quantized/noise", "--set", "width=1e300"], "width is 1e+300; it must be less than or equal to"),
+        (["run", "josephson/forecast", "--set", "csv=/dev/zero"], "/dev/zero cannot be read: No regular file but a"),
         (["report", "nowhere"], "dir is 'nowhere', which is no run folder"),
         (["run", "josephson/forecast", "--set", "csv=missing.csv"], "missing.csv cannot be read"),
         (["run", "josephson/forecast", "--set", "horizon=500"], "too"),
@@ -307,6 +393,29 @@ def test_forecast_of_a_users_file_writes_predictions(capsys):
     # A sampled sine obeys a linear recurrence of second order.
     assert np.allclose(table["autoregression"], table["observed"], atol=1e-2)
     assert np.allclose(table["persistence"], values[table["time"].astype(int) - 3], atol=1e-5)
+
+
+def test_a_columns_name_is_drawn_as_it_is(tmp_path):
+    from morphax.experiments.josephson.forecast import MODELS, Forecast
+
+    observed = xr.DataArray([1.0, 2.0, 1.5], {"time": [0.0, 1.0, 2.0]}, attrs={"long_name": "a$_{$ and $x"})
+    errors = xr.DataArray([[0.5]] * len(MODELS), {"model": list(MODELS), "seed": [0]})
+    dataset = xr.Dataset({"observed": observed, "prediction": observed * (1 + errors), "nrmse": errors})
+    save_figures(Forecast().figures(dataset), tmp_path)
+    assert "a$_{$ and $x" in (tmp_path / "forecast.svg").read_text()  # a comment beside the glyphs
+
+
+@pytest.mark.slow
+def test_a_large_offset_keeps_the_forecast_in_single_precision(capsys):
+    values = 1.7e9 + 10 * np.sin(np.arange(200) / 3)
+    Path("tide.csv").write_text("day,a$_{$\n" + "".join(f"{i},{v:.6f}\n" for i, v in enumerate(values)))
+    series = ["--set", "csv=tide.csv", "--set", "measured=2", "--set", "neurons=2", "--set", "precision=single"]
+    few = ["--set", "dissipations=1", "--set", "leak_rates=1", "--set", "largest_order=3", "--seeds", "1"]
+    assert main(["run", "josephson/forecast", *series, *few, "--out", "out"]) == 0
+    assert "a$_{$" in (Path("out") / "report.html").read_text()
+    table = np.genfromtxt(Path("out") / "predictions.csv", delimiter=",", names=True)
+    assert np.allclose(table["observed"], values[134:], rtol=0, atol=1e-2)
+    assert np.allclose(table["autoregression"], values[134:], rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize(

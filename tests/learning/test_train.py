@@ -294,9 +294,9 @@ def test_what_breaks_at_once_is_not_blamed_on_the_learning_rate(chunk):
             metrics, gradient = super().gradient(substrate, inputs, targets, key=key)
             return metrics, eqx.tree_at(lambda g: g.slope, gradient, jnp.nan * gradient.slope)
 
-    def fails(rule, start=START):
+    def fails(rule, start=START, targets=3 * X):
         with pytest.raises(DivergedError) as caught:
-            train(start, rule, (X, 3 * X), OPTIMISER, 5, key=jax.random.key(0), chunk=chunk)
+            train(start, rule, (X, targets), OPTIMISER, 5, key=jax.random.key(0), chunk=chunk)
         return str(caught.value)
 
     words = fails(Overflowing())
@@ -312,6 +312,8 @@ def test_what_breaks_at_once_is_not_blamed_on_the_learning_rate(chunk):
             return metrics, eqx.tree_at(lambda g: g.slope, gradient, slope)
 
     assert "leaf .slope is not finite after step 2; lower the learning rate" in fails(Late())
+    wild = (3 * X).at[0].set(-1e9)
+    assert "after step 2; targets reach 1e+09 in magnitude: scale them to about 1" in fails(Late(), targets=wild)
 
 
 @pytest.mark.parametrize(

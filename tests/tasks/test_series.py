@@ -1,10 +1,14 @@
 """Forecasts leak nothing from the future, and a file is read or refused in one clear line."""
 
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from morphax.files import digest_of_file
 from morphax.tasks.series import Scaling, forecast, read_series, sunspots
 
 
@@ -41,6 +45,15 @@ def test_training_part_fills_the_unit_scale():
     np.testing.assert_allclose(scaling.from_unit(scaling.to_unit(values)), values, rtol=1e-5)
 
 
+def test_a_small_change_of_a_large_number_is_kept_in_single_precision():
+    values = 1.7e9 + 10 * np.sin(np.arange(60.0))
+    task, scaling = forecast(values, washout=0)
+    assert task.train_inputs.dtype == jnp.float32
+    np.testing.assert_allclose(scaling.from_unit(task.test_targets[:, 0]), values[40:], rtol=0, atol=1e-5)
+    assert scaling.to_unit(values).dtype == jnp.float32
+    np.testing.assert_allclose(scaling.to_unit(values[1:40]), task.train_targets[:, 0])
+
+
 def test_forecast_vmaps_and_differentiates_over_the_series():
     values = jax.random.normal(jax.random.key(0), (3, 40))
     tasks, scalings = jax.jit(jax.vmap(lambda row: forecast(row, 2)))(values)
@@ -66,6 +79,13 @@ def test_forecast_vmaps_and_differentiates_over_the_series():
         (np.arange(50.0), {"washout": -1}, "washout is -1; it must be a whole number >= 0"),
         (np.arange(50.0), {"train_fraction": 1.5}, "train_fraction is 1.5; it must be > 0 and <= 1"),
         (np.arange(50.0), {"train_fraction": 0.999}, "train_fraction is 0.999; of 50 points it leaves none"),
+        (
+            np.r_[np.arange(49.0), 1e300],
+            {},
+            r"values\[49\] is 1e\+300; scaled by the training part, from 0 to 33",
+        ),
+        (np.r_[-1e308, 1e308, np.arange(48.0)], {}, r"values\[1\] is 1e\+308; .* it is too large for float32"),
+        (np.array(["1", "x"]), {}, "values is .* it must be real"),
     ],
 )
 def test_bad_series_are_refused(values, options, message):
@@ -109,6 +129,12 @@ def write(tmp_path):
         ("a\tb\n1\t2\n3\t4\n", None, ("b", [2, 4])),
         ('"a, b", c\n"1",2\n3,4\n', "a, b", ("a, b", [1, 3])),
         ("\ufeffa,b\n1,2\n3,4\n", "a", ("a", [1, 3])),
+        ("index;height\n0;1,5\n1;-2,25e1\n2;3\n", None, ("height", [1.5, -22.5, 3])),
+        ("0\t1,5\n1\t,5\n", None, ("2", [1.5, 0.5])),
+        ("a;b\n0,125;x\n12,345;y\n", None, ("a", [0.125, 12.345])),
+        ("a;date\n1,5;01.02.2024\n2,5;02.02.2024\n", None, ("a", [1.5, 2.5])),
+        ("date,a,remark\n2024-01-01,1,\n2024-01-02,2,3 broke\n", None, ("a", [1, 2])),
+        ("t,300,400\n0,1,2\n,3,4\n2,5,6\n", None, ("400", [2, 4, 6])),
     ],
 )
 def test_files_are_read(write, text, column, expected):
@@ -136,6 +162,16 @@ def test_files_are_read(write, text, column, expected):
         ("a\n1,5\n", None, "row 2 has a different number of cells than the first row: 2, not 1"),
         (b"a\n\xff\xfe\n1\n", None, "is not a CSV file in UTF-8"),
         ('a\n"1\n2\n', None, "is not a CSV file in UTF-8: unexpected end of data"),
+        ('i,a\n1,"1,5"\n2,"2,5"\n', None, "column 'a' holds '1,5' in row 2; .* write decimal points"),
+        ("i,a\n1,1\n2,oops\n3,3\n", None, "column 'a' holds 'oops' in row 3; it must hold finite numbers$"),
+        ("i,a\n1,1\n2,inf\n3,inf\n", None, "column 'a' holds 'inf' in row 3"),
+        ("t,300,400\n0,1,2\nx,3,4\n2,5,6\n", "t", "column 't' holds 'x' in row 3"),
+        ("i;a\n1;1,5\n2;2.5\n", None, "'2.5' in row 3 has a decimal point and '1,5' in row 2 a comma"),
+        ("i;a\n1;1,500\n2;2,500\n", None, "'1,500' in row 2 may be 1.500 or 1500, and so may all"),
+        ("i;a\n1;1.234,5\n2;2,5\n", None, "column 'a' holds '1.234,5' in row 2; .* no thousands separators"),
+        ("i;a\n1;1 234\n2;2 345\n", None, "column 'a' holds '1 234' in row 2; .* no thousands separators"),
+        ("a,b,a\n1,2,3\n4,5,6\n", "a", r"has 2 columns called 'a' \(1, 3\); each must have a name of its own"),
+        ("a,b,a\n1,2,3\n4,5,6\n", None, r"has 2 columns called 'a' \(1, 3\)"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(write, text, column, message):
@@ -149,3 +185,17 @@ def test_files_that_cannot_be_opened_are_refused(tmp_path):
         read_series(tmp_path / "nowhere.csv")
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         read_series(tmp_path)
+
+
+def test_what_never_ends_is_refused_before_it_is_read(tmp_path):
+    endless, huge = tmp_path / "pipe.csv", tmp_path / "huge.csv"
+    os.mkfifo(endless)
+    with huge.open("wb") as file:
+        file.truncate(10**12)  # takes no space
+    for path in (endless, Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"{path} cannot be read: No regular file but a pipe or a device"):
+            read_series(path)
+        with pytest.raises(OSError, match="No regular file"):
+            digest_of_file(path)
+    with pytest.raises(ValueError, match=r"huge\.csv cannot be read: It holds 1000000 MB, and at most 200 MB are read"):
+        read_series(huge)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from morphax._checks import check_choice
+from morphax._checks import check_choice, free_memory
+from morphax.lab.errors import UsageError
 from morphax.lab.identity import note_fields, noted
 
 if TYPE_CHECKING:
@@ -93,11 +94,45 @@ class BaseConfig(BaseModel):
         """
         return {}
 
+    def memory(self) -> float:
+        """Bytes of the largest arrays of a run, within a factor of about three; 0 where nobody has estimated them."""
+        return 0.0
+
+    def check_memory(self) -> None:
+        """Refuse a run that needs more memory than is free, and name the fields that make it so large."""
+        needed, free = self.memory(), free_memory()
+        if needed > free:
+            named = ", ".join(f"{name} ({json.dumps(getattr(self, name))})" for name in self._heaviest(needed))
+            raise UsageError(
+                f"a run takes about {readable(needed)} of memory, and {readable(free)} are free; lower {named}"
+            )
+
+    def _heaviest(self, needed: float) -> list[str]:
+        """The fields with whole numbers without which less than half as much is needed, the heaviest first."""
+        least: dict[str, float] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            several = value if isinstance(value, tuple) else (value,)
+            if all(isinstance(number, int) and not isinstance(number, bool) for number in several):
+                ones = (1,) * len(several) if isinstance(value, tuple) else 1
+                least[name] = self.model_copy(update={name: ones}).memory()
+        return sorted((name for name in least if least[name] < needed / 2), key=lambda name: least[name])[:3]
+
+    @property
+    def bytes_of_number(self) -> int:
+        """Of a floating-point number in the precision of the run."""
+        return 8 if self.precision == "double" else 4
+
     @classmethod
     def extents(cls) -> frozenset[str]:
         """The fields that say how many pieces there are."""
         extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
         return frozenset(name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("extent"))
+
+
+def readable(number: float) -> str:
+    """Bytes for people: in MB or GB."""
+    return f"{number / 1e6:.0f} MB" if number < 1e9 else f"{number / 1e9:.3g} GB"
 
 
 @dataclass(frozen=True, kw_only=True)

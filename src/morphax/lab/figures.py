@@ -48,6 +48,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
+def literal(text: str) -> str:
+    """A text from outside - a column's name - that Matplotlib draws as it is: no dollar sign begins a formula."""
+    return text.replace("$", r"\$")
+
+
 def mean_and_range(axes: Axes, x: Any, values: xr.DataArray, over: str = "seed", **style: Any) -> None:
     """The mean over a dimension as a line, and all between the least and the greatest as a band."""
     (line,) = axes.plot(x, values.mean(over), **style)

@@ -414,7 +414,7 @@ def _check_finite(label: str, result: xr.Dataset) -> None:
             place = ", ".join(f"{dim}={index}" for dim, index in zip(variable.dims, bad[0], strict=True))
             raise NonFiniteError(
                 f"{label}: {name} is not finite at {place or 'its only value'} ({len(bad)} of {variable.size} values); "
-                "a rate or drive is too large, or the precision too low (--set precision=double)"
+                "a rate, a drive or a value in the data is too large, or the precision too low (--set precision=double)"
             )
 
 

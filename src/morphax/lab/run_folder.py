@@ -163,6 +163,7 @@ class RunFolder:
 
     def _compute(self, check: Callable[[], None]) -> None:
         """Write the environment and the result, with the seconds that all legs of the run took."""
+        self.config.check_memory()
 
         def before_keeping() -> None:
             check()

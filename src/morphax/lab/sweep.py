@@ -196,6 +196,8 @@ class Sweep(Experiment):
             met = np.array([{None: math.nan, True: 1.0, False: 0.0}[c["met"]] for c in several]).reshape(shape)
             self._draw_claim(axes, ours, met, several[0]["paper"])
             axes.set_title(_wrapped(text), fontsize="small")
+        marks = "a cross where it is not met" if len(shape) == 2 else "green where it is met, red where not"
+        figure.suptitle(f"the claims: what came out here; {marks}")
         return {"claims": figure}
 
     def _draw_claim(self, axes: Axes, ours: np.ndarray, met: np.ndarray, paper: float | None) -> None:
@@ -203,7 +205,7 @@ class Sweep(Experiment):
         if len(others) == 1:
             _heat_map(axes, ours, (key, values), others[0])
             for row, column in np.argwhere(met == 0):
-                axes.plot(column, row, "x", color=RED)
+                axes.plot(column, row, "x", color="white")
             return
         x, numeric = _places(values)
         flat, verdicts = ours.reshape(len(values), -1), met.reshape(len(values), -1)
@@ -342,12 +344,13 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
     shown = (
         "" if len(chosen) == flat.sizes["place"] else f"; {len(chosen)} of {flat.sizes['place']} places, evenly spaced"
     )
-    figure.suptitle(f"{name}: mean and range over seeds{shown}" if seeds else f"{name}{shown}")
+    what = "mean" if len(axes) == 2 else "mean and range"
+    figure.suptitle(f"{name}: {what} over seeds{shown}" if seeds else f"{name}{shown}")
     return figure
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(count, 4 if count > 6 else 3)
+    columns = min(count, 4 if count > 6 else 2 if count == 4 else 3)
     rows = -(-count // columns)
     figure = new_figure(max(5.0, 3.4 * columns), 0.4 + 2.8 * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)

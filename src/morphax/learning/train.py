@@ -27,6 +27,7 @@ from morphax.tasks.base import Task
 Model = TypeVar("Model", bound=PyTree)
 # Folded into the key for what is not a step: no training has so many.
 SHUFFLE, WATCH = 2**32 - 1, 2**32 - 2
+WILD = 1e4  # magnitude of data beyond which no learning rate is to blame
 Score = Callable[[dict[str, Metrics]], Float[Array, ""]]
 
 
@@ -154,7 +155,7 @@ def train(
             with original_errors():
                 done: _Chunk = jax.block_until_ready(one(state, fixed, rule, step_keys))
             rows = _rows(done, members is not None)
-            _check_finite(rows, done, first, members)
+            _check_finite(rows, done, data, first, members)
         except Exception as error:
             error.trained = _trained(state, fixed, history)  # pyright: ignore[reportAttributeAccessIssue]
             raise
@@ -310,7 +311,7 @@ def _rows(done: _Chunk, ensemble: bool) -> list[Row]:
     return rows
 
 
-def _check_finite(rows: list[Row], done: _Chunk, first: int, members: range | None) -> None:
+def _check_finite(rows: list[Row], done: _Chunk, data: Data, first: int, members: range | None) -> None:
     """Refuse to go on with NaN or infinity, naming what broke first."""
     flags = np.asarray(done.finite)[None] if members is None else np.asarray(done.finite)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(done.state.weights)]
@@ -326,13 +327,18 @@ def _check_finite(rows: list[Row], done: _Chunk, first: int, members: range | No
         step, after, what, who = min(broken)
         where = "" if members is None else f" of member {members[who]}"
         when = f"{'after' if after else 'at'} step {first + step}"
-        # What breaks at once does so whatever the learning rate.
-        remedy = (
-            "lower the learning rate"
-            if first + step
-            else "the loss or its gradient overflows: use double precision (jax.enable_x64) or smaller inputs"
-        )
-        raise DivergedError(f"{what}{where} is not finite {when}; {remedy}")
+        raise DivergedError(f"{what}{where} is not finite {when}; {_remedy(data, at_once=first + step == 0)}")
+
+
+def _remedy(data: Data, at_once: bool) -> str:
+    """What may help a training that diverged."""
+    for name, tree in zip(("inputs", "targets"), data, strict=True):
+        largest = max((float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree)), default=0.0)
+        if largest > WILD:
+            return f"{name} reach {largest:.3g} in magnitude: scale them to about 1"
+    if at_once:  # whatever the learning rate
+        return "the loss or its gradient overflows: use double precision (jax.enable_x64) or smaller inputs"
+    return "lower the learning rate"
 
 
 def _description(

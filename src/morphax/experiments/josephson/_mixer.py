@@ -1,19 +1,20 @@
 """What the experiments with the Josephson mixer share: its numbers, and reservoirs judged on many seeds at once."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from morphax.lab.experiment import BaseConfig, NonNegative, parameter
 from morphax.learning.readout import fit_readout
 from morphax.substrates.josephson import JosephsonMixer
 from morphax.units import MHz, ns, us
 
+FOLDS = 5  # of `fit_readout`
 Ridge = Annotated[float, Field(ge=0)] | Literal["cross-validate"]
 
 
@@ -26,6 +27,25 @@ class ReservoirConfig(BaseConfig):
     noise: float = parameter(0.0, "standard deviation of Gaussian noise on every reading", ge=0)
     bias: bool = parameter(False, "whether the readout learns a constant (Eq. 2 has none)")
     ridge: Ridge = parameter(0.0, "readout: 0 pseudo-inverse, a relative strength, or cross-validate")
+
+    def memory(self) -> float:
+        # All seeds at once; of each all readings, as they are, with noise, centred, and twice in the decomposition.
+        # Cross-validation holds the training readings once more for each fold, centred and decomposed.
+        points = self.points()
+        copies = 5.0 + (3.0 * FOLDS if self.ridge == "cross-validate" else 0.0)
+        return self.seeds * self.bytes_of_number * (copies * points * self.columns() + self.numbers_of_state())
+
+    def points(self) -> int:
+        """All points of a task."""
+        return self.train_points + self.test_points
+
+    def columns(self) -> int:
+        """Numbers that are held for each point: of the widest reading, and of the answers."""
+        return 0
+
+    def numbers_of_state(self) -> int:
+        """Numbers that a substrate's state takes while it evolves."""
+        return 0
 
     @property
     def readout(self) -> dict[str, Any]:
@@ -46,6 +66,44 @@ class MixerConfig(ReservoirConfig):
     method: Literal["auto", "coherent", "fock"] = parameter("auto", "closed form, or master equation")
     shots: int | None = parameter(None, "measurement shots per reading; null: exact populations", ge=1)
 
+    @model_validator(mode="after")
+    def _measured_states_exist(self) -> Self:
+        for name, measured in self.asked_states().items():
+            if measured > self.states:
+                # What was set is to blame; where nothing was, the number itself.
+                named = [field for field in ("levels", "damping_rate") if field in self.model_fields_set]
+                blamed = name if name in self.model_fields_set or not named else named[0]
+                raise ValueError(
+                    f"{blamed} is {getattr(self, blamed)}; {len(self.damping_rate)} modes (damping_rate) of "
+                    f"{self.levels} levels have {self.states} states, and {name}, {measured}, must be <= {self.states}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _something_enters(self) -> Self:
+        if not any(self.damping_rate):
+            raise ValueError(
+                f"damping_rate is {self.damping_rate}; one must be > 0: a drive enters through a port that damps"
+            )
+        return self
+
+    @property
+    def states(self) -> int:
+        """How many basis states there are."""
+        return self.levels ** len(self.damping_rate)
+
+    def asked_states(self) -> dict[str, int]:
+        """How many are measured, by the name of the field that says so."""
+        names = ("measured", "fewer", "full")
+        return {name: getattr(self, name) for name in names if name in type(self).model_fields}
+
+    def columns(self) -> int:
+        return max(self.asked_states().values(), default=1)
+
+    def numbers_of_state(self) -> int:
+        # The density matrix is complex; a propagation holds it some six times (stages of the integrator).
+        return 6 * 2 * self.states**2 if self.method == "fock" else 0
+
     def mixer(self, **changes: Any) -> JosephsonMixer:
         """The mixer of this configuration; `changes` are arguments of `JosephsonMixer`, in its units."""
         arguments: dict[str, Any] = {
@@ -58,6 +116,24 @@ class MixerConfig(ReservoirConfig):
             "shots": self.shots,
         }
         return JosephsonMixer(**(arguments | changes))
+
+
+class WaveformConfig(MixerConfig):
+    """Periods of sine and square waves: whole ones, of 8 points."""
+
+    train_points: int = parameter(1000, "training points, in periods of 8", ge=16, multiple_of=8)
+    test_points: int = parameter(1000, "test points, in periods of 8", ge=16, multiple_of=8)
+
+
+def check_washout(config: Any) -> None:
+    """Refuse a washout that leaves fewer training points than cross-validation cuts into folds."""
+    left = config.train_points - config.washout
+    if left < FOLDS:
+        # What was set is to blame.
+        blamed = "washout" if "washout" in config.model_fields_set else "train_points"
+        raise ValueError(
+            f"{blamed} is {getattr(config, blamed)}; train_points - washout is {left}, and it must be >= {FOLDS}"
+        )
 
 
 def over_seeds(one: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray, seeds: int) -> Any:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
+from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
 from morphax.experiments.training import Trained, Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
@@ -53,7 +53,7 @@ class Design(Experiment):
     accuracies are on new sequences with counted photons.
     """
 
-    class Config(MixerConfig):
+    class Config(WaveformConfig):
         bias: bool = parameter(True, "whether the readout learns a constant")
         fewer: int = parameter(4, "measured states of the frugal design", ge=1)
         full: int = parameter(16, "measured states of the reference and of the other design", ge=1)

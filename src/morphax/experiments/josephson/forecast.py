@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, Ridge, over_seeds
+from morphax.experiments.josephson._mixer import FOLDS, MixerConfig, Ridge, over_seeds
 from morphax.lab.experiment import Claim, Experiment, Positive, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, new_figure
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, literal, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
@@ -56,9 +56,11 @@ class Forecast(Experiment):
         neurons: int = parameter(100, "neurons of the echo-state network", ge=1)
         largest_order: int = parameter(20, "largest order of the autoregression that is tried", ge=1)
         peak_photons: float = parameter(2.0, "peak photon number on the training points", gt=0)
-        dissipations: tuple[Positive, ...] = parameter((0.1, 0.2, 0.5, 1.0, 2.0), "tried factors on damping_rate")
+        dissipations: tuple[Positive, ...] = parameter(
+            (0.1, 0.2, 0.5, 1.0, 2.0), "tried factors on damping_rate", min_length=1
+        )
         leak_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = parameter(
-            (0.2, 0.5, 1.0), "tried leak rates of the echo-state network"
+            (0.2, 0.5, 1.0), "tried leak rates of the echo-state network", min_length=1
         )
         noise: float = parameter(1e-4, "standard deviation of Gaussian noise on every population", ge=0)
         bias: bool = parameter(True, "whether the readout learns a constant")
@@ -68,6 +70,16 @@ class Forecast(Experiment):
 
         def data(self) -> dict[str, Path | str]:
             return {"sunspots": SUNSPOTS} if self.csv is None else {"csv": Path(self.csv)}
+
+        def points(self) -> int:
+            return len(self.series()[2])
+
+        def columns(self) -> int:
+            return max(self.measured, self.neurons, self.largest_order)
+
+        def numbers_of_state(self) -> int:
+            # An echo-state network's matrix is decomposed for its largest eigenvalue; complex, in some copies.
+            return super().numbers_of_state() + 5 * self.neurons**2
 
         def series(self) -> tuple[str, Float[np.ndarray, " time"], Float[np.ndarray, " time"]]:
             """Name, time of each point, and values."""
@@ -81,7 +93,16 @@ class Forecast(Experiment):
         def _series_can_be_used(self) -> Forecast.Config:
             if self.csv is None and self.column is not None:
                 raise ValueError("column is given but csv is not; name the file too: --set csv=FILE")
-            forecast(self.series()[2], self.horizon, train_fraction=self.train_fraction, washout=self.washout)
+            with jax.enable_x64(self.precision == "double"):
+                task, _ = forecast(
+                    self.series()[2], self.horizon, train_fraction=self.train_fraction, washout=self.washout
+                )
+            fitted = len(task.train_targets) - self.washout
+            if fitted - _held_of(fitted) < FOLDS:
+                raise ValueError(
+                    f"washout is {self.washout}; of {len(task.train_targets)} training points it leaves {fitted}, and "
+                    f"with a quarter held out there must be at least {FOLDS}"
+                )
             return self
 
     name = "josephson/forecast"
@@ -127,7 +148,8 @@ class Forecast(Experiment):
             for model, (read, values) in candidates.items()
         }
         scaled = along("model", progress.pieces(work))
-        return _in_own_units(scaled, name, times[-len(task.test_targets) :], task, scaling)
+        tested = slice(-len(task.test_targets), None)
+        return _in_own_units(scaled, name, times[tested], values[tested], scaling)
 
     def _model(
         self,
@@ -140,7 +162,7 @@ class Forecast(Experiment):
     ) -> xr.Dataset:
         """Test outputs for every seed, with the candidate that does best on the end of the training part."""
         targets = task.train_targets[task.washout :]
-        held = max(round(VALIDATION_FRACTION * len(targets)), 1)
+        held = _held_of(len(targets))
 
         def outputs_of(candidate: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
             reading = read(candidate, key)
@@ -175,7 +197,7 @@ class Forecast(Experiment):
             bottom.plot(
                 dataset.time, mean - dataset.observed, color=colour, linewidth=1, label=f"{label}: NRMSE {error:.3f}"
             )
-        top.set(ylabel=name, title="test period (mean of the seeds)")
+        top.set(ylabel=literal(name), title="test period (mean of the seeds)")
         bottom.set(ylabel="forecast - observed", xlabel="time")
         for axis in (top, bottom):
             axis.legend(fontsize="small", ncols=2, loc="upper left")
@@ -191,10 +213,13 @@ class Forecast(Experiment):
         table.writerow(["time", "observed", *models])
         means = dataset.prediction.mean("seed")
         for index, time in enumerate(dataset.time.values):
-            table.writerow(
-                [f"{time:g}", *(f"{v:.6g}" for v in (dataset.observed.values[index], *means[:, index].values))]
-            )
+            table.writerow([f"{v:.12g}" for v in (time, dataset.observed.values[index], *means[:, index].values)])
         return {"predictions.csv": text.getvalue()}
+
+
+def _held_of(points: int) -> int:
+    """How many training points, at their end, are held out to choose by."""
+    return max(round(VALIDATION_FRACTION * points), 1)
 
 
 def lagged(task: Task, lags: int, order: Array) -> Reading:
@@ -207,11 +232,10 @@ def lagged(task: Task, lags: int, order: Array) -> Reading:
     return Reading(read[task.washout : split], read[split:])
 
 
-def _in_own_units(scaled: xr.Dataset, name: str, times: np.ndarray, task: Task, scaling: Scaling) -> xr.Dataset:
+def _in_own_units(scaled: xr.Dataset, name: str, times: np.ndarray, values: np.ndarray, scaling: Scaling) -> xr.Dataset:
     """Forecasts and errors in the unit of the series."""
-    values = np.asarray(scaling.from_unit(task.test_targets[:, 0]))
     observed = xr.DataArray(values, {"time": times}, ("time",), attrs={"long_name": name})
-    predicted = scaled.prediction.copy(data=np.asarray(scaling.from_unit(jnp.asarray(scaled.prediction.values))))
+    predicted = scaled.prediction.copy(data=np.asarray(scaling.from_unit(scaled.prediction.values)))
     predicted = predicted.assign_coords(time=times).assign_attrs(long_name=f"forecast of the {name}")
     error = np.sqrt(((predicted - observed) ** 2).mean("time"))
     return xr.Dataset(

@@ -5,20 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from functools import partial
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from pydantic import model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
-from morphax.lab.experiment import Claim, Experiment, NonNegative, parameter
+from morphax.experiments.josephson._mixer import MixerConfig, check_washout, over_seeds
+from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.chaos import mackey_glass
 
+STEP = 0.1  # of the integrator, in `mackey_glass`
 PORTS = ("separate", "joint")
 TRENDS = {"dissipation": ("more dissipation", "5b"), "coupling": ("less coupling", "5c")}
 """What makes the error grow along each sweep, and the figure that shows it."""
@@ -35,7 +38,7 @@ class MackeyGlass(Experiment):
         bias: bool = parameter(True, "whether the readout learns a constant")
         seeds: int = parameter(10, "independent repetitions; the trends need their spread", ge=2, le=1000)
         largest_delay: int = parameter(100, "predicted are 1, 2, ... this many points ahead", ge=2)
-        dissipations: tuple[NonNegative, ...] = parameter(
+        dissipations: tuple[Positive, ...] = parameter(
             (1.0, 2.0, math.pi, 2 * math.pi, 4 * math.pi), "factors on damping_rate (2 pi: as printed)", min_length=2
         )
         couplings: tuple[NonNegative, ...] = parameter((0.25, 0.5, 1.0, 2.0, 4.0), "g / 2 pi", unit="MHz", min_length=2)
@@ -44,8 +47,20 @@ class MackeyGlass(Experiment):
         )
         peak_photons: float = parameter(2.0, "peak photon number of the fuller mode", gt=0)
         measured: int = parameter(16, "measured states", ge=1)
-        sample_interval: float = parameter(1.0, "time of the series between two points", gt=0)
+        sample_interval: float = parameter(1.0, "time of the series between two points", ge=0.1, le=1000)
         washout: int = parameter(100, "training points that enter no fit", ge=0)
+
+        @model_validator(mode="after")
+        def _whole_steps(self) -> Self:
+            check_washout(self)
+            steps = self.sample_interval / STEP
+            if abs(steps - round(steps)) > 1e-6 * steps:
+                raise ValueError(f"sample_interval is {self.sample_interval:g}; it must be a multiple of {STEP:g}")
+            return self
+
+        def columns(self) -> int:
+            # All noises at once, each with answers to all delays.
+            return len(self.noises) * (self.measured + self.largest_delay)
 
     name = "josephson/mackey-glass"
     quick = {"seeds": 2, "train_points": 500, "test_points": 500}

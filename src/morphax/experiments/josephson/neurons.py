@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, answers_of_first, over_seeds
+from morphax.experiments.josephson._mixer import WaveformConfig, answers_of_first, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -34,12 +34,19 @@ RESERVOIRS = {
 class Neurons(Experiment):
     """Fig. 4: accuracy on sine and square against the number of measured neurons, for four kinds of reservoir."""
 
-    class Config(MixerConfig):
+    class Config(WaveformConfig):
         sizes: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = parameter(
             (1, 2, 3, 4, 6, 8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 48, 64),
             "numbers of measured neurons (the two-mode mixer has levels^2 states)",
             min_length=1,
         )
+
+        def columns(self) -> int:
+            return max(self.sizes)
+
+        def numbers_of_state(self) -> int:
+            # An echo-state network's matrix is decomposed for its largest eigenvalue; complex, in some copies.
+            return super().numbers_of_state() + 5 * max(self.sizes) ** 2
 
     name = "josephson/neurons"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "sizes": (1, 2, 4, 8, 9, 12, 16, 24, 40)}
@@ -105,7 +112,7 @@ def reservoirs(config: Neurons.Config) -> dict[str, Callable[[PRNGKeyArray], Sub
     """What makes each kind of reservoir, at the largest size asked for, from a key."""
     largest = max(config.sizes)
     return {
-        "quantum": lambda key: config.mixer(measured=min(largest, config.levels**2)),
+        "quantum": lambda key: config.mixer(measured=min(largest, config.states)),
         "static": lambda key: ReLUReservoir.random(largest, key=key),
         "dynamic, 1": lambda key: SpinTorqueReservoir.random(largest, damping_rate=1.0, key=key),
         "dynamic, 3": lambda key: SpinTorqueReservoir.random(largest, damping_rate=3.0, key=key),

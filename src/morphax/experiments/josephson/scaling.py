@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, over_seeds
+from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, check_washout, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -39,7 +39,7 @@ class Scaling(Experiment):
         sizes: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = parameter(
             (2, 4, 8, 16, 32, 64, 128, 256), "measured populations", min_length=1
         )
-        levels: int = parameter(8, "levels per mode: which states exist", ge=2)
+        levels: int = parameter(8, "levels per mode: which states exist", ge=2, le=10_000)
         train_points: int = parameter(2000, "training points", ge=16)
         washout: int = parameter(100, "training points that enter no fit", ge=0)
         slowest: float = parameter(1.0, "smallest dissipation", unit="rad/us", gt=0)
@@ -49,6 +49,20 @@ class Scaling(Experiment):
         peak_photons: float = parameter(0.5, "peak photon number of the fullest mode", gt=0)
         noise: float = parameter(1e-5, "standard deviation of Gaussian noise on every population", ge=0)
         bias: bool = parameter(True, "whether the readout learns a constant")
+
+        @model_validator(mode="after")
+        def _states_exist(self) -> Self:
+            check_washout(self)
+            states = self.levels ** min(self.modes)
+            if min(self.sizes) > states:
+                raise ValueError(
+                    f"sizes is {self.sizes}; the least must be <= {states}, the states of modes = {min(self.modes)} "
+                    f"with levels = {self.levels}"
+                )
+            return self
+
+        def columns(self) -> int:
+            return max(self.sizes)
 
     name = "josephson/scaling"
     quick = {"seeds": 2, "train_points": 600, "test_points": 400, "modes": (1, 2, 4, 10), "sizes": (4, 16, 64)}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
+from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -28,7 +28,7 @@ class Shots(Experiment):
     99.5 % holds for exact populations: at these parameters it takes about a million shots a reading.
     """
 
-    class Config(MixerConfig):
+    class Config(WaveformConfig):
         bias: bool = parameter(True, "whether the readout learns a constant")
         numbers: tuple[Annotated[int, Field(ge=1, le=10**12)], ...] = parameter(
             (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000), "shots per reading", min_length=1
@@ -40,6 +40,14 @@ class Shots(Experiment):
             (2.401, 2.77), "drive amplitude for each coupling", unit="sqrt(rad/us)"
         )
         measured: int = parameter(16, "measured states", ge=1)
+
+        @model_validator(mode="after")
+        def _one_drive_each(self) -> Self:
+            if len(self.drives) != len(self.couplings):
+                raise ValueError(
+                    f"drives is {self.drives}; it must hold one amplitude for each of the couplings, {self.couplings}"
+                )
+            return self
 
     name = "josephson/shots"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400, "numbers": (100, 10_000, 1_000_000)}
@@ -60,8 +68,6 @@ class Shots(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        if len(config.drives) != len(config.couplings):
-            raise ValueError(f"drives is {config.drives}; it must hold one amplitude for each of the couplings")
         drives = dict(zip(config.couplings, config.drives, strict=True))
         parts = progress.pieces({f"g={g}": partial(self._curve, config, g, drives[g], key) for g in drives})
         return along("coupling", {g: parts[f"g={g}"] for g in drives}, {"units": "MHz (times 2 pi)"})

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, over_seeds
+from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -38,8 +38,11 @@ class Waveforms(Experiment):
     of Poisson weights of them. What computes here is the readout's nonlinearity and the modes' memory.
     """
 
-    class Config(MixerConfig):
+    class Config(WaveformConfig):
         joint_peak_photons: float = parameter(2.0, "peak photon number that the joint port's drive is scaled to", gt=0)
+
+        def asked_states(self) -> dict[str, int]:
+            return {"the number of measured ones": max(measured for _, measured in ROWS.values())}
 
     name = "josephson/waveforms"
     quick = {"seeds": 3, "train_points": 400, "test_points": 400}

@@ -1,11 +1,13 @@
 """What the experiments with phase oscillators share: the rule's settings, schedules, and how accuracies are judged."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import optax
+from pydantic import model_validator
 
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.lab.experiment import BaseConfig, parameter
@@ -23,7 +25,7 @@ class EquilibriumConfig(BaseConfig):
     learning_rate: float = parameter(0.1, "eta", gt=0)
     tolerance: float = parameter(1e-4, "largest force that counts as rest", gt=0)
     sweeps: int = parameter(500, "sweeps at most", ge=1)
-    prefix: float = parameter(0.0, "time of the physical dynamics before sweeps", ge=0)
+    prefix: float = parameter(0.0, "time of the physical dynamics before sweeps", ge=0, le=1e5)
 
     def but(self, **changes: Any) -> Self:
         """This configuration with other numbers."""
@@ -56,12 +58,33 @@ class DigitsConfig(EquilibriumConfig):
     train_per_class: int = parameter(100, "images of each digit to train with", ge=2, le=170)
     test_per_class: int = parameter(70, "images of each digit to test with", ge=1, le=173)
 
+    @model_validator(mode="after")
+    def _images_suffice(self) -> Self:
+        if self.train_per_class + self.test_per_class > PER_CLASS:
+            blamed = "train_per_class" if "train_per_class" in self.model_fields_set else "test_per_class"
+            raise ValueError(
+                f"{blamed} is {getattr(self, blamed)}; train_per_class + test_per_class must be <= {PER_CLASS}, the "
+                "images of the rarest digit"
+            )
+        return self
+
     def task(self) -> Task:
         """The digits, as phases."""
         return phase_digits(self.train_per_class, self.test_per_class)
 
     def data(self) -> dict[str, Path | str]:
         return {**digits_digests()}
+
+    def memory(self) -> float:
+        # For the networks that are trained at once: the couplings' part of the gradient of every image of a batch; and
+        # of all networks the couplings, some ten times (weights, gradient, optimiser, the blocks of the sweeps).
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        copies = 1.0 * at_once * self.batch_size + 10 * self.seeds
+        return self.bytes_of_number * self.largest_couplings() * copies
+
+    def largest_couplings(self) -> int:
+        """Of the largest network."""
+        return 0
 
     def training(self, name: Literal["sgd", "adam"] = "sgd", learning_rate: float | None = None) -> dict[str, Any]:
         """The numbers of a training, for `Trainer.train`."""
@@ -73,6 +96,16 @@ class DigitsConfig(EquilibriumConfig):
         }
 
 
+def check_held_out(config: Any, images: int) -> None:
+    """Refuse a `validation_fraction` that holds out none, or all, of some images."""
+    if not 0 < round(config.validation_fraction * images) < images:
+        raise ValueError(
+            f"validation_fraction is {config.validation_fraction:g}; of {images} images it must hold out some "
+            "and leave some"
+        )
+
+
+PER_CLASS = 174
 SMALL = {"seeds": 1, "batch_size": 31, "sweeps": 60, "train_per_class": 20, "test_per_class": 10}
 
 

@@ -39,7 +39,7 @@ class Better(Experiment):
         seeds: int = parameter(3, "networks of each candidate", ge=1)
         learning_rate: float = parameter(0.015, "highest rate of Adam, falling as a cosine", gt=0)
         strength: float = parameter(0.5, "beta, strength of the nudge", gt=0)
-        iterations: int = parameter(4000, "updates", ge=1)
+        iterations: int = parameter(4000, "updates", ge=2)
         every: int = parameter(200, "updates between two looks", ge=1)
         hidden: tuple[Count, ...] = parameter((200, 400), "hidden units", min_length=1)
         deformations: tuple[Deformation, ...] = parameter(
@@ -47,6 +47,9 @@ class Better(Experiment):
             "largest shift (pixels), angle (rad), change of size; the first is no deformation",
             min_length=1,
         )
+
+        def largest_couplings(self) -> int:
+            return 74 * max(self.hidden)
 
     name = "phase-oscillators/better"
     quick = SMALL | {"iterations": 40, "every": 20, "hidden": (20,), "deformations": ((0, 0, 0), (0.7, 0.3, 0.2))}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax._optional import needed
-from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, check_held_out
 from morphax.experiments.training import Trainer, judged
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, mean_and_range, new_figure
@@ -101,6 +101,14 @@ class Digits(Experiment):
             (0, 1, 2, 3), "which of the four sizes", min_length=1
         )
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
+
+        def largest_couplings(self) -> int:
+            return max(PAPER[row].units ** 2 // 2 for row in self.rows)
+
+        @model_validator(mode="after")
+        def _some_are_held_out(self) -> Self:
+            check_held_out(self, 10 * self.train_per_class)
+            return self
 
     name = "phase-oscillators/digits"
     quick = SMALL | {"iterations": 50, "rows": (0,)}

@@ -55,7 +55,7 @@ class Gradient(Experiment):
         compared: int = parameter(100, "images of the batch whose gradients are compared", ge=1)
         strengths: tuple[Positive, ...] = parameter((1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0), "beta", min_length=1)
         tolerances: tuple[Positive, ...] = parameter((1e-3, 1e-5, 1e-7, 1e-10), "largest force at rest", min_length=1)
-        unrolled: float = parameter(200.0, "time through which the relaxation is differentiated", gt=0)
+        unrolled: float = parameter(200.0, "time through which the relaxation is differentiated", gt=0, le=1e5)
 
         def data(self) -> dict[str, Path | str]:
             return {**digits_digests()}

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, check_held_out
 from morphax.experiments.training import Trainer
-from morphax.lab.experiment import Claim, Experiment, Positive, parameter
+from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.ensemble import make_members, map_members
@@ -41,14 +41,24 @@ class Lattice(Experiment):
 
     class Config(DigitsConfig):
         side: int = parameter(16, "rows and columns of the lattice", ge=16)
-        iterations: int = parameter(600, "updates", ge=1)
+        iterations: int = parameter(600, "updates", ge=2)
         every: int = parameter(25, "updates between two looks", ge=1)
-        scales: tuple[Positive, ...] = parameter((0.5, 2.0), "standard deviation of the first couplings", min_length=1)
+        scales: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = parameter(
+            (0.5, 2.0), "standard deviation of the first couplings", min_length=1
+        )
         optimisers: tuple[Literal["sgd", "adam"], ...] = parameter(("sgd", "adam"), f"with rates {RATES}", min_length=1)
         classes: tuple[Annotated[int, Field(ge=2, le=10)], ...] = parameter(
             (2, 10), "the first so many digits", min_length=1
         )
         validation_fraction: float = parameter(0.2, "part of the training images held out", gt=0, lt=1)
+
+        def largest_couplings(self) -> int:
+            return 2 * self.side**2
+
+        @model_validator(mode="after")
+        def _some_are_held_out(self) -> Self:
+            check_held_out(self, min(self.classes) * self.train_per_class)
+            return self
 
     name = "phase-oscillators/lattice"
     quick = SMALL | {"iterations": 20, "every": 10, "scales": (0.5,), "optimisers": ("adam",), "classes": (10,)}

@@ -69,6 +69,13 @@ class Xor(Experiment):
         visits: int = parameter(40, "updates at which the equilibria are looked for", ge=2)
         searches: int = parameter(100, "initial states to look for equilibria with", ge=2)
 
+        def memory(self) -> float:
+            # All-to-all: couplings of every network, some ten times (weights, gradients, and the sweeps' blocks), and
+            # those of the followed one at every update.
+            of_seeds = self.seeds * max(*self.sizes, *self.start_sizes) ** 2
+            many = self.many * self.sizes[0] ** 2
+            return self.bytes_of_number * (10.0 * max(of_seeds, many) + self.large_iterations * self.large**2 / 2)
+
     name = "phase-oscillators/xor"
     quick = {
         "seeds": 10,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -34,7 +36,8 @@ from morphax.tasks.mnist import mnist_digests
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NonNegative = Annotated[float, Field(ge=0)]
+LARGEST_WIDTH = 1e6
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST_WIDTH)]
 Steps = Annotated[int, Field(ge=0, le=19)]
 """A strength g in units of pi / 38: the paper's points are multiples of pi / 19."""
 COLOURS = (RED, BLUE, ORANGE, GREEN, VIOLET, GREY)
@@ -62,6 +65,15 @@ class PerceptronConfig(BaseConfig):
         if self.batch_size > self.train_images:
             raise ValueError(f"batch_size is {self.batch_size}; it must be <= train_images, {self.train_images}")
         return self
+
+    def memory(self) -> float:
+        # Images, some copies of them; weights with gradient and momentum; of the networks that are judged at once all
+        # first-layer answers to all test images.
+        images = 784 * (self.train_images + self.test_images)
+        weights = sum(a * b for a, b in itertools.pairwise(self.sizes))
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        judged = self.test_images * (784 + 2 * self.hidden)
+        return self.bytes_of_number * (4 * images + 4 * self.seeds * weights + at_once * (judged + 3 * weights))
 
     def task(self) -> Task:
         """MNIST."""

@@ -10,7 +10,15 @@ from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.quantized._claims import ACTIVATION, BOTH, CLASSICAL, HTANH
-from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, Steps, beside, draw_errors
+from morphax.experiments.quantized._training import (
+    LARGEST_WIDTH,
+    SMALL,
+    NonNegative,
+    PerceptronConfig,
+    Steps,
+    beside,
+    draw_errors,
+)
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import Figures, new_figure
@@ -32,7 +40,7 @@ class Landscape(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(BOTH.width, "a at the point of the claim", gt=0)
+        width: float = parameter(BOTH.width, "a at the point of the claim", gt=0, le=LARGEST_WIDTH)
         steps: Steps = parameter(18, "g at the point of the claim, in units of pi / 38")
         widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in (-6, -4, -3, -2, 0, 2))), "a of the map", min_length=2

@@ -13,7 +13,14 @@ from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.quantized._claims import CLASSICAL, ROTATION, advantage, final
-from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors
+from morphax.experiments.quantized._training import (
+    LARGEST_WIDTH,
+    SMALL,
+    NonNegative,
+    PerceptronConfig,
+    beside,
+    draw_errors,
+)
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
@@ -50,7 +57,7 @@ class Noise(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(ROTATION.width, "a of the rotated network", gt=0)
+        width: float = parameter(ROTATION.width, "a of the rotated network", gt=0, le=LARGEST_WIDTH)
         epochs: int = parameter(300, "passes through the training images", ge=1)
         noises: tuple[NonNegative, ...] = parameter((1.0, 2.5), "Gaussian noise, of that of the rotation", min_length=1)
         dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = parameter(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Self
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from pydantic import model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.quantized._claims import ACTIVATION, CLASSICAL, HTANH, ROTATION, final
-from morphax.experiments.quantized._training import SMALL, NonNegative, PerceptronConfig, beside, draw_errors, swept
+from morphax.experiments.quantized._training import (
+    LARGEST_WIDTH,
+    SMALL,
+    NonNegative,
+    PerceptronConfig,
+    beside,
+    draw_errors,
+    swept,
+)
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED, Figures, new_figure
@@ -30,11 +40,17 @@ class Rotation(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(ROTATION.width, "a at the point of the claim", gt=0)
+        width: float = parameter(ROTATION.width, "a at the point of the claim", gt=0, le=LARGEST_WIDTH)
         widths: tuple[NonNegative, ...] = parameter(
             (0.0, *(10 ** (k / 6) for k in range(-9, 4))), "a of the sweep", min_length=2
         )
         sweep_epochs: int = parameter(120, "passes through the training images, sweep", ge=1)
+
+        @model_validator(mode="after")
+        def _some_width(self) -> Self:
+            if not any(self.widths):
+                raise ValueError(f"widths is {self.widths}; one must be > 0: without width there is no slope")
+            return self
 
     name = "quantized/rotation"
     quick = SMALL | {"widths": (0.0, 10**-0.5), "sweep_epochs": 2}

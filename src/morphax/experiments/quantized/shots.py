@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig
+from morphax.experiments.quantized._training import LARGEST_WIDTH, SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
@@ -30,7 +30,7 @@ class Shots(Experiment):
     """
 
     class Config(PerceptronConfig):
-        width: float = parameter(0.5, "a", ge=0)
+        width: float = parameter(0.5, "a", ge=0, le=LARGEST_WIDTH)
         epochs: int = parameter(200, "passes through the training images", ge=1)
         numbers: tuple[Annotated[int, Field(ge=1)], ...] = parameter(
             (1, 2, 3, 4, 5, 7, 10, 15, 21, 31), "of shots", min_length=1

@@ -1,11 +1,13 @@
 """What the experiments that train spiking neurons share."""
 
+import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
+from pydantic import model_validator
 
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.learning.optimisers import split_rows
@@ -36,6 +38,33 @@ class SpikingConfig(BaseConfig):
     interval: int = parameter(50, "time steps of an interval", ge=1)
     burn_in: int = parameter(20, "time steps of a chain that do not count", ge=0)
     seeds: int = parameter(3, "networks", ge=1)
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        for name in ("membrane_time_constant", "synaptic_time_constant"):
+            if getattr(self, name) < self.time_step:
+                blamed = "time_step" if "time_step" in self.model_fields_set else name
+                allowed = f"<= {name}, {getattr(self, name):g}" if blamed == "time_step" else f">= {self.time_step:g}"
+                raise ValueError(f"{blamed} is {getattr(self, blamed):g}; it must be {allowed}")
+        if self.input_rate * self.time_step > 1:
+            raise ValueError(
+                f"input_rate is {self.input_rate:g}; it must be <= {1 / self.time_step:g}: one spike in a time_step of "
+                f"{self.time_step:g} ms"
+            )
+        for name in ("intervals", "test_intervals"):
+            steps = getattr(self, name, self.intervals) * self.interval
+            if steps <= self.burn_in:
+                raise ValueError(f"burn_in is {self.burn_in}; it must be < {steps}, {name} times interval")
+        return self
+
+    def memory(self) -> float:
+        # Back-propagation keeps, of every time step of every chain, what each neuron is and each source sends, for the
+        # networks that are trained at once; a judged network holds the spikes of its longer chains.
+        kept = self.chains * self.intervals * self.interval * (3.0 * self.neurons + self.inputs)
+        tested = getattr(self, "test_chains", 0) * getattr(self, "test_intervals", 0) * self.interval * self.neurons
+        weights = 6 * self.seeds * self.neurons * (self.neurons + self.inputs)
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        return self.bytes_of_number * (at_once * (kept + 4 * tested) + weights)
 
     def options(self) -> dict[str, Any]:
         """For `SpikingNetwork.random`."""

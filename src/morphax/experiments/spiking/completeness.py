@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from pydantic import AfterValidator
 
+from morphax._checks import check_choice
 from morphax._lazy import xr
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED, amplitudes, descend
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
@@ -18,6 +21,14 @@ from morphax.quantum.correlation_map import coefficients
 from morphax.quantum.realisability import chsh, nearest_realised, realisability
 
 NAMES = tuple(name for name in ENSEMBLES if name != "rank 4")  # of two qubits that is Hilbert-Schmidt
+
+
+def _known(name: str) -> str:
+    check_choice("ensembles", name, NAMES)
+    return name
+
+
+Ensemble = Annotated[str, AfterValidator(_known)]
 
 
 def share(ensemble: str) -> Claim:
@@ -39,10 +50,14 @@ class Completeness(Experiment):
 
     class Config(BaseConfig):
         states: int = parameter(1000, "density matrices of each ensemble", ge=4)
-        ensembles: tuple[str, ...] = parameter(NAMES, "drawn from", min_length=1)
+        ensembles: tuple[Ensemble, ...] = parameter(NAMES, "drawn from", min_length=1)
         learning_rate: float = parameter(30.0, "of gradient descent (not printed)", gt=0)
         iterations: int = parameter(5000, "updates at most", ge=1)
         tolerance: float = parameter(1e-10, "loss at which descent stops", gt=0)
+
+        def memory(self) -> float:
+            # A wave function of 8^2 numbers of every state, its gradient, and the program's other copies.
+            return self.bytes_of_number * 20.0 * self.states * 8**2
 
     name = "spiking/completeness"
     quick = {"states": 40, "iterations": 1500, "ensembles": ("chain", "pure", "maximally entangled")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -45,7 +46,8 @@ class DensityMatrix(Experiment):
     """
 
     class Config(SpikingConfig):
-        targets: tuple[str, ...] = parameter(
+        neurons: int = parameter(64, "recurrently connected, of which six are read", ge=6)
+        targets: tuple[Literal["psi_+", "rho", "|00>", "T psi_+", "pure"], ...] = parameter(
             (BELL_STATE, RANDOM, ZERO, TURNED_BELL, PURE), "states to learn", min_length=1
         )
         test_chains: int = parameter(100, "independent runs to judge a network", ge=1)

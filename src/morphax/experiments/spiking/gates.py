@@ -54,6 +54,11 @@ class Gates(Experiment):
         tolerance: float = parameter(1e-10, "loss at which descent stops", gt=0)
         length: int = parameter(24, "gates in a sequence", ge=3)
 
+        def memory(self) -> float:
+            # A matrix of 64 x 64 of every state, its gradient and Adam's two memories, in two copies; and eight times
+            # as many density matrices are drawn.
+            return self.bytes_of_number * (8.0 * self.states * 64**2 + 8 * self.states * 2 * 4**2)
+
     name = "spiking/gates"
     quick = {"states": 6, "iterations": 1500, "slow_iterations": 3000, "length": 6}
     claims = (

@@ -33,10 +33,14 @@ class Ghz(Experiment):
     class Config(BaseConfig):
         others: int = parameter(10, "random density matrices with which GHZ is mixed", ge=1)
         points: int = parameter(21, "values of p from 0 to 1", ge=3)
-        learning_rate: float = parameter(100.0, "of gradient descent (not printed)", gt=0)
+        learning_rate: float = parameter(100.0, "of gradient descent (not printed)", gt=0, le=1e6)
         iterations: int = parameter(10_000, "updates at most", ge=1)
         tolerance: float = parameter(1e-10, "loss at which descent stops", gt=0)
         exact: int = parameter(3, "of the random density matrices for which exact minima are computed", ge=1)
+
+        def memory(self) -> float:
+            # A wave function of 8^3 numbers of every point, its gradient, and the program's other copies.
+            return self.bytes_of_number * 20.0 * self.points * 8**3
 
     name = "spiking/ghz"
     quick = {"others": 2, "points": 6, "iterations": 500, "exact": 1}

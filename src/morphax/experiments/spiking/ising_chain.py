@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Self
 
 from jaxtyping import PRNGKeyArray
+from pydantic import model_validator
 
 from morphax._lazy import xr
 from morphax.lab.experiment import BaseConfig, Claim, Count, Experiment, NonNegative, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
-from morphax.quantum.ground_state import energy_bound, ground_state_energy
+from morphax.quantum.ground_state import LARGEST_WHOLE, LARGEST_WINDOW, energy_bound, ground_state_energy
 
 
 class IsingChain(Experiment):
@@ -26,6 +28,16 @@ class IsingChain(Experiment):
         fields: tuple[NonNegative, ...] = parameter(
             (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0), "h, of the coupling J = 1", min_length=1
         )
+
+        @model_validator(mode="after")
+        def _neighbours_can_be_treated(self) -> Self:
+            for k in self.neighbours:
+                if k > self.sites or k > (LARGEST_WHOLE if k == self.sites else LARGEST_WINDOW):
+                    raise ValueError(
+                        f"neighbours is {self.neighbours}; each must be <= {min(self.sites, LARGEST_WINDOW)}"
+                        + (f" or {self.sites}, all sites" if self.sites <= LARGEST_WHOLE else "")
+                    )
+            return self
 
     name = "spiking/ising-chain"
     quick = {"sites": 6, "neighbours": (1, 2, 3), "fields": (0.0, 1.0, 2.0)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.lab.experiment import BaseConfig, parameter
@@ -32,6 +33,8 @@ Kind = Literal["spintronic", "CTRNN"]
 NETWORKS = {"spintronic": SpintronicNetwork, "CTRNN": ContinuousTimeRecurrentNetwork}
 PAPER_TIME = 14.12  # ns: the relaxation time at which the paper's S = 0.5 counts in units of the damping rate
 CLASSES = 10
+IMAGES, PIXELS = 1797, 64
+MOST_STEPS = 10_000  # of the integrator between two pixels
 
 
 class Entry(NamedTuple):
@@ -51,7 +54,7 @@ class NetworkConfig(BaseConfig):
     )
     interlayer_density: float = parameter(0.5, "part of the connections between layers that exist", ge=0, le=1)
     intralayer_density: float = parameter(0.5, "part of the connections inside layers that exist", ge=0, le=1)
-    relaxation_time: float = parameter(PAPER_TIME, "relaxation time 1 / damping rate", unit="ns", gt=0)
+    relaxation_time: float = parameter(PAPER_TIME, "relaxation time 1 / damping rate", unit="ns", ge=1e-6, le=1e9)
     amplification: float = parameter(0.5 / PAPER_TIME, "drive per weighted sum, S", unit="1/ns", gt=0)
     interval: float = parameter(1.0, "time between two pixels", unit="ns", gt=0)
     longest_step: float = parameter(2.5, "longest time step of the integrator", unit="ns", gt=0)
@@ -64,6 +67,45 @@ class NetworkConfig(BaseConfig):
     schedule: Literal["inverse", "cosine"] = parameter("inverse", "lr / (epoch / decay + 1), or 3 epochs up, then down")
     learning_rate_decay: float = parameter(8.077, "epochs in which the inverse schedule halves the step", gt=0)
 
+    @model_validator(mode="after")
+    def _steps_come_to_an_end(self) -> Self:
+        for name, interval in self.intervals_used():
+            if (steps := interval / self.longest_step) > MOST_STEPS:
+                raise ValueError(
+                    f"{name} is {interval:g}; with longest_step = {self.longest_step:g} that takes {steps:.3g} time "
+                    f"steps, and they must be <= {MOST_STEPS}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _some_images_each(self) -> Self:
+        trained = int(self.train_fraction * IMAGES)
+        if not 0 < trained < IMAGES:
+            raise ValueError(
+                f"train_fraction is {self.train_fraction:g}; of {IMAGES} images it must leave some to train and some "
+                "to test with"
+            )
+        if not 0 < round(self.validation_fraction * trained) < trained:
+            raise ValueError(
+                f"validation_fraction is {self.validation_fraction:g}; of {trained} images (train_fraction = "
+                f"{self.train_fraction:g}) it must hold out some and leave some"
+            )
+        return self
+
+    def memory(self) -> float:
+        # Back-propagation keeps the stages of every time step of every pixel, of each image of a batch, for the
+        # networks that are trained at once; judging takes some states of all images. Adam holds four copies of weights.
+        neurons = sum(self.layers)
+        steps = max(math.ceil(interval / self.longest_step) for _, interval in self.intervals_used())
+        kept = PIXELS * steps * neurons * min(self.batch_size, IMAGES) * 4
+        at_once = min(self.seeds, os.cpu_count() or 1)
+        weights = 4 * sum(n * (n + m) for n, m in zip(self.layers, (1, *self.layers), strict=False))
+        return self.bytes_of_number * (at_once * (kept + 10 * IMAGES * neurons) + self.seeds * weights)
+
+    def intervals_used(self) -> list[tuple[str, float]]:
+        """Times between two pixels, with the names of their fields."""
+        return [("interval", self.interval)]
+
     def but(self, **changes: Any) -> Self:
         """This configuration with other numbers."""
         return self.model_copy(update=changes)
@@ -71,7 +113,7 @@ class NetworkConfig(BaseConfig):
     def network(self, kind: Kind, key: PRNGKeyArray) -> WithReadout:
         """An untrained network with its readout."""
         first, second = jax.random.split(key)
-        steps = math.ceil(self.interval / self.longest_step - 1e-9)
+        steps = max(1, math.ceil(self.interval / self.longest_step - 1e-9))
         substrate = NETWORKS[kind].random(
             self.layers,
             interlayer_density=self.interlayer_density,

@@ -47,7 +47,7 @@ class Density(Experiment):
     """
 
     class Config(NetworkConfig):
-        relaxation_time: float = parameter(11.3, "relaxation time 1 / damping rate", unit="ns", gt=0)
+        relaxation_time: float = parameter(11.3, "relaxation time 1 / damping rate", unit="ns", ge=1e-6, le=1e9)
         initial_scale: float = parameter(10.4, "initial weights, times +-1/sqrt(fan-in)", gt=0)
         learning_rate: float = parameter(0.383, "Adam's step at the start (inverse) or at most (cosine)", gt=0)
         schedule: Literal["inverse", "cosine"] = parameter("cosine", "as in spintronic/sequential-digits")

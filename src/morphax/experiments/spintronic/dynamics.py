@@ -47,6 +47,9 @@ class Dynamics(Experiment):
         adapted: float = parameter(1.0, "time between two pixels, Figs. 1 and 2d", unit="ns", gt=0)
         slow: float = parameter(10.0, "time between two pixels, Fig. 2e", unit="ns", gt=0)
 
+        def intervals_used(self) -> list[tuple[str, float]]:
+            return [("fast", self.fast), ("adapted", self.adapted), ("slow", self.slow)]
+
     name = "spintronic/dynamics"
     quick = {"seeds": 1, "epochs": 4, "layers": (16, 16, 16), "slow": 5.0}
     claims = (

@@ -72,6 +72,9 @@ class TimeScales(Experiment):
             (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), "times between two pixels", unit="ns", min_length=1
         )
 
+        def intervals_used(self) -> list[tuple[str, float]]:
+            return [(f"intervals.{index}", interval) for index, interval in enumerate(self.intervals)]
+
     name = "spintronic/time-scales"
     quick = {"seeds": 1, "epochs": 4, "layers": (16, 16), "intervals": (0.1, 1.0, 2.5)}
     claims = (

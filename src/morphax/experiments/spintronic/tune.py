@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Self
+
 import jax
 from jaxtyping import PRNGKeyArray
+from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import Kind, NetworkConfig
@@ -20,6 +23,7 @@ SEARCHES: dict[str, tuple[Kind, str]] = {
     "spintronic, cosine": ("spintronic", "cosine"),
     "CTRNN, cosine": ("CTRNN", "cosine"),
 }
+RelaxationTime = Annotated[float, Field(ge=1e-6, le=1e9)]
 
 
 class Tune(Experiment):
@@ -33,10 +37,18 @@ class Tune(Experiment):
         seeds: int = parameter(2, "networks behind the value of a trial", ge=1)
         epochs: int = parameter(40, "passes over the training images", ge=1)
         trials: int = parameter(30, "trials of each search", ge=2)
-        relaxation_times: tuple[Positive, Positive] = parameter((1.412, 141.2), "range searched", unit="ns")
+        relaxation_times: tuple[RelaxationTime, RelaxationTime] = parameter((1.412, 141.2), "range searched", unit="ns")
         learning_rates: tuple[Positive, Positive] = parameter((0.0149, 1.49), "range searched")
         learning_rate_decays: tuple[Positive, Positive] = parameter((0.8077, 80.77), "range searched", unit="epochs")
         initial_scales: tuple[Positive, Positive] = parameter((0.8, 80.0), "range searched")
+
+        @model_validator(mode="after")
+        def _ranges_rise(self) -> Self:
+            for name in ("relaxation_times", "learning_rates", "learning_rate_decays", "initial_scales"):
+                low, high = getattr(self, name)
+                if low > high:
+                    raise ValueError(f"{name} is {low:g}, {high:g}; the first must be <= the second")
+            return self
 
     name = "spintronic/tune"
     quick = {"trials": 4, "epochs": 3, "seeds": 1, "layers": (12, 12), "relaxation_times": (7.0, 28.0)}
