@@ -203,6 +203,7 @@ class Progress:
         with _shown(self.console, len(wanted)) as bar:
             missing = []
             for part, label in wanted:
+                part._history.order.setdefault(label, {})  # pieces come back in another order
                 if (piece := part._found(label)) is None:
                     missing.append((part, label))
                 else:

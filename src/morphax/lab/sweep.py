@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 100_000
 PANELS = 12  # of one figure
-LINES = 6  # of one panel
 SEED = "seed"
+MEMBER = "a member of all seeds"  # no dimension of an experiment is called so
 
 
 class Point(NamedTuple):
@@ -101,6 +101,8 @@ class Sweep(Experiment):
         if data := sorted(config.data().keys() & self.over.keys()):
             raise UsageError(f"over is {data[0]}, a file of data; a sweep has the same data at all points")
         points = self.points(config)
+        for point in points:
+            point.config.check_memory()
         parts = [progress.at(point.name, point.config) for point in points]
         if progress.elsewhere is not None:
             progress.ahead(
@@ -158,7 +160,7 @@ class Sweep(Experiment):
 
     def _axes(self, dataset: xr.Dataset) -> dict[str, str]:
         """The swept keys by the names of their axes."""
-        return {axis: key for key in self.over for axis in (f"swept_{key}", key) if axis in dataset.dims}
+        return {f"swept_{key}" if f"swept_{key}" in dataset.dims else key: key for key in self.over}
 
     def _side_by_side(self, found: list[xr.Dataset]) -> xr.Dataset:
         taken = set().union(*(set(map(str, {*d.variables, *d.dims})) for d in found))
@@ -322,12 +324,12 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
     if not axes:
         axes = [next(axis for axis in swept if axis in array.dims)]
     others = [dim for dim in array.dims if dim not in (*axes, *seeds)]
-    flat = array.stack(place=others) if others else array.expand_dims("place")
-    chosen = np.unique(np.linspace(0, flat.sizes["place"] - 1, PANELS).round().astype(int))
+    places = list(itertools.product(*(range(array.sizes[dim]) for dim in others)))
+    chosen = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, PANELS).round().astype(int))]
     figure, panels = _panels(len(chosen))
     for panel, place in zip(panels, chosen, strict=False):
-        part = flat.isel(place=place)
-        title = ", ".join(f"{dim} {_text(part[dim].values.item())}" for dim in others)
+        part = array.isel(dict(zip(others, place, strict=True)))
+        title = ", ".join(f"{dim} {_text(array[dim].values[i].item())}" for dim, i in zip(others, place, strict=True))
         if len(axes) == 2:
             mean = part.mean(seeds) if seeds else part
             both = [(axis, mean[axis].values.tolist()) for axis in axes]
@@ -335,15 +337,13 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
         else:
             values = part[axes[0]].values.tolist()
             x, numeric = _places(values)
-            part = part.stack(member=seeds) if seeds else part.expand_dims("member")
-            mean_and_range(panel, x, part.transpose(axes[0], "member"), over="member", marker="o", markersize=3.5)
+            part = part.stack({MEMBER: seeds}) if seeds else part.expand_dims(MEMBER)
+            mean_and_range(panel, x, part.transpose(axes[0], MEMBER), over=MEMBER, marker="o", markersize=3.5)
             _label(panel, axes[0], values, numeric)
         panel.set_title(title, fontsize="small")
     unit = array.attrs.get("units", "")
     name = f"{array.name}{'' if unit in ('', '1') else f' ({unit})'}"
-    shown = (
-        "" if len(chosen) == flat.sizes["place"] else f"; {len(chosen)} of {flat.sizes['place']} places, evenly spaced"
-    )
+    shown = "" if len(chosen) == len(places) else f"; {len(chosen)} of {len(places)} places, evenly spaced"
     what = "mean" if len(axes) == 2 else "mean and range"
     figure.suptitle(f"{name}: {what} over seeds{shown}" if seeds else f"{name}{shown}")
     return figure

@@ -1,0 +1,200 @@
+"""Sweeps: one dataset with the swept axes, whose points are runs, and share their pieces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from morphax import BaseConfig, Claim, Experiment, parameter
+from morphax.cli import main
+from morphax.files import read_json
+from morphax.lab.errors import UsageError
+from morphax.lab.executor import Executor
+from morphax.lab.run_folder import RunFolder, open_run
+from morphax.lab.script import load_experiment
+from morphax.lab.sweep import Sweep, over_folder, read_axis
+
+BENCH = f"{Path(__file__).with_name('bench.py')}:Bench"
+
+
+class Line(Experiment):
+    """A line through sizes."""
+
+    class Config(BaseConfig):
+        slope: float = parameter(1.0, "of the line", unit="V/m", ge=-10, le=10)
+        largest: int = parameter(3, "largest size", ge=1)
+        method: str = parameter("plus", "of rounding")
+        csv: str | None = parameter(None, "file of data")
+
+        def data(self) -> dict[str, Path | str]:
+            return {} if self.csv is None else {"csv": Path(self.csv)}
+
+    name = "demo/line"
+    claims = (
+        Claim.at_least("grows", 0.0, lambda d: d.y.isel(size=-1).mean(), source="ours"),
+        Claim.reported("points", lambda d: d.sizes["size"], source="ours"),
+    )
+    done: list[tuple[float, int]] = []
+
+    def run(self, config, *, key, progress):
+        def size(n):
+            self.done.append((config.slope, n))
+            progress.record("fit", [{"loss": n}])
+            return xr.Dataset({"y": ("seed", [config.slope * n, config.slope * n + 1])})
+
+        parts = progress.pieces({f"size {n}": lambda n=n: size(n) for n in range(1, config.largest + 1)})
+        return xr.concat(list(parts.values()), xr.Variable("size", np.arange(1, config.largest + 1)))
+
+    def figures(self, dataset):
+        return {"line": Figure()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_done():
+    Line.done.clear()
+
+
+def swept(folder: Path, over, **numbers) -> RunFolder:
+    ran = RunFolder(folder, Sweep(Line(), over), Line.Config(**numbers))
+    ran.execute()
+    return ran
+
+
+def test_a_sweep_is_the_runs_at_its_points(tmp_path):
+    ran = swept(tmp_path / "sweep", {"slope": [1.0, -2.0], "largest": [2, 3]})
+    dataset = ran.dataset()
+    assert dataset.y.dims == ("slope", "largest", "size", "seed")
+    assert dataset.slope.attrs["units"] == "V/m"
+    assert np.isnan(dataset.y.sel(largest=2, size=3)).all()
+    for slope in (1.0, -2.0):
+        alone = RunFolder(tmp_path / f"at {slope}", Line(), Line.Config(slope=slope))
+        alone.execute()
+        assert dataset.y.sel(slope=slope, largest=3).values.tolist() == alone.dataset().y.values.tolist()
+    assert len(Line.done) == 2 * 5 + 0  # of the runs at its points nothing was computed again
+    claims = read_json(tmp_path / "sweep" / "claims.json")
+    assert [claim["met"] for claim in claims if claim["claim"] == "grows"] == [True, True, False, False]
+    assert [claim["ours"] for claim in claims if claim["claim"] == "points"] == [2, 3, 2, 3]
+    assert claims[1]["at"] == {"slope": 1.0, "largest": 3}
+    rows = (tmp_path / "sweep" / "history.jsonl").read_text().splitlines()
+    assert rows[2] == '{"piece": "slope=1, largest=3: fit", "step": 0, "loss": 1}'
+    assert {path.name for path in (tmp_path / "sweep" / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in ("claims", "y") for kind in ("png", "svg")
+    }
+
+
+def test_a_finer_sweep_computes_what_is_new(tmp_path):
+    swept(tmp_path / "coarse", {"slope": [0.0, 1.0]})
+    Line.done.clear()
+    dataset = swept(tmp_path / "fine", {"slope": [0.0, 0.5, 1.0]}).dataset()
+    assert {slope for slope, _ in Line.done} == {0.5}
+    assert dataset.y.sel(slope=0.5, size=2).values.tolist() == [1.0, 2.0]
+
+
+def test_claims_and_figures_are_made_anew_from_the_folder(tmp_path):
+    ran = swept(tmp_path / "sweep", {"slope": [1.0, 2.0]})
+    before = read_json(tmp_path / "sweep" / "claims.json")
+    again = open_run(tmp_path / "sweep", {"demo/line": Line})
+    assert again.publish() == before
+    assert again.request == ran.request
+    with pytest.raises(UsageError, match="a run with another over"):
+        RunFolder(tmp_path / "sweep", Sweep(Line(), {"slope": [1.0]}), Line.Config())
+    with pytest.raises(UsageError, match="a run with another over"):
+        RunFolder(tmp_path / "sweep", Line(), Line.Config())
+
+
+def test_seeds_texts_and_names_that_are_taken_are_swept(tmp_path):
+    dataset = swept(tmp_path / "a", {"seed": [3, 4], "method": ["plus", "minus"]}, largest=1).dataset()
+    assert dataset.y.dims == ("swept_seed", "method", "size", "seed")
+    assert dataset.method.values.tolist() == ["plus", "minus"]
+    assert len(list((tmp_path / "a" / "figures").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slope", "it must be KEY=START:STOP:N"),
+        ("slop=1,2", "--over slop is unknown; did you mean 'slope'?"),
+        ("slope=0:1", "it must be KEY=START:STOP:N"),
+        ("slope=0:1:3:lin", "only :log may stand"),
+        ("slope=0:1:1", "N from 2 to"),
+        ("slope=0:inf:3", "must be finite"),
+        ("slope=0:1:3:log", "equal ratios need START and STOP > 0"),
+        ("largest=1:2:3", "largest takes whole numbers, and 1.5 is none"),
+    ],
+)
+def test_bad_axes_are_refused(text, message):
+    with pytest.raises(UsageError) as refused:
+        read_axis(text, Line.Config)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({}, "over is empty"),
+        ({"slop": [1]}, "over slop is unknown"),
+        ({"slope": [1.0, 1.0]}, "over slope is 1.0, 1.0; it must be one or more different values"),
+        ({"slope": []}, "over slope is empty"),
+        ({"slope": list(range(400)), "seed": list(range(400))}, "160000 points; it must have at most 100000"),
+    ],
+)
+def test_bad_sweeps_are_refused(over, message):
+    with pytest.raises(UsageError) as refused:
+        Sweep(Line(), over)
+    assert message in str(refused.value)
+
+
+def test_points_that_no_configuration_takes_are_refused_before_anything_is_computed():
+    with pytest.raises(UsageError, match=r"over is slope=20; slope: Input should be less than or equal to 10"):
+        Sweep(Line(), {"slope": [1.0, 20.0]}).points(Line.Config())
+
+
+def test_files_of_data_are_not_swept(tmp_path):
+    (tmp_path / "data.csv").write_text("1")
+    with pytest.raises(UsageError, match="over is csv, a file of data"):
+        swept(tmp_path / "a", {"csv": [str(tmp_path / "data.csv"), None]}, csv=str(tmp_path / "data.csv"))
+
+
+def test_axes_are_read_as_people_write_them():
+    assert read_axis("slope=0:0.3:4", Line.Config) == ("slope", [0.0, 0.1, 0.2, 0.3])
+    assert read_axis("method=plus,minus", Line.Config) == ("method", ["plus", "minus"])
+    assert read_axis('method="a:b"', Line.Config) == ("method", ["a:b"])
+    assert read_axis("csv=null", Line.Config) == ("csv", [None])
+
+
+def test_other_sweeps_have_other_folders():
+    folder = Path("runs/demo/line/full")
+    names = {over_folder(folder, over).name for over in ({"slope": [1]}, {"slope": [1, 2]}, {"seed": [1]})}
+    assert len(names) == 3
+    assert all(name.startswith("full-sweep-") for name in names)
+
+
+def test_the_command_sweeps_and_shows_a_row_for_each_claim(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", BENCH, "--set", "count=2", "--over", "seed=0:2:3"]) == 0
+    assert "full-count=2-sweep-seed" in capsys.readouterr().out
+    (folder,) = Path("runs/demo/bench").iterdir()
+    assert RunFolder(folder, *_asked(folder)).dataset().x.sizes == {"seed": 3, "piece": 2, "place": 3}
+
+
+def _asked(folder: Path):
+    ran = open_run(folder, {})
+    return ran.experiment, ran.config
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_workers_have_the_pieces_of_all_points_at_once(tmp_path):
+    bench = load_experiment(BENCH)
+    with Executor(2) as executor:
+        serial, parallel = (
+            RunFolder(tmp_path / name / "out", Sweep(bench(), {"seed": [0, 1, 2]}), bench.Config(), executor=workers)
+            for name, workers in (("a", None), ("b", executor))
+        )
+        serial.execute()
+        parallel.execute()
+    assert parallel.dataset().x.identical(serial.dataset().x)
+    history = [(folder.path / "history.jsonl").read_text() for folder in (serial, parallel)]
+    assert history[0] == history[1]
