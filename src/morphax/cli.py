@@ -132,6 +132,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(sweep, named)
     text = "what is swept (repeatable): KEY=START:STOP:N, KEY=START:STOP:N:log, or KEY=VALUE,VALUE,..."
     sweep.add_argument("--over", action="append", required=True, metavar="KEY=VALUES", help=text)
+    tune = command("tune", _tune, "search for the configuration at which an experiment does best", cache)
+    _add_run_options(tune, named)
+    goals = tune.add_mutually_exclusive_group(required=True)
+    text = "what decides: the mean of a variable of the result, or of a part of it: VARIABLE[coordinate=value,...]"
+    goals.add_argument("--maximise", metavar="VARIABLE", help=text)
+    goals.add_argument("--minimise", metavar="VARIABLE", help="the same, where less is better")
+    text = "what is searched (repeatable): KEY=LOW:HIGH, KEY=LOW:HIGH:log, or KEY=VALUE,VALUE,..."
+    tune.add_argument("--over", action="append", required=True, metavar="KEY=RANGE", help=text)
+    tune.add_argument("--trials", required=True, metavar="N", help="in all")
+    tune.add_argument("--parallel-trials", default="1", metavar="K", help="proposed at once (default: 1)")
+    text = "database of a study that several runs share, as SQLAlchemy reads it (default: the run's own study)"
+    tune.add_argument("--storage", metavar="URL", help=text)
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
     compare = command("compare", _compare, "runs side by side: configurations, claims and shared numbers")
@@ -246,8 +258,35 @@ def _sweep(options: argparse.Namespace, out: Console, err: Console) -> int:
         raise UsageError(f"--over names {' and '.join(key for key, _ in axes)}; a key is swept once")
     sweep = Sweep(experiment, over)
     sweep.points(config)  # refuses what no point takes
-    path = options.out or over_folder(default_folder(experiment, config, quick=options.quick), over)
+    path = options.out or over_folder(default_folder(experiment, config, quick=options.quick), list(over), over)
     return _carried_out(sweep, config, path, options, out, err)
+
+
+def _tune(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.naming import default_folder
+    from morphax.lab.study import Goal, Study, read_entry
+    from morphax.lab.sweep import over_folder
+
+    experiment, config = _asked(options)
+    over = dict(read_entry(text, experiment.Config) for text in options.over)
+    goal = Goal.read(options.maximise or options.minimise, options.maximise is not None)
+    numbers = {
+        "trials": _whole("trials", options.trials),
+        "together": _whole("parallel-trials", options.parallel_trials),
+    }
+    usual = default_folder(experiment, config, quick=options.quick)
+    what = {key: list(entry) for key, entry in over.items()} | {"goal": list(goal), "numbers": list(numbers.values())}
+    path = options.out or over_folder(usual, list(over), what, kind="tune")
+    study = Study(experiment, over, goal, **numbers, folder=path, storage=options.storage)
+    study.check_ends(config)
+    return _carried_out(study, config, path, options, out, err)
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}; it must be a whole number") from None
 
 
 def _asked(options: argparse.Namespace) -> tuple[Experiment, BaseConfig]:
@@ -293,10 +332,7 @@ def _executor(options: argparse.Namespace, err: Console) -> AbstractContextManag
         return nullcontext()
     from morphax.lab.executor import Executor
 
-    try:
-        workers = None if options.workers is None else int(options.workers)
-    except ValueError:
-        raise UsageError(f"workers is {options.workers!r}; it must be a whole number") from None
+    workers = None if options.workers is None else _whole("workers", options.workers)
     return Executor(workers, options.scheduler, shared=options.shared, say=lambda text: err.print(text, markup=False))
 
 

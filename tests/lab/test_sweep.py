@@ -166,7 +166,7 @@ def test_axes_are_read_as_people_write_them():
 
 def test_other_sweeps_have_other_folders():
     folder = Path("runs/demo/line/full")
-    names = {over_folder(folder, over).name for over in ({"slope": [1]}, {"slope": [1, 2]}, {"seed": [1]})}
+    names = {over_folder(folder, list(over), over).name for over in ({"slope": [1]}, {"slope": [1, 2]}, {"seed": [1]})}
     assert len(names) == 3
     assert all(name.startswith("full-sweep-") for name in names)
 

@@ -119,7 +119,7 @@ class Progress:
         self.before_keeping = before_keeping
         self.elsewhere = elsewhere
         self.point = ""
-        self._ready: dict[str, Piece] = {}
+        self._ready: dict[str, Piece | Exception] = {}
         self._history = History(history)
         self._extents = frozenset(extents)
         self._outside: set[str] = set()
@@ -140,11 +140,14 @@ class Progress:
         **Raises:** where pieces fail, after all others are finished and kept: what one of them raised (`NonFiniteError`
         where it holds NaN or infinity, naming piece, variable and place), or `PiecesFailedError` that names all.
         """
-        labels, failed = list(work), {}
+        labels = list(work)
         with self._waiting(labels) as bar:
-            done = {label: piece for label in labels if (piece := self._found(label)) is not None}
-            bar.advance(len(done))
-            missing = [label for label in labels if label not in done]
+            failed = {label: error for label in labels if isinstance(error := self._ready.get(label), Exception)}
+            done = {
+                label: piece for label in labels if label not in failed and (piece := self._found(label)) is not None
+            }
+            bar.advance(len(failed) + len(done))
+            missing = [label for label in labels if label not in failed and label not in done]
             for outcome in self._here(work, missing, bar) if self.elsewhere is None else self._elsewhere(missing, bar):
                 if outcome.error is None:
                     done[outcome.label] = self._keep(outcome)
@@ -152,7 +155,7 @@ class Progress:
                     failed[outcome.label] = outcome.error
                     self._tell_failure(outcome, len(missing))
                 bar.advance()
-        _raise_failures(failed, len(labels))
+        raise_failures(failed, len(labels))
         self.digests |= {label: done[label].digest for label in labels}
         return {label: done[label].dataset for label in labels}
 
@@ -196,10 +199,10 @@ class Progress:
     def ahead(self, wanted: Sequence[tuple[Progress, str]]) -> None:
         """Have pieces of parts carried out elsewhere, all at once, before the parts ask for them.
 
-        **Raises:** as `pieces`.
+        What a piece raised is raised where its part asks for it.
         """
         assert self.elsewhere is not None
-        failed, started = {}, time.perf_counter()
+        started = time.perf_counter()
         with _shown(self.console, len(wanted)) as bar:
             missing = []
             for part, label in wanted:
@@ -211,14 +214,11 @@ class Progress:
             bar.advance(len(wanted) - len(missing))
             for index, outcome in self.elsewhere(missing, bar.tell):
                 part, label = missing[index]
-                if outcome.error is None:
-                    part._ready[label] = part._keep(outcome)
-                else:
-                    failed[f"{part.point}: {label}"] = outcome.error
+                part._ready[label] = outcome.error or part._keep(outcome)
+                if outcome.error is not None:
                     self._tell_failure(outcome._replace(label=f"{part.point}: {label}"), len(wanted))
                 bar.advance()
         self.waited += time.perf_counter() - started
-        _raise_failures(failed, len(wanted))
 
     def take(self, part: Progress) -> None:
         """Count what a finished part says of itself."""
@@ -241,6 +241,11 @@ class Progress:
         The file is written at the end, and on the way not more often than every few seconds.
         """
         self._history.add(label, rows)
+
+    def tell(self, text: str) -> None:
+        """Say what people should know."""
+        if self.console is not None:
+            self.console.print(f"morphax: {text}", markup=False, soft_wrap=True)
 
     def finish(self) -> None:
         """Write what is not written yet of the history."""
@@ -279,8 +284,8 @@ class Progress:
             self.waited += time.perf_counter() - started
 
     def _found(self, label: str) -> Piece | None:
-        if label in self._ready:
-            return self._ready.pop(label)
+        if isinstance(ready := self._ready.get(label), Piece):
+            return ready
         piece = None if self.store is None else self.store.find(label)
         if piece is not None:
             self.seconds += piece.seconds
@@ -318,9 +323,8 @@ class Progress:
 
     def _tell_failure(self, outcome: Outcome, pieces: int) -> None:
         # Of a single piece the error itself is enough.
-        if self.console is not None and pieces > 1:
-            text = f"morphax: {_failure(outcome.label, outcome.error)}; the others go on"
-            self.console.print(text, markup=False, soft_wrap=True)
+        if pieces > 1:
+            self.tell(f"{_failure(outcome.label, outcome.error)}; the others go on")
 
 
 class Listing(Progress):
@@ -419,7 +423,8 @@ def _check_finite(label: str, result: xr.Dataset) -> None:
             )
 
 
-def _raise_failures(failed: Mapping[str, Exception], pieces: int) -> None:
+def raise_failures(failed: Mapping[str, Exception], total: int, what: str = "pieces") -> None:
+    """Raise what failed, if anything did: of one thing its error, else `PiecesFailedError` that names all."""
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
@@ -427,7 +432,7 @@ def _raise_failures(failed: Mapping[str, Exception], pieces: int) -> None:
         named = ", ".join(repr(label) for label, _ in others[:MOST_NAMED])
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
         raise PiecesFailedError(
-            f"{len(failed)} of {pieces} pieces failed, the others are kept; the same command tries only these again: "
+            f"{len(failed)} of {total} {what} failed, the others are kept; the same command tries only these again: "
             f"{_failure(label, error)}; likewise {named}{more}"
         )
 

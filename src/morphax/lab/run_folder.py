@@ -46,7 +46,9 @@ from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
 from morphax.lab.script import load_experiment, module_of, source_record, spec_of
 from morphax.lab.store import PieceStore, prune, store_beside
+from morphax.lab.study import Study
 from morphax.lab.sweep import Sweep
+from morphax.lab.tune import without_password
 
 if TYPE_CHECKING:
     from morphax.lab.executor import Executor
@@ -55,7 +57,16 @@ PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "
 FORMAT = 2
 """Of run folders; the first had no digests."""
 MANIFEST = "manifest.json"
-OWN = (MANIFEST, "config.json", "environment.json", "history.jsonl", "result.nc", "claims.json", "report.html")
+OWN = (
+    MANIFEST,
+    "config.json",
+    "environment.json",
+    "history.jsonl",
+    "result.nc",
+    "claims.json",
+    "report.html",
+    "study.db",
+)
 INTERNAL = ("morphax_request", "morphax_identity", "morphax_pieces")
 
 
@@ -462,6 +473,8 @@ def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console
     experiment = _experiment_of(request, path, experiments)()
     if "over" in request:
         experiment = Sweep(experiment, request["over"])
+    if "study" in request:
+        experiment = Study.of(experiment, request["study"], path)
     try:
         config = experiment.Config(**request["config"])
     except ValueError as error:
@@ -500,7 +513,7 @@ def environment(seed: int) -> dict[str, Any]:
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "git_revision": git_revision(),
         "seed": seed,
-        "command": " ".join(["morphax", *sys.argv[1:]]),
+        "command": without_password(" ".join(["morphax", *sys.argv[1:]])),
     }
 
 

@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import GREEN, GREY, RED, Figures, mean_and_range, new_figure
-from morphax.lab.progress import Known, Listing, Progress
+from morphax.lab.progress import Known, Listing, Progress, raise_failures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ class Sweep(Experiment):
             try:
                 here = self.Config(**(config.model_dump() | changes))
             except ValueError as error:
-                raise UsageError(f"over is {name}; {_first_line(error)}") from error
+                raise UsageError(f"over is {name}; {first_line(error)}") from error
             points.append(Point(name, here))
         return points
 
@@ -104,19 +104,15 @@ class Sweep(Experiment):
         for point in points:
             point.config.check_memory()
         parts = [progress.at(point.name, point.config) for point in points]
-        if progress.elsewhere is not None:
-            progress.ahead(
-                [
-                    (part, label)
-                    for point, part in zip(points, parts, strict=True)
-                    for label in self._pieces_at(point.config, part)
-                ]
-            )
-        found = []
+        prepare(self.experiment, progress, parts, [point.config for point in points])
+        found, failed = [], {}
         for point, part in zip(points, parts, strict=True):
-            with part.noting(), jax.enable_x64(point.config.precision == "double"):
-                found.append(self.experiment.run(point.config, key=jax.random.key(point.config.seed), progress=part))
+            try:
+                found.append(run_part(self.experiment, point.config, part))
+            except Exception as error:
+                failed[point.name] = error
             progress.take(part)
+        raise_failures(failed, len(points), "points")
         return self._side_by_side(found)
 
     def judge(self, dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -148,15 +144,6 @@ class Sweep(Experiment):
                 )
         if (points := math.prod(map(len, self.over.values()))) > MOST_POINTS:
             raise UsageError(f"over has {points} points; it must have at most {MOST_POINTS}")
-
-    def _pieces_at(self, config: BaseConfig, part: Progress) -> list[str]:
-        """The names of the pieces of a point; none where they are a chain, which is carried out when it is its turn."""
-        try:
-            with part.noting(), jax.enable_x64(config.precision == "double"):
-                self.experiment.run(config, key=jax.random.key(config.seed), progress=_ListingOrChain())
-        except Known as known:
-            return list(known.work)
-        return []
 
     def _axes(self, dataset: xr.Dataset) -> dict[str, str]:
         """The swept keys by the names of their axes."""
@@ -220,6 +207,36 @@ class Sweep(Experiment):
         _label(axes, key, values, numeric)
 
 
+def prepare(
+    experiment: Experiment, progress: Progress, parts: Sequence[Progress], configs: Sequence[BaseConfig]
+) -> None:
+    """Where workers are, have the pieces of all parts of a run carried out at once."""
+    if progress.elsewhere is not None:
+        wanted = [
+            (part, label)
+            for part, config in zip(parts, configs, strict=True)
+            for label in _pieces_at(experiment, config, part)
+        ]
+        progress.ahead(wanted)
+
+
+def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.Dataset:
+    """What an experiment gives at a configuration other than that of the run."""
+    with part.noting(), jax.enable_x64(config.precision == "double"):
+        return experiment.run(config, key=jax.random.key(config.seed), progress=part)
+
+
+def _pieces_at(experiment: Experiment, config: BaseConfig, part: Progress) -> list[str]:
+    """The names of the pieces; none where they are a chain, which is carried out when it is its turn."""
+    listing = _ListingOrChain()
+    try:
+        with part.noting(), jax.enable_x64(config.precision == "double"):
+            experiment.run(config, key=jax.random.key(config.seed), progress=listing)
+    except Known as known:
+        return list(known.work)
+    return []
+
+
 class _ListingOrChain(Listing):
     def chain(self, labels: list[str], compute: Any) -> Any:
         raise Known({})
@@ -280,15 +297,17 @@ def _listed(values: str) -> list[Any]:
     return list(found)
 
 
-def over_folder(folder: Path, over: Mapping[str, Sequence[Any]], *, kind: str = "sweep") -> Path:
-    """The default folder of a sweep beside that of the run at its centre."""
+def over_folder(folder: Path, keys: Sequence[str], content: Any, *, kind: str = "sweep") -> Path:
+    """The default folder of a sweep, or a study, over some keys: beside that of the run at its centre."""
     from morphax.lab.naming import file_name
 
-    text = f"{folder.name}-{kind}-{','.join(over)}"
-    return folder.with_name(file_name(text, [folder.name, kind, over], whole=False))
+    return folder.with_name(
+        file_name(f"{folder.name}-{kind}-{','.join(keys)}", [folder.name, kind, content], whole=False)
+    )
 
 
-def _first_line(error: ValueError) -> str:
+def first_line(error: ValueError) -> str:
+    """What pydantic says of a value, in one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     return ": ".join(lines[1:3]) if len(lines) > 2 else lines[0]
 

@@ -1,24 +1,56 @@
-"""A search for good settings: Optuna proposes, a run's progress keeps every finished trial."""
+"""Searches for good settings: Optuna proposes, and every finished trial is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import itertools
+import math
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from morphax._lazy import xr
+from morphax._optional import needed
+from morphax.lab.errors import UsageError
 from morphax.lab.progress import Progress
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 SEEDS_APART = 1_000_003  # between the samplers of two searches of one run
+HEARTBEAT, GRACE = 10, 60  # seconds: signs of life of a shared study's trials, and the silence after which one is dead
+Settings = dict[str, Any]
 
 
 class Range(NamedTuple):
-    """Numbers from `low` to `high`, searched on a logarithmic scale unless `log` is False."""
+    """Numbers from `low` to `high`, searched on a logarithmic scale unless `log` is False; whole ones if `whole`."""
 
     low: float
     high: float
     log: bool = True
+    whole: bool = False
+
+
+class Choice(NamedTuple):
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+
+Space = Mapping[str, Range | Choice]
+
+
+class Trial(NamedTuple):
+    """A finished trial: its settings and their value, None where it failed."""
+
+    settings: Settings
+    value: float | None
 
 
 def tune(
@@ -49,30 +81,206 @@ def tune(
 
     Source: Akiba et al., KDD 2019 (Optuna); Bergstra et al., NeurIPS 2011 (the estimator).
     """
-    optuna = _optuna()
-    distributions = {
-        name: optuna.distributions.FloatDistribution(r.low, r.high, log=r.log) for name, r in space.items()
-    }
 
     def trial(name: str, earlier: dict[str, xr.Dataset]) -> xr.Dataset:
-        sampler = optuna.samplers.TPESampler(seed=SEEDS_APART * seed + len(earlier))
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        for done in earlier.values():
-            settings = {parameter: float(done[parameter]) for parameter in space}
-            study.add_trial(
-                optuna.trial.create_trial(params=settings, distributions=distributions, value=float(done.value))
-            )
-        settings = study.ask(distributions).params
+        done = [Trial({key: float(part[key]) for key in space}, float(part.value)) for part in earlier.values()]
+        (settings,) = propose(space, done, seed=seed)
         return xr.Dataset({**settings, "value": evaluate(settings)})
 
     parts = progress.chain([f"{label} {index}" for index in range(trials)], trial)
     return xr.concat(list(parts.values()), xr.Variable("trial", np.arange(trials)))
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError('tuning needs Optuna: pip install "morphax[tune]"') from error
+def propose(
+    space: Space, finished: Sequence[Trial], together: int = 1, *, seed: int, direction: str = "maximize"
+) -> list[Settings]:
+    """The next settings to try, `together` at once; they depend on these arguments and on nothing else."""
+    optuna = quiet_optuna()
+    sampler = optuna.samplers.TPESampler(seed=SEEDS_APART * seed + len(finished))
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    distributions = distributions_of(space)
+    add_trials(study, finished, distributions)
+    return [study.ask(distributions).params for _ in range(together)]
+
+
+def add_trials(study: Any, finished: Iterable[Trial], distributions: Mapping[str, Any]) -> None:
+    """Tell a study of trials that were finished elsewhere."""
+    optuna = quiet_optuna()
+    for trial in finished:
+        state = optuna.trial.TrialState.FAIL if trial.value is None else optuna.trial.TrialState.COMPLETE
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=trial.settings, distributions=dict(distributions), value=trial.value, state=state
+            )
+        )
+
+
+def distributions_of(space: Space) -> dict[str, Any]:
+    """The space in Optuna's words."""
+    distributions = quiet_optuna().distributions
+
+    def one(entry: Range | Choice) -> Any:
+        if isinstance(entry, Choice):
+            return distributions.CategoricalDistribution(entry.values)
+        if entry.whole:
+            return distributions.IntDistribution(int(entry.low), int(entry.high), log=entry.log)
+        return distributions.FloatDistribution(entry.low, entry.high, log=entry.log)
+
+    return {name: one(entry) for name, entry in space.items()}
+
+
+class Record:
+    """The finished trials of a study that one run owns, in a file of SQLite that other programs of Optuna read.
+
+    The trials themselves follow from the pieces of the run: the file may be removed, and is written again.
+    """
+
+    def __init__(self, path: Path, name: str, space: Space, direction: str):
+        self.path = path
+        self.name = name
+        self.space = space
+        self.direction = direction
+
+    def write(self, finished: Sequence[Trial]) -> None:
+        """Add the trials that are not there."""
+        study = self._study()
+        add_trials(study, itertools.islice(finished, len(study.trials), None), distributions_of(self.space))
+
+    def _study(self) -> Any:
+        optuna = quiet_optuna()
+        options = {"study_name": self.name, "direction": self.direction, "load_if_exists": True}
+        url = f"sqlite:///{self.path}"
+        try:
+            return optuna.create_study(storage=url, **options)
+        except Exception:  # whatever a library makes of a broken file
+            self.path.unlink(missing_ok=True)
+            return optuna.create_study(storage=url, **options)
+
+
+class Shared:
+    """A study in a database that several runs work on at the same time.
+
+    A trial whose process gives no sign of life for a minute is tried again by another.
+
+    **Arguments:**
+
+    - `url`: of the database, as SQLAlchemy reads it.
+    - `name`: of the study there.
+    - `space`, `direction`: of the search.
+    - `seed`: of this run's proposals; what the others do decides them, too.
+    """
+
+    def __init__(self, url: str, name: str, space: Space, direction: str, seed: int):
+        optuna = quiet_optuna()
+        self.space = distributions_of(space)
+        self.states = optuna.trial.TrialState
+        self.storage = _database(url)
+        self.study = optuna.create_study(
+            study_name=name,
+            storage=self.storage,
+            direction=direction,
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            load_if_exists=True,
+        )
+
+    @property
+    def finished(self) -> list[Trial]:
+        """Of all runs."""
+        return [Trial(dict(trial.params), trial.value) for trial in self._trials() if self._is_finished(trial)]
+
+    def work(self, trials: int, together: int, evaluate: Callable[[int, list[Settings]], list[float | None]]) -> None:
+        """Take part until so many trials are finished, by whomever; `evaluate` is given the number of the first.
+
+        Trials of others that go on are waited for: one may die, and leave its trial.
+        """
+        optuna = quiet_optuna()
+        while True:
+            optuna.storages.fail_stale_trials(self.study)
+            found = self._trials()
+            ended = sum(map(self._is_finished, found))
+            going_on = sum(trial.state == self.states.RUNNING for trial in found)
+            if ended >= trials:
+                return
+            if (count := min(together, trials - ended - going_on)) <= 0:
+                time.sleep(0.5)
+                continue
+            asked = [self.study.ask(self.space) for _ in range(count)]
+            with self._alive(asked):
+                values = evaluate(asked[0].number, [dict(trial.params) for trial in asked])
+            for trial, value in zip(asked, values, strict=True):
+                self._tell(trial, value)
+
+    def _tell(self, trial: Any, value: float | None) -> None:
+        if value is None:
+            trial.set_user_attr("failed", True)  # and not because its process ended
+            self.study.tell(trial, state=self.states.FAIL)
+        else:
+            self.study.tell(trial, value)
+
+    def _trials(self) -> list[Any]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _is_finished(self, trial: Any) -> bool:
+        return trial.state == self.states.COMPLETE or (
+            trial.state == self.states.FAIL and bool(trial.user_attrs.get("failed"))
+        )
+
+    @contextmanager
+    def _alive(self, trials: Sequence[Any]) -> Iterator[None]:
+        """Signs of life meanwhile."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while True:
+                for trial in trials:
+                    with suppress(Exception):  # a database that does not answer now does so next time
+                        self.storage.record_heartbeat(trial._trial_id)
+                if stop.wait(HEARTBEAT):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True, name="heartbeat of trials")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _database(url: str, tries: int = 5) -> Any:
+    """Of two runs that make the tables of a new database at the same time one is refused, and finds them then."""
+    optuna = quiet_optuna()
+    for left in reversed(range(tries)):
+        try:
+            return optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        except Exception as error:
+            if not left:
+                told = " ".join(str(error).split())[:200]
+                raise UsageError(f"storage is {without_password(url)!r}, which cannot be used: {told}") from error
+            time.sleep(0.5)
+    raise AssertionError
+
+
+def without_password(url: str) -> str:
+    """A database's address as it may be written down."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def quiet_optuna() -> Any:
+    """Optuna, without its notes on every trial."""
+    optuna = needed("optuna", "tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # Here signs of life are given by hand.
+    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
     return optuna
+
+
+def as_number(value: Any) -> float | None:
+    """A value of a trial; None where it is no number."""
+    return float(value) if math.isfinite(value) else None
