@@ -38,6 +38,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/quantized.py --threads 1
 	$(BIN)/python benchmarks/spiking.py
 	$(BIN)/python benchmarks/starts.py
+	$(BIN)/python benchmarks/devices.py
 
 clean:
 	rm -rf .venv runs

@@ -2,7 +2,7 @@
 
 from morphax.learning.augmentation import Augmented, RandomAffine
 from morphax.learning.backprop import Backpropagation
-from morphax.learning.ensemble import count_members, make_members, map_members, member
+from morphax.learning.ensemble import count_members, divided, make_members, map_members, member
 from morphax.learning.equilibrium import (
     EquilibriumPropagation,
     ImplicitDifferentiation,
@@ -45,6 +45,7 @@ __all__ = [
     "classification",
     "classify",
     "count_members",
+    "divided",
     "fit_readout",
     "make_members",
     "map_members",

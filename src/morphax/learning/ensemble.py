@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from morphax._checks import check_count, check_key
@@ -68,14 +70,19 @@ def map_members(function: Callable[..., Any], *stacks: PyTree, compiled: bool = 
 
     On a CPU the members run one after the other in as many threads as there are cores, all through one compilation:
     that fills the cores and keeps each member's numbers in cache, and it is faster there than one batched program. On
-    any other device it is `vmap`; shard the leading axis to use several devices.
+    any other device it is `vmap`.
+
+    Where the process has several local devices, each takes a group of neighbours, as many as any other or one more,
+    and compiles for itself; results are gathered on the default device. On CPUs they have the bits that one device
+    gives, on others, whose batches are smaller then, its numbers to rounding. `with jax.default_device(device): ...`
+    keeps all members on one; so do, but on CPUs, stacks that lie where the caller has put them (committed arrays).
 
     **Arguments:**
 
     - `function`: returns arrays; compiled already (`equinox.filter_jit`) with everything else closed over or bound.
     - `stacks`: pytrees whose array leaves have the members as leading axis; other leaves are shared.
-    - `compiled`: whether `function` has met these shapes before. Otherwise the first member goes ahead alone, so that
-      threads do not all compile the same.
+    - `compiled`: whether `function` has met these shapes before. Otherwise the first member of a device goes ahead
+      alone, so that threads do not all compile the same.
 
     **Raises:** `ValueError` when the leading axes differ.
 
@@ -85,21 +92,101 @@ def map_members(function: Callable[..., Any], *stacks: PyTree, compiled: bool = 
         [4.0, 4.0, 4.0]
     """
     members = count_members(stacks)
-    if jax.default_backend() != "cpu":
+    # None, the default device, has its programs in common with calls outside.
+    places = [_asked_device(), *_devices()[1:members]]
+    groups = list(zip(places, _groups(members, len(places)), strict=True))
+    if jax.default_backend() == "cpu":
+        return _one_by_one(function, stacks, groups, compiled)
+    if len(groups) == 1 or any(_is_placed(leaf) for leaf in jax.tree.leaves(stacks)):
         return eqx.filter_vmap(function)(*stacks)
-    parts = [jax.tree.map(_as_slices(index), stacks) for index in range(members)]
+    return _group_by_group(function, stacks, groups)
+
+
+def divided(stack: PyTree) -> PyTree:
+    """A stack whose members lie on several local devices, as many as can have equally many: for a `vmap` of one's own.
+
+    A compiled function of it works on all of them at once, `jax.jit(jax.vmap(judge))(divided(keys))`, and its numbers
+    are those of one device to rounding. Where there is one device, or one asked for (`jax.default_device`), the stack
+    stays as it is. A loop in the function that ends when all members are done makes devices wait for each other at
+    every turn.
+
+    >>> import jax
+    >>> from morphax.learning.ensemble import divided, member_keys
+    >>> divided(member_keys(jax.random.key(0), 8)).shape
+    (8,)
+    """
+    devices, members = _devices(), count_members(stack)
+    parts = max((n for n in range(1, len(devices) + 1) if members % n == 0), default=1)
+    if parts == 1:
+        return stack
+    mesh = jax.make_mesh((parts,), ("members",), (AxisType.Auto,), devices=devices[:parts])
+    arrays, rest = eqx.partition(stack, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("members"))), rest)
+
+
+def _devices() -> list[Any]:
+    """Over which members are divided: the one that was asked for, or all of this process."""
+    asked = _asked_device()
+    return jax.local_devices() if asked is None else [asked]
+
+
+def _asked_device() -> Any:
+    """The default device where somebody chose it, otherwise None."""
+    return jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _groups(members: int, count: int) -> list[range]:
+    return [range(members * i // count, members * (i + 1) // count) for i in range(count)]
+
+
+# A device (None: the default), and what runs there: members, or arguments.
+Group = tuple[Any, range]
+Part = tuple[Any, tuple[PyTree, ...]]
+
+
+def _one_by_one(function: Callable[..., Any], stacks: PyTree, groups: list[Group], compiled: bool) -> PyTree:
+    """A call for every member, in as many threads as there are cores whatever the number of devices."""
+    parts = [(place, jax.tree.map(_as_slices(index), stacks)) for place, group in groups for index in group]
+    ahead = [] if compiled else [group[0] for _, group in groups]
+    behind = [index for index in range(len(parts)) if index not in ahead]
+    run = _runner(function)
+    with ThreadPoolExecutor(_cores()) as pool:
+        each = pool.map if len(ahead) > 1 else map
+        results = dict(zip(ahead, each(run, [parts[index] for index in ahead]), strict=True))
+        results |= zip(behind, pool.map(run, [parts[index] for index in behind]), strict=True)
+    return jax.tree.map(_stacked, *(results[index] for index in range(len(parts))))
+
+
+def _group_by_group(function: Callable[..., Any], stacks: PyTree, groups: list[Group]) -> PyTree:
+    """A batched program for every device, each called by a thread of its own."""
+
+    def part_of(group: range) -> tuple[PyTree, ...]:
+        return jax.tree.map(lambda leaf: leaf[group.start : group.stop] if eqx.is_array(leaf) else leaf, stacks)
+
+    run = _runner(eqx.filter_vmap(function))
+    with ThreadPoolExecutor(len(groups)) as pool:
+        results = list(pool.map(run, [(place, part_of(group)) for place, group in groups]))
+    # They belong to no device by decree, so that this brings them to the default one.
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves) if eqx.is_array(leaves[0]) else leaves[0], *results)
+
+
+def _runner(function: Callable[..., Any]) -> Callable[[Part], PyTree]:
+    """Calls the function with the arguments of a part on its device, in any thread."""
     # Whether numbers are 64 bits wide is a setting of each thread.
     double = jnp.result_type(float) == jnp.float64
 
-    def run(part: tuple[PyTree, ...]) -> PyTree:
-        with jax.enable_x64(double):
-            return jax.block_until_ready(function(*part))
+    def run(part: Part) -> PyTree:
+        place, arguments = part
+        # Not `device_put`: what a function has bound or closed over would have to be on the same device.
+        with jax.default_device(place), jax.enable_x64(double):
+            return jax.block_until_ready(function(*arguments))
 
-    ahead = 0 if compiled else 1
-    results = [run(part) for part in parts[:ahead]]
-    with ThreadPoolExecutor(_cores()) as pool:
-        results += pool.map(run, parts[ahead:])
-    return jax.tree.map(_stacked, *results)
+    return run
+
+
+def _is_placed(leaf: Any) -> bool:
+    """Whether the caller decided where an array is, or it is traced and nowhere yet."""
+    return isinstance(leaf, Tracer) or (isinstance(leaf, jax.Array) and leaf.committed)
 
 
 def _cores() -> int:
@@ -113,8 +200,11 @@ def _as_slices(index: int) -> Callable[[Any], Any]:
     def slice_of(leaf: Any) -> Any:
         if not eqx.is_array(leaf):
             return leaf
-        # A slice of a NumPy view costs nothing; one of a JAX array is a program to run.
-        return leaf[index] if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)[index]
+        # A slice of a NumPy view costs nothing and is bound to no device; one of a JAX array is a program to run.
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return np.asarray(leaf)[index]
+        numbers = np.asarray(jax.random.key_data(leaf))[index]
+        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
 
     return slice_of
 

@@ -87,8 +87,8 @@ def train(
     - `score`: of the watched metrics, higher is better: `lambda watched: watched["validation"]["accuracy"]`. It
       decides what `best` is; of equals the first.
     - `ensemble`: whether `substrate` is a stack of independent ones (`make_members`), all trained in one call through
-      one compilation (`map_members`), each with a key of its own. Array leaves of `rule` are stacked likewise; the data
-      are shared. Metrics then have the members as leading axis.
+      one compilation for each device (`map_members`), each with a key of its own. Array leaves of `rule` are stacked
+      likewise; the data are shared. Metrics then have the members as leading axis.
     - `trained`: roles of the leaves that change.
     - `chunk`: steps between two visits of the host: progress, history, watched data, checkpoint.
     - `checkpoint`: folder for the state of the training; an interrupted one goes on from there. None: not kept.
