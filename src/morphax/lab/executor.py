@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
@@ -29,6 +30,8 @@ SECONDS_OF_A_CHUNK = 0.5
 LONGEST_CHUNK = 500
 PIECES_AHEAD = 1  # that wait at no worker: whose death is to blame must be certain
 SECONDS_BETWEEN_LOOKS = 1.0
+Part = tuple[str, str | None, dict[str, str], dict[str, dict[str, bytes]]]
+"""Pieces of one job: its text, shared folder, label -> name of the piece, label -> states of its trainings."""
 
 
 class SchedulerLostError(RuntimeError):
@@ -243,17 +246,21 @@ class _Round:
 
     def next(self, timeout: float) -> Iterator[tuple[int, Outcome]]:
         """What came back."""
-        try:
-            key = self.done.get(timeout=timeout)
-        except Empty:
-            return
-        future, names = self.chunks.pop(key)
-        if future.status == "finished":
-            yield from self._finished(names, future.result())
-        elif future.status == "error":
-            yield from self._failed(names, future.exception())
-        else:  # it was cancelled, and not by us
-            raise SchedulerLostError(self._lost)
+        keys = []
+        with suppress(Empty):
+            keys.append(self.done.get(timeout=timeout))
+            while True:
+                keys.append(self.done.get_nowait())
+        ended = {key: self.chunks.pop(key) for key in keys}
+        # All at once: asking for one costs as many messages as asking for many.
+        results = self.client.gather({key: future for key, (future, _) in ended.items() if future.status == "finished"})
+        for key, (future, names) in ended.items():
+            if key in results:
+                yield from self._finished(names, results[key])
+            elif future.status == "error":
+                yield from self._failed(names, future.exception())
+            else:  # it was cancelled, and not by us
+                raise SchedulerLostError(self._lost)
 
     def _finished(self, names: list[str], result: Any) -> Iterator[tuple[int, Outcome]]:
         kind, content = result
@@ -286,39 +293,36 @@ class _Round:
             yield int(name), Outcome(task.label, None, {}, 0.0, frozenset(), RuntimeError(text))
 
     def _chunk(self) -> list[str]:
-        """The next pieces for one worker, of one job."""
+        """The next pieces for one worker."""
         most = min(LONGEST_CHUNK, max(1, len(self.waiting) // (2 * self.places)))
         wanted = min(most, max(1, int(SECONDS_OF_A_CHUNK / max(self.seconds, 1e-6))))
         chunk = [self.waiting.popleft()]
-        first = self.names[chunk[0]]
-        if chunk[0] in self.alone or self._states(first):
+        if chunk[0] in self.alone or self._states(self.names[chunk[0]]):
             return chunk
         while self.waiting and len(chunk) < wanted:
             name = self.waiting[0]
             task = self.names[name]
-            if task.job is not first.job or name in self.alone or self._states(task):
+            if name in self.alone or self._states(task):
                 break
             chunk.append(self.waiting.popleft())
         return chunk
 
     def _send(self, names: list[str]) -> None:
-        tasks = [self.names[name] for name in names]
         key = f"morphax-{uuid4().hex}"
-        text = self.texts[id(tasks[0].job)]
-        shared = None if self.executor.shared is None else str(self.executor.shared / digest_of(text)[:12])
-        future = self.client.submit(
-            _CARRY_OUT,
-            text,
-            [task.label for task in tasks],
-            {task.label: self._states(task) for task in tasks},
-            dict(zip((task.label for task in tasks), names, strict=True)),
-            shared,
-            self.mailbox.name,
-            key=key,
-            pure=False,
-        )
+        # The points of a sweep are jobs of their own, often of one short piece.
+        by_job = groupby(names, key=lambda name: id(self.names[name].job))
+        parts = [self._part(list(group)) for _, group in by_job]
+        future = self.client.submit(_CARRY_OUT, parts, self.mailbox.name, key=key, pure=False)
         self.chunks[key] = future, names
         future.add_done_callback(lambda future: self.done.put(future.key))
+
+    def _part(self, names: list[str]) -> Part:
+        """What a worker is told of some pieces of one job."""
+        tasks = [self.names[name] for name in names]
+        text = self.texts[id(tasks[0].job)]
+        shared = None if self.executor.shared is None else str(self.executor.shared / digest_of(text)[:12])
+        named = {task.label: name for task, name in zip(tasks, names, strict=True)}
+        return text, shared, named, {task.label: states for task in tasks if (states := self._states(task))}
 
     def _states(self, task: Task) -> dict[str, bytes]:
         if task.checkpoints is None or not (folder := checkpoint_of(task.checkpoints, task.label)).is_dir():
@@ -365,7 +369,16 @@ class _Mailbox:
     def stop(self) -> None:
         self.stopped.set()
         if self.thread.is_alive():
+            self._wake()
             self.thread.join(timeout=5)
+
+    def _wake(self) -> None:
+        """Send nothing, so that who waits for something need not wait any longer."""
+        from distributed import Queue
+
+        if self.client.status == "running":
+            with suppress(Exception):  # the scheduler may end meanwhile
+                Queue(self.name, client=self.client).put(None, timeout=1)
 
     def forget(self, name: str) -> None:
         """A piece is finished: what comes of it from now on is old."""
@@ -379,7 +392,8 @@ class _Mailbox:
             queue: Any = Queue(self.name, client=self.client)
             while not self.stopped.is_set():
                 with suppress(TimeoutError):
-                    self._keep(*queue.get(timeout=1))
+                    if (sent := queue.get(timeout=10)) is not None:
+                        self._keep(*sent)
 
     def _keep(self, name: str, files: dict[str, bytes]) -> None:
         task = self.tasks[name]
@@ -398,14 +412,7 @@ class _Mailbox:
 def _carry_out() -> Callable[..., Any]:
     """What workers are sent: a function that goes by value, because the scheduler may lack morphax."""
 
-    def carry_out(
-        job: str,
-        labels: list[str],
-        states: dict[str, dict[str, bytes]],
-        names: dict[str, str],
-        shared: str | None,
-        mailbox: str,
-    ) -> tuple[str, Any]:
+    def carry_out(parts: list[Part], mailbox: str) -> tuple[str, Any]:
         import contextlib
         import os
 
@@ -416,12 +423,15 @@ def _carry_out() -> Callable[..., Any]:
 
         from morphax.lab import worker as work
 
-        def send(label: str, files: dict[str, bytes]) -> None:
-            with contextlib.suppress(OSError, ValueError, TimeoutError):  # the next ones will do
-                Queue(mailbox, client=get_client()).put((names[label], files), timeout=30)
+        def one(job: str, shared: str | None, names: dict[str, str], states: dict[str, Any]) -> list[Outcome]:
+            def send(label: str, files: dict[str, bytes]) -> None:
+                with contextlib.suppress(OSError, ValueError, TimeoutError):  # the next ones will do
+                    Queue(mailbox, client=get_client()).put((names[label], files), timeout=30)
+
+            return work.carry_out(job, list(names), states=states, shared=shared, send=None if shared else send)
 
         try:
-            return "done", work.carry_out(job, labels, states=states, shared=shared, send=None if shared else send)
+            return "done", [outcome for part in parts for outcome in one(*part)]
         except work.LackingError as lacking:
             return "lacking", (worker.address, list(lacking.args))
         except work.UnfitError as unfit:
@@ -458,6 +468,9 @@ _SETTINGS = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.profile.enabled": False,
+    # Looking at the memory of every worker ten times a second costs more than all messages.
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
     # Deaths of workers are counted here, piece by piece.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.admin.tick.limit": "1h",

@@ -38,6 +38,7 @@ def noted() -> set[str] | None:
     return _reads.get()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of what compiles and computes."""
     return {name: importlib.metadata.version(name) for name in VERSIONS}

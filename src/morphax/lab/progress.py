@@ -302,6 +302,8 @@ class Progress:
 
     def _elsewhere(self, labels: Sequence[str], bar: _Shown) -> Iterator[Outcome]:
         assert self.elsewhere is not None
+        if not labels:  # the points of a sweep, whose pieces are there (`ahead`)
+            return
         for _, outcome in self.elsewhere([(self, label) for label in labels], bar.tell):
             yield outcome
 
@@ -478,5 +480,12 @@ def _shown(console: Console | None, pieces: int) -> Iterator[_Shown]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console or Console(quiet=True), disable=console is None, transient=True) as bar:
+    bar = Bar(
+        *columns,
+        console=console or Console(quiet=True),
+        disable=console is None,
+        transient=True,
+        refresh_per_second=2,  # drawing takes milliseconds
+    )
+    with bar:
         yield _Shown(bar, pieces)
