@@ -65,6 +65,7 @@ def searched(folder: Path, over=SPACE, *, goal=GOAL, trials=12, together=1, stor
     return ran
 
 
+@pytest.mark.slow
 def test_a_study_finds_the_top_and_is_the_same_again(tmp_path):
     first = searched(tmp_path / "a" / "out", trials=25).dataset()
     best = first.isel(trial=int(np.argmax(first.value.values)))
@@ -115,6 +116,7 @@ def test_proposals_depend_on_what_was_finished_and_on_nothing_else():
     assert propose(SPACE, [], 3, seed=2) != batches[0]
 
 
+@pytest.mark.slow
 def test_two_runs_share_a_study(tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     names = [tmp_path / name / "out" for name in "ab"]
@@ -129,6 +131,7 @@ def test_two_runs_share_a_study(tmp_path):
     assert "cannot be repeated" in (names[0] / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "HEARTBEAT", 1)
     monkeypatch.setattr(tune, "GRACE", 2)
