@@ -28,7 +28,6 @@ KILLS = 3
 SECONDS_OF_A_CHUNK = 0.5
 """Pieces that are shorter are sent several at once."""
 LONGEST_CHUNK = 500
-PIECES_AHEAD = 1  # that wait at no worker: whose death is to blame must be certain
 SECONDS_BETWEEN_LOOKS = 1.0
 Part = tuple[str, str | None, dict[str, str], dict[str, dict[str, bytes]]]
 """Pieces of one job: its text, shared folder, label -> name of the piece, label -> states of its trainings."""
@@ -443,8 +442,13 @@ def _carry_out() -> Callable[..., Any]:
 _CARRY_OUT = _carry_out()
 
 
-def _about_worker() -> Callable[[], dict[str, Any]]:
-    def about() -> dict[str, Any]:
+def _about_worker() -> Callable[..., dict[str, Any]]:
+    def about(dask_worker: Any) -> dict[str, Any]:
+        import os
+
+        # XLA looks at it once, when JAX is first asked for its devices: here.
+        os.environ.setdefault("NPROC", str(dask_worker.state.nthreads))
+
         from morphax.lab.worker import about
 
         return about()
