@@ -9,7 +9,7 @@ import xarray as xr
 
 from morphax.files import read_sealed
 from morphax.lab.errors import UsageError
-from morphax.lab.executor import Executor
+from morphax.lab.executor import Executor, _called
 from morphax.lab.progress import PiecesFailedError
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment
@@ -96,6 +96,13 @@ def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
     plain = computed(tmp_path / "out2", executor)
     assert scaled.x.values.tolist() == (3 * plain.x).values.tolist()
     assert read_sealed(tmp_path / "out" / "config.json")["config"]["csv"] == "factor.csv"
+
+
+@pytest.mark.parametrize(
+    ("worker", "called"), [(3, "worker 3"), ("lab1-0", "lab1-0"), ("tcp://10.0.0.1:41233", "10.0.0.1:41233")]
+)
+def test_workers_are_called_so_that_their_piece_fits_beside_it(worker, called):
+    assert _called(worker) == called
 
 
 @pytest.mark.parametrize(

@@ -234,8 +234,7 @@ class _Round:
         for address, keys in self.client.processing().items():
             for key in keys:
                 if key in self.chunks and address in workers:
-                    name = workers[address].get("name", address)
-                    doing[f"worker {name}"] = self._shown(self.chunks[key][1])
+                    doing[_called(workers[address].get("name", address))] = self._shown(self.chunks[key][1])
         return doing
 
     def refill(self) -> None:
@@ -496,6 +495,11 @@ def _quietly() -> Callable[[], None]:
             logger.setLevel(level)
 
     return back
+
+
+def _called(worker: Any) -> str:
+    """Workers of this machine have a number, others a name; its address where nobody gave it one."""
+    return f"worker {worker}" if isinstance(worker, int) else str(worker).removeprefix("tcp://")
 
 
 def _one_line(error: BaseException) -> str:
