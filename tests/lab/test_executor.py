@@ -9,7 +9,7 @@ import xarray as xr
 
 from morphax.files import read_sealed
 from morphax.lab.errors import UsageError
-from morphax.lab.executor import Executor, _called
+from morphax.lab.executor import Executor, SchedulerLostError, _called
 from morphax.lab.progress import PiecesFailedError
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment
@@ -85,6 +85,15 @@ def test_a_piece_that_kills_three_workers_is_given_up_by_name(tmp_path, executor
         run(tmp_path / "out", executor, deadly=2, notes=str(tmp_path)).execute()
     assert (tmp_path / "deaths").read_text() == "3"
     assert len(list((tmp_path / ".pieces").glob("*/[!.]*.nc"))) == 3
+
+
+def test_a_scheduler_that_dies_before_it_hands_out_what_is_finished_is_one_line(tmp_path, executor, monkeypatch):
+    def gone(*arguments, **more):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(executor._client, "gather", gone)
+    with pytest.raises(SchedulerLostError, match="the scheduler is gone; what was finished is kept"):
+        run(tmp_path / "out", executor).execute()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -89,7 +89,7 @@ class Executor:
             raise UsageError(f"workers is {workers}; it must be from 1 to {MOST_WORKERS}")
         self.workers = workers
         self.scheduler = scheduler
-        self.shared = shared
+        self.shared = None if shared is None else shared.absolute()  # workers are at home in other folders
         self.patience = patience
         self.say = say
         self._stack = ExitStack()
@@ -141,8 +141,8 @@ class Executor:
         self._stack.enter_context(
             dask.config.set(_SETTINGS | {"distributed.nanny.pre-spawn-environ": self._environment})
         )
+        self._stack.callback(_quietly())
         if self.scheduler is None:
-            self._stack.callback(_quietly())
             cluster = self._stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=self.workers,
@@ -228,10 +228,12 @@ class _Round:
     def look(self) -> dict[str, str]:
         """Count the workers; what each does."""
         self._check_scheduler()
-        workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        with self._asking():
+            workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+            processing = self.client.processing()
         self.places = max(1, len(workers))
         doing = {}
-        for address, keys in self.client.processing().items():
+        for address, keys in processing.items():
             for key in keys:
                 if key in self.chunks and address in workers:
                     doing[_called(workers[address].get("name", address))] = self._shown(self.chunks[key][1])
@@ -251,7 +253,9 @@ class _Round:
                 keys.append(self.done.get_nowait())
         ended = {key: self.chunks.pop(key) for key in keys}
         # All at once: asking for one costs as many messages as asking for many.
-        results = self.client.gather({key: future for key, (future, _) in ended.items() if future.status == "finished"})
+        finished = {key: future for key, (future, _) in ended.items() if future.status == "finished"}
+        with self._asking():
+            results = self.client.gather(finished)
         for key, (future, names) in ended.items():
             if key in results:
                 yield from self._finished(names, results[key])
@@ -337,6 +341,14 @@ class _Round:
     def _shown(self, names: list[str]) -> str:
         first = self.names[names[0]].label
         return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The client learns that the scheduler is gone from the answer that it does not get."""
+        try:
+            yield
+        except OSError as error:
+            raise SchedulerLostError(self._lost) from error
 
     def _check_scheduler(self) -> None:
         if self.client.status != "running":
@@ -482,10 +494,11 @@ _SETTINGS = {
 
 
 def _quietly() -> Callable[[], None]:
-    """Dask's own notes of workers that end are not for people; what gives them their voice back."""
+    """Dask's own notes of what ends are not for people; what gives them their voice back."""
     import logging
 
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.nanny", "distributed.scheduler")]
+    names = ("distributed", *(f"distributed.{what}" for what in ("client", "nanny", "scheduler")))
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
