@@ -233,7 +233,7 @@ def _pieces_at(experiment: Experiment, config: BaseConfig, part: Progress) -> li
         with part.noting(), jax.enable_x64(config.precision == "double"):
             experiment.run(config, key=jax.random.key(config.seed), progress=listing)
     except Known as known:
-        return list(known.work)
+        return known.wanted
     return []
 
 
