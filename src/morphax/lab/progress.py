@@ -359,10 +359,13 @@ class Progress:
 
 
 class Listing(Progress):
-    """Ends a run where its pieces are known, with the exception `Known`."""
+    """Ends a run where its pieces are known, with the exception `Known`; those of a chain are none by themselves."""
 
     def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]], wanted: Collection[str] | None = None) -> Any:
         raise Known(work, wanted)
+
+    def chain(self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]) -> Any:
+        raise Known({})
 
 
 class History:
