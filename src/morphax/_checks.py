@@ -146,3 +146,10 @@ def check_count(name: str, value: Any, low: int, high: int | None = None) -> Non
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
         raise ValueError(f"{name} is {value!r}; it must be a whole number {allowed}")
+
+
+def cores() -> int:
+    """The cores that this process may use. XLA, too, looks at its affinity and takes no more than NPROC says."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("NPROC", "")
+    return min(allowed, int(limit)) if limit.isdecimal() and int(limit) else allowed

@@ -52,6 +52,14 @@ def test_a_finished_piece_is_read_and_equals_the_one_that_was_computed(tmp_path)
     assert all(again[label].identical(first[label]) for label in pieces)
 
 
+def test_pieces_that_are_not_wanted_are_not_computed():
+    work, progress = Work(), Progress()
+    pieces = {label: work.piece(label, value) for label, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    assert list(progress.pieces(pieces, ["a", "b"])) == ["a", "b"]
+    assert list(progress.pieces(pieces, {"c"})) == ["c"]
+    assert work.done == ["a", "b", "c"]
+
+
 def test_a_piece_that_fails_is_not_kept_and_all_others_are(tmp_path):
     work = Work()
 

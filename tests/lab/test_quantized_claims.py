@@ -1,5 +1,7 @@
 """Claims of the experiments with quantised perceptrons, on results made up for the purpose."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -11,12 +13,16 @@ from morphax.experiments.quantized._training import beside
 
 
 def errors(mean: float) -> xr.Dataset:
-    """Three members that differ by a thousandth, after one look."""
-    return xr.Dataset({"validation": (("epoch", "member"), mean + np.array([[-1e-3, 0.0, 1e-3]]))})
+    """Three networks that differ by a thousandth, after one look."""
+    return xr.Dataset({"validation": (("epoch", "seed"), mean + np.array([[-1e-3, 0.0, 1e-3]]))})
 
 
 def points(config, strength: float) -> xr.Dataset:
-    kinds = {"classical": config.networks(jax.random.key(0)), "weak": config.networks(jax.random.key(1), 0.0, strength)}
+    first, second = jax.random.key(0), jax.random.key(1)
+    kinds = {
+        "classical": partial(config.networks, first),
+        "weak": partial(config.networks, second, width=0.0, strength=strength),
+    }
     return beside({"classical": errors(0.07), "weak": errors(0.05)}, kinds)
 
 

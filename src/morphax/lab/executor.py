@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
@@ -228,7 +229,7 @@ class _Round:
     def look(self) -> dict[str, str]:
         """Count the workers; what each does."""
         self._check_scheduler()
-        with self._asking():
+        with self._connected():
             workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
             processing = self.client.processing()
         self.places = max(1, len(workers))
@@ -254,7 +255,7 @@ class _Round:
         ended = {key: self.chunks.pop(key) for key in keys}
         # All at once: asking for one costs as many messages as asking for many.
         finished = {key: future for key, (future, _) in ended.items() if future.status == "finished"}
-        with self._asking():
+        with self._connected():
             results = self.client.gather(finished)
         for key, (future, names) in ended.items():
             if key in results:
@@ -314,7 +315,8 @@ class _Round:
         # The points of a sweep are jobs of their own, often of one short piece.
         by_job = groupby(names, key=lambda name: id(self.names[name].job))
         parts = [self._part(list(group)) for _, group in by_job]
-        future = self.client.submit(_CARRY_OUT, parts, self.mailbox.name, key=key, pure=False)
+        with self._connected():
+            future = self.client.submit(_CARRY_OUT, parts, self.mailbox.name, key=key, pure=False)
         self.chunks[key] = future, names
         future.add_done_callback(lambda future: self.done.put(future.key))
 
@@ -335,24 +337,27 @@ class _Round:
         """Send files of data to a worker that lacks them, once."""
         for name in lacking:
             path = task.files[name]
-            take = _take_data()
-            self.client.run(take, task.job.data[name], path.suffix, path.read_bytes(), workers=[worker])
+            content = path.read_bytes()
+            with self._connected():
+                self.client.run(_take_data(), task.job.data[name], path.suffix, content, workers=[worker])
 
     def _shown(self, names: list[str]) -> str:
         first = self.names[names[0]].label
         return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """The client learns that the scheduler is gone from the answer that it does not get."""
-        try:
-            yield
-        except OSError as error:
-            raise SchedulerLostError(self._lost) from error
-
     def _check_scheduler(self) -> None:
         if self.client.status != "running":
             raise SchedulerLostError(self._lost)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """While a scheduler dies, whatever is asked of it fails in one of several ways."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, OSError | TimeoutError | CancelledError) or self.client.status != "running":
+                raise SchedulerLostError(self._lost) from error
+            raise
 
     @property
     def _lost(self) -> str:

@@ -22,8 +22,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from morphax._checks import cores
 from morphax._lazy import xr
 from morphax.files import write_text
+from morphax.lab.blocks import Block
 from morphax.lab.identity import noting_fields
 from morphax.lab.naming import file_name
 from morphax.lab.store import Piece, PieceStore, Rows
@@ -68,11 +70,12 @@ Elsewhere = Callable[[Sequence[tuple["Progress", str]], Tell], Iterable[tuple[in
 
 
 class Known(BaseException):
-    """Ends a run where its pieces are known (`Listing`)."""
+    """Ends a run where its pieces are known (`Listing`), and which of them it needs first."""
 
-    def __init__(self, work: Mapping[str, Callable[[], xr.Dataset]]):
+    def __init__(self, work: Mapping[str, Callable[[], xr.Dataset]], wanted: Collection[str] | None = None):
         super().__init__()
         self.work = work
+        self.wanted = [label for label in work if wanted is None or label in wanted]
 
 
 class Progress:
@@ -131,8 +134,13 @@ class Progress:
         with noting_fields(self._outside):
             yield
 
-    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> dict[str, xr.Dataset]:
+    def pieces(
+        self, work: Mapping[str, Callable[[], xr.Dataset]], wanted: Collection[str] | None = None
+    ) -> dict[str, xr.Dataset]:
         """The dataset of every piece by its label; what was computed before is read, not done again.
+
+        `wanted` are the labels of those that are needed; None: all. A run that needs some pieces to know which others
+        it needs asks twice, with all that it may ask for as `work`: workers know of no other pieces.
 
         A piece depends on its label and on all that was read of the configuration until it was finished, but for
         extents (`parameter`), which only a piece that reads them itself depends on.
@@ -140,7 +148,7 @@ class Progress:
         **Raises:** where pieces fail, after all others are finished and kept: what one of them raised (`NonFiniteError`
         where it holds NaN or infinity, naming piece, variable and place), or `PiecesFailedError` that names all.
         """
-        labels = list(work)
+        labels = [label for label in work if wanted is None or label in wanted]
         with self._waiting(labels) as bar:
             failed = {label: error for label in labels if isinstance(error := self._ready.get(label), Exception)}
             done = {
@@ -296,9 +304,30 @@ class Progress:
     def _here(
         self, work: Mapping[str, Callable[[], xr.Dataset]], labels: Sequence[str], bar: _Shown
     ) -> Iterator[Outcome]:
-        for label in labels:
-            bar.tell({"": label})
-            yield self.carried_out(label, work[label])
+        for group in _together(work, labels):
+            bar.tell({"": group[0] if len(group) == 1 else f"{group[0]} and {len(group) - 1} more"})
+            if len(group) == 1 or (outcomes := self._at_once(work, group)) is None:
+                outcomes = (self.carried_out(label, work[label]) for label in group)
+            yield from outcomes
+
+    def _at_once(self, work: Mapping[str, Any], labels: list[str]) -> list[Outcome] | None:
+        """What came of blocks that were computed in one call; None where it failed: each has to try by itself."""
+        blocks: list[Block] = [work[label] for label in labels]
+        first, members = blocks[0], range(blocks[0].members.start, blocks[-1].members.stop)
+        name = f"{labels[0]} to {labels[-1]}"
+        whole = self.carried_out(name, lambda: first.compute(members))
+        del self._history.order[name]
+        if whole.dataset is None:
+            return None
+        outcomes = []
+        for label, block in zip(labels, blocks, strict=True):
+            part = slice(block.members.start - members.start, block.members.stop - members.start)
+            history = {training: [_of_members(row, part) for row in rows] for training, rows in whole.history.items()}
+            seconds = whole.seconds * len(block.members) / len(members)
+            outcomes.append(Outcome(label, whole.dataset.isel({first.dim: part}), history, seconds, whole.fields))
+        if self.checkpoints is not None:
+            shutil.rmtree(checkpoint_of(self.checkpoints, name), ignore_errors=True)
+        return outcomes
 
     def _elsewhere(self, labels: Sequence[str], bar: _Shown) -> Iterator[Outcome]:
         assert self.elsewhere is not None
@@ -330,10 +359,13 @@ class Progress:
 
 
 class Listing(Progress):
-    """Ends a run where its pieces are known, with the exception `Known`."""
+    """Ends a run where its pieces are known, with the exception `Known`; those of a chain are none by themselves."""
 
-    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]]) -> Any:
-        raise Known(work)
+    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]], wanted: Collection[str] | None = None) -> Any:
+        raise Known(work, wanted)
+
+    def chain(self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]) -> Any:
+        raise Known({})
 
 
 class History:
@@ -410,6 +442,26 @@ def along(
 def checkpoint_of(folder: Path, label: str) -> Path:
     """Where in a folder the states of a piece are kept, or in that of a piece those of a training."""
     return folder / file_name(label, label, whole=False)
+
+
+def _together(work: Mapping[str, Any], labels: Sequence[str]) -> list[list[str]]:
+    """Pieces by the call that computes them: neighbouring blocks with a member for every core, or one piece."""
+    groups: list[list[str]] = []
+    for label in labels:
+        piece, before = work[label], work[groups[-1][-1]] if groups else None
+        fits = isinstance(before, Block) and before.precedes(piece)
+        if fits and piece.members.stop - work[groups[-1][0]].members.start <= cores():
+            groups[-1].append(label)
+        else:
+            groups.append([label])
+    return groups
+
+
+def _of_members(row: Any, part: slice) -> Any:
+    """Some members' share of a row of the history of an ensemble, whose lists have the members as first axis."""
+    if isinstance(row, dict):
+        return {name: _of_members(value, part) for name, value in row.items()}
+    return row[part] if isinstance(row, list) else row
 
 
 def _check_finite(label: str, result: xr.Dataset) -> None:

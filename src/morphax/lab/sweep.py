@@ -228,18 +228,13 @@ def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.D
 
 def _pieces_at(experiment: Experiment, config: BaseConfig, part: Progress) -> list[str]:
     """The names of the pieces; none where they are a chain, which is carried out when it is its turn."""
-    listing = _ListingOrChain()
+    listing = Listing()
     try:
         with part.noting(), jax.enable_x64(config.precision == "double"):
             experiment.run(config, key=jax.random.key(config.seed), progress=listing)
     except Known as known:
-        return list(known.work)
+        return known.wanted
     return []
-
-
-class _ListingOrChain(Listing):
-    def chain(self, labels: list[str], compute: Any) -> Any:
-        raise Known({})
 
 
 def read_axis(text: str, config: type[BaseConfig]) -> tuple[str, list[Any]]:

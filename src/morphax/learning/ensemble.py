@@ -1,6 +1,5 @@
 """Independent members at once: a function of one member, carried out for a stack of them."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +13,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from morphax._checks import check_count, check_key
+from morphax._checks import check_count, check_key, cores
 
 
 def make_members(make: Callable[[Any], Any], key: Array, members: int | range) -> PyTree:
@@ -150,7 +149,7 @@ def _one_by_one(function: Callable[..., Any], stacks: PyTree, groups: list[Group
     ahead = [] if compiled else [group[0] for _, group in groups]
     behind = [index for index in range(len(parts)) if index not in ahead]
     run = _runner(function)
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         each = pool.map if len(ahead) > 1 else map
         results = dict(zip(ahead, each(run, [parts[index] for index in ahead]), strict=True))
         results |= zip(behind, pool.map(run, [parts[index] for index in behind]), strict=True)
@@ -187,13 +186,6 @@ def _runner(function: Callable[..., Any]) -> Callable[[Part], PyTree]:
 def _is_placed(leaf: Any) -> bool:
     """Whether the caller decided where an array is, or it is traced and nowhere yet."""
     return isinstance(leaf, Tracer) or (isinstance(leaf, jax.Array) and leaf.committed)
-
-
-def _cores() -> int:
-    """The cores that this process may use. XLA, too, looks at its affinity and takes no more than NPROC says."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = os.environ.get("NPROC", "")
-    return min(allowed, int(limit)) if limit.isdecimal() and int(limit) else allowed
 
 
 def _as_slices(index: int) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, model_validator
 
 from morphax.lab.experiment import BaseConfig, NonNegative, parameter
+from morphax.learning.ensemble import map_members, member_keys
 from morphax.learning.readout import fit_readout
 from morphax.substrates.josephson import JosephsonMixer
 from morphax.units import MHz, ns, us
@@ -21,7 +23,7 @@ Ridge = Annotated[float, Field(ge=0)] | Literal["cross-validate"]
 class ReservoirConfig(BaseConfig):
     """Seeds, sizes and readout: what every reservoir experiment has."""
 
-    seeds: int = parameter(10, "independent repetitions", ge=1, le=1000)
+    seeds: int = parameter(10, "independent repetitions", ge=1, le=1000, extent=True)
     train_points: int = parameter(1000, "training points", ge=16)
     test_points: int = parameter(1000, "test points", ge=16)
     noise: float = parameter(0.0, "standard deviation of Gaussian noise on every reading", ge=0)
@@ -136,9 +138,17 @@ def check_washout(config: Any) -> None:
         )
 
 
-def over_seeds(one: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray, seeds: int) -> Any:
-    """`one(key)` for many keys in one compiled call; results as NumPy arrays with the seed as first axis."""
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(key, seeds)))
+def over_seeds(one: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray) -> Callable[[range], Any]:
+    """What gives `one(key)` for some seeds, through one compiled program: NumPy arrays with the seed as first axis."""
+    program = eqx.filter_jit(one)
+    met = []
+
+    def of(seeds: range) -> Any:
+        results = map_members(program, member_keys(key, seeds), compiled=bool(met))
+        met.append(seeds)
+        return jax.tree.map(np.asarray, results)
+
+    return of
 
 
 def answers_of_first(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +17,10 @@ from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import FOLDS, MixerConfig, Ridge, over_seeds
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, literal, new_figure
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import Progress
 from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
 from morphax.substrates.reservoirs import EchoStateNetwork
@@ -143,11 +143,22 @@ class Forecast(Experiment):
             "autoregression": (autoregression, tuple(range(1, config.largest_order + 1))),
             "echo-state": (network, config.leak_rates),
         }
-        work = {
-            model: partial(self._model, config, model, read, values, task, key)
+        models = {
+            model: over_seeds(self._model(config, model, read, values, task), key)
             for model, (read, values) in candidates.items()
         }
-        scaled = along("model", progress.pieces(work))
+
+        def compute(seeds: range) -> xr.Dataset:
+            predictions, chosen = zip(*(model(seeds) for model in models.values()), strict=True)
+            return xr.Dataset(
+                {
+                    "prediction": (("model", "seed", "time"), np.array(predictions)),
+                    "chosen": (("model", "seed"), np.array(chosen, float)),
+                },
+                {"model": list(models), "seed": list(seeds)},
+            )
+
+        scaled = Blocks("seed", config.seeds).carry_out(progress, compute)
         tested = slice(-len(task.test_targets), None)
         return _in_own_units(scaled, name, times[tested], values[tested], scaling)
 
@@ -158,9 +169,8 @@ class Forecast(Experiment):
         read: Callable[[Array, PRNGKeyArray], Reading],
         candidates: tuple[float, ...],
         task: Task,
-        key: PRNGKeyArray,
-    ) -> xr.Dataset:
-        """Test outputs for every seed, with the candidate that does best on the end of the training part."""
+    ) -> Callable[[PRNGKeyArray], tuple[Array, Array]]:
+        """Test outputs of a seed, with the candidate that does best on the end of the training part."""
         targets = task.train_targets[task.washout :]
         held = _held_of(len(targets))
 
@@ -178,11 +188,7 @@ class Forecast(Experiment):
             best = jnp.argmin(errors)
             return outputs[best, :, 0], values[best]
 
-        prediction, chosen = over_seeds(one, key, config.seeds)
-        return xr.Dataset(
-            {"prediction": (("seed", "time"), prediction), "chosen": ("seed", chosen.astype(float))},
-            {"seed": np.arange(config.seeds)},
-        )
+        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(9, 6.5)

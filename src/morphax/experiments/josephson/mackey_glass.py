@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
+from collections.abc import Callable
 from typing import Self
 
 import jax
@@ -15,9 +15,11 @@ from pydantic import model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import MixerConfig, check_washout, over_seeds
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import Progress
+from morphax.learning.ensemble import member_keys
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.chaos import mackey_glass
 
@@ -95,18 +97,19 @@ class MackeyGlass(Experiment):
             "dissipation": [(config.coupling, factor) for factor in config.dissipations],
             "coupling": [(coupling, 1.0) for coupling in config.couplings],
         }
-        work = {
-            f"{sweep}, {port} port": partial(self._sweep, config, sweep, port, points, key)
+        curves = {
+            sweep: [over_seeds(self._points(config, port, points), key) for port in PORTS]
             for sweep, points in sweeps.items()
-            for port in PORTS
         }
-        parts = progress.pieces(work)
-        joined = []
-        for sweep in sweeps:
-            by_port = {port: parts[f"{sweep}, {port} port"] for port in PORTS}
-            joined.append(along("port", by_port, data_vars="all", coords="minimal", compat="equals"))
-        series = np.asarray(self._task(config, 1, jax.random.split(key, config.seeds)[0]).test_inputs)
-        return xr.merge([*joined, xr.Dataset({"series": ("point", series, {"units": "1"})})])
+
+        def compute(seeds: range) -> xr.Dataset:
+            return xr.merge(
+                [self._sweep(config, sweep, [of(seeds) for of in curves[sweep]], seeds) for sweep in sweeps]
+            )
+
+        series = np.asarray(self._task(config, 1, member_keys(key, 1)[0]).test_inputs)
+        dataset = Blocks("seed", config.seeds).carry_out(progress, compute)
+        return dataset.assign(series=("point", series, {"units": "1"}))
 
     def _task(self, config: Config, largest_delay: int, key: PRNGKeyArray):
         return mackey_glass(
@@ -118,9 +121,11 @@ class MackeyGlass(Experiment):
             key=jax.random.split(key)[0],
         )
 
-    def _sweep(
-        self, config: Config, sweep: str, port: str, points: list[tuple[float, float]], key: PRNGKeyArray
-    ) -> xr.Dataset:
+    def _points(
+        self, config: Config, port: str, points: list[tuple[float, float]]
+    ) -> Callable[[PRNGKeyArray], dict[str, jax.Array]]:
+        """What gives the errors of a seed at all points."""
+
         def one(key: PRNGKeyArray, coupling: jax.Array, factor: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
             task = self._task(config, config.largest_delay, key)
             rates = config.mixer().damping_rate * factor
@@ -144,17 +149,22 @@ class MackeyGlass(Experiment):
             over_noise = jax.vmap(one, in_axes=(None, None, None, 0))
             return jax.lax.map(lambda point: over_noise(key, point[0], point[1], noises), (couplings, factors))
 
-        result = over_seeds(all_points, key, config.seeds)
+        return all_points
+
+    def _sweep(self, config: Config, sweep: str, ports: list[dict[str, np.ndarray]], seeds: range) -> xr.Dataset:
+        """Errors of some seeds, of every port."""
         values = config.dissipations if sweep == "dissipation" else config.couplings
         meaning = "factor on the damping rates" if sweep == "dissipation" else "g / 2 pi in MHz"
-        dims = ("seed", sweep, "noise", "delay")
+        log_error, nrmse = ([port[name] for port in ports] for name in ("log_error", "nrmse"))
+        dims = ("port", "seed", sweep, "noise", "delay")
         return xr.Dataset(
             {
-                f"log_error_{sweep}": (dims, result["log_error"], {"units": "1", "long_name": "mean log10 |error|"}),
-                f"nrmse_{sweep}": (dims, result["nrmse"], {"units": "1"}),
+                f"log_error_{sweep}": (dims, log_error, {"units": "1", "long_name": "mean log10 |error|"}),
+                f"nrmse_{sweep}": (dims, nrmse, {"units": "1"}),
             },
             {
-                "seed": np.arange(config.seeds),
+                "port": list(PORTS),
+                "seed": list(seeds),
                 sweep: (sweep, list(values), {"long_name": meaning}),
                 "noise": list(config.noises),
                 "delay": ("delay", np.arange(1, config.largest_delay + 1), {"units": "points"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 import jax
@@ -13,9 +12,10 @@ from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import WaveformConfig, answers_of_first, over_seeds
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import read_task
 from morphax.substrates.base import Substrate
@@ -76,11 +76,17 @@ class Neurons(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        work = {kind: partial(self._curve, config, make, key) for kind, make in reservoirs(config).items()}
-        parts = progress.pieces(work)
-        return along("reservoir", parts, data_vars="all", coords="minimal", compat="equals", join="exact")
+        curves = {kind: over_seeds(self._curve(config, make), key) for kind, make in reservoirs(config).items()}
+        attributes = {"units": "1", "long_name": "test accuracy"}
 
-    def _curve(self, config: Config, make: Callable[[PRNGKeyArray], Substrate], key: PRNGKeyArray) -> xr.Dataset:
+        def compute(seeds: range) -> xr.Dataset:
+            scores = [curve(seeds) for curve in curves.values()]
+            coordinates = {"reservoir": list(curves), "seed": list(seeds), "neurons": list(config.sizes)}
+            return xr.Dataset({"accuracy": (("reservoir", "seed", "neurons"), scores, attributes)}, coordinates)
+
+        return Blocks("seed", config.seeds).carry_out(progress, compute)
+
+    def _curve(self, config: Config, make: Callable[[PRNGKeyArray], Substrate]) -> Callable[[PRNGKeyArray], jax.Array]:
         def one(key: PRNGKeyArray) -> jax.Array:
             task_key, device_key, run_key = jax.random.split(key, 3)
             task = waveforms(config.train_points, config.test_points, key=task_key)
@@ -88,10 +94,7 @@ class Neurons(Experiment):
             outputs = answers_of_first(reading.train, task.train_targets, reading.test, config.sizes, **config.readout)
             return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
 
-        attributes = {"units": "1", "long_name": "test accuracy"}
-        coordinates = {"seed": np.arange(config.seeds), "neurons": list(config.sizes)}
-        scores = over_seeds(one, key, config.seeds)
-        return xr.Dataset({"accuracy": (("seed", "neurons"), scores, attributes)}, coordinates)
+        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(7, 4.5)

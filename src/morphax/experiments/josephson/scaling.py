@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Annotated, Self
 
 import equinox as eqx
@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, check_washout, over_seeds
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, Figures, new_figure
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import Progress
 from morphax.learning.metrics import nrmse
 from morphax.learning.readout import read_task
 from morphax.quantum.measurement import Populations, basis_states
@@ -88,11 +89,21 @@ class Scaling(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        parts = progress.pieces({f"{modes} modes": partial(self._curve, config, modes, key) for modes in config.modes})
-        return along("modes", {n: parts[f"{n} modes"] for n in config.modes}, {"long_name": "number of modes"})
+        exist = {modes: [size for size in config.sizes if size <= config.levels**modes] for modes in config.modes}
+        curves = {modes: over_seeds(self._curve(config, modes, exist[modes]), key) for modes in config.modes}
+        attributes = {"units": "1", "long_name": "test NRMSE; NaN where there are fewer states", "may_be_missing": 1}
 
-    def _curve(self, config: Config, modes: int, key: PRNGKeyArray) -> xr.Dataset:
-        exist = [size for size in config.sizes if size <= config.levels**modes]
+        def compute(seeds: range) -> xr.Dataset:
+            errors = np.full((len(curves), len(seeds), len(config.sizes)), np.nan)
+            for place, (modes, curve) in enumerate(curves.items()):
+                errors[place, :, : len(exist[modes])] = curve(seeds)
+            modes = xr.Variable("modes", list(curves), {"long_name": "number of modes"})
+            coordinates = {"modes": modes, "seed": list(seeds), "neurons": list(config.sizes)}
+            return xr.Dataset({"nrmse": (("modes", "seed", "neurons"), errors, attributes)}, coordinates)
+
+        return Blocks("seed", config.seeds).carry_out(progress, compute)
+
+    def _curve(self, config: Config, modes: int, exist: list[int]) -> Callable[[PRNGKeyArray], jax.Array]:
 
         def one(key: PRNGKeyArray) -> jax.Array:
             task_key, device_key, run_key = jax.random.split(key, 3)
@@ -105,13 +116,7 @@ class Scaling(Experiment):
             outputs = answers_of_first(reading.train, targets, reading.test, tuple(exist), **config.readout)
             return jax.vmap(nrmse, in_axes=(0, None))(outputs, task.test_targets)
 
-        errors = np.full((config.seeds, len(config.sizes)), np.nan)
-        errors[:, : len(exist)] = over_seeds(one, key, config.seeds)
-        attributes = {"units": "1", "long_name": "test NRMSE; NaN where there are fewer states", "may_be_missing": 1}
-        return xr.Dataset(
-            {"nrmse": (("seed", "neurons"), errors, attributes)},
-            {"seed": np.arange(config.seeds), "neurons": list(config.sizes)},
-        )
+        return one
 
     def _mixer(self, config: Config, modes: int, measured: int, key: PRNGKeyArray) -> JosephsonMixer:
         drawn = jax.random.uniform(key, (modes, modes), minval=0.25, maxval=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Annotated, Self
 
 import jax
@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import Figures, new_figure
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.waveforms import waveforms
@@ -69,10 +70,19 @@ class Shots(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         drives = dict(zip(config.couplings, config.drives, strict=True))
-        parts = progress.pieces({f"g={g}": partial(self._curve, config, g, drives[g], key) for g in drives})
-        return along("coupling", {g: parts[f"g={g}"] for g in drives}, {"units": "MHz (times 2 pi)"})
+        curves = [over_seeds(self._curve(config, *point), key) for point in drives.items()]
 
-    def _curve(self, config: Config, coupling: float, drive: float, key: PRNGKeyArray) -> xr.Dataset:
+        def compute(seeds: range) -> xr.Dataset:
+            scores = [curve(seeds) for curve in curves]
+            couplings = xr.Variable("coupling", list(drives), {"units": "MHz (times 2 pi)"})
+            return xr.Dataset(
+                {"accuracy": (("coupling", "seed", "shots"), scores, {"units": "1", "long_name": "test accuracy"})},
+                {"coupling": couplings, "seed": list(seeds), "shots": list(config.numbers)},
+            )
+
+        return Blocks("seed", config.seeds).carry_out(progress, compute)
+
+    def _curve(self, config: Config, coupling: float, drive: float) -> Callable[[PRNGKeyArray], jax.Array]:
         point = config.model_copy(update={"coupling": coupling, "drive_amplitude": drive})
         numbers = jnp.array(config.numbers, float)
 
@@ -87,11 +97,7 @@ class Shots(Experiment):
 
             return jax.lax.map(at, numbers)
 
-        scores = over_seeds(one, key, config.seeds)
-        return xr.Dataset(
-            {"accuracy": (("seed", "shots"), scores, {"units": "1", "long_name": "test accuracy"})},
-            {"seed": np.arange(config.seeds), "shots": list(config.numbers)},
-        )
+        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(6.5, 4.2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -10,9 +10,10 @@ from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
-from morphax.lab.progress import Progress, along
+from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy, rmse, root_sum_square_over_n
 from morphax.learning.readout import answer, read_task
 from morphax.tasks.waveforms import waveforms
@@ -64,11 +65,22 @@ class Waveforms(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        parts = progress.pieces({row: partial(self._row, config, row, key) for row in ROWS})
-        per_row, attributes = [*SCORES, "prediction"], {"long_name": "port, number of measured states"}
-        return along("row", parts, attributes, data_vars=per_row, coords="minimal", compat="equals", join="exact")
+        rows = {row: over_seeds(self._row(config, row), key) for row in ROWS}
 
-    def _row(self, config: Config, row: str, key: PRNGKeyArray) -> xr.Dataset:
+        def compute(seeds: range) -> xr.Dataset:
+            found = [row(seeds) for row in rows.values()]
+            scores = {n: (("row", "seed"), [each[n] for each in found], {"units": "1"}) for n in SCORES}
+            series = {n: (("seed", "point"), found[0][n], {"units": "1"}) for n in ("input", "target")}
+            predicted = (("row", "seed", "point"), [each["prediction"] for each in found], {"units": "1"})
+            names = xr.Variable("row", list(rows), {"long_name": "port, number of measured states"})
+            return xr.Dataset(scores | series | {"prediction": predicted}, {"row": names, "seed": list(seeds)})
+
+        dataset = Blocks("seed", config.seeds).carry_out(progress, compute)
+        return dataset.assign(
+            {name: dataset[name].sel(seed=0, drop=True) for name in ("input", "target", "prediction")}
+        )
+
+    def _row(self, config: Config, row: str) -> Callable[[PRNGKeyArray], dict[str, jax.Array]]:
         port, measured = ROWS[row]
 
         def one(key: PRNGKeyArray) -> dict[str, jax.Array]:
@@ -84,10 +96,7 @@ class Waveforms(Experiment):
             series = {"input": task.test_inputs, "target": task.test_targets[:, 0], "prediction": outputs[:, 0]}
             return scores | series
 
-        result = over_seeds(one, key, config.seeds)
-        scores = {name: ("seed", result[name], {"units": "1"}) for name in SCORES}
-        series = {name: ("point", result[name][0], {"units": "1"}) for name in ("input", "target", "prediction")}
-        return xr.Dataset(scores | series, coords={"seed": np.arange(config.seeds)})
+        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(8, 7)

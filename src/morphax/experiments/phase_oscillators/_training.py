@@ -51,7 +51,7 @@ class DigitsConfig(EquilibriumConfig):
     """Networks that learn digits of 8 x 8 pixels."""
 
     tolerance: float = parameter(1e-3, "largest force that counts as rest", gt=0)
-    seeds: int = parameter(2, "networks of each kind", ge=1)
+    seeds: int = parameter(2, "networks of each kind", ge=1, extent=True)
     iterations: int = parameter(1000, "updates", ge=1)
     batch_size: int = parameter(100, "images in an update", ge=1)
     every: int = parameter(10, "updates between two looks", ge=1)

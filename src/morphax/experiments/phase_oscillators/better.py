@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import Claim, Count, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -36,7 +41,7 @@ class Better(Experiment):
 
     class Config(DigitsConfig):
         sweeps: int = parameter(200, "sweeps at most", ge=1)
-        seeds: int = parameter(3, "networks of each candidate", ge=1)
+        seeds: int = parameter(3, "networks of each candidate", ge=1, extent=True)
         learning_rate: float = parameter(0.015, "highest rate of Adam, falling as a cosine", gt=0)
         strength: float = parameter(0.5, "beta, strength of the nudge", gt=0)
         iterations: int = parameter(4000, "updates", ge=2)
@@ -82,29 +87,35 @@ class Better(Experiment):
         test = (task.test_inputs, task.test_targets)
 
         def accuracies(
-            hidden: int, deformation: Deformation, data: Data, watch: dict[str, Data], label: str
+            label: str, hidden: int, deformation: Deformation, data: Data, watch: dict[str, Data], seeds: range
         ) -> xr.Dataset:
             """Of watched data in the course of a training."""
-            networks = make_members(lambda k: PhaseOscillators.layered((64, hidden, 10), key=k), make_key, config.seeds)
+            networks = make_members(lambda k: PhaseOscillators.layered((64, hidden, 10), key=k), make_key, seeds)
             # Arrays (of one number a network), so that all deformations share one compilation.
-            moved = RandomAffine((8, 8), *(jnp.full(config.seeds, x) for x in deformation), background=-np.pi / 2)
+            moved = RandomAffine((8, 8), *(jnp.full(len(seeds), x) for x in deformation), background=-np.pi / 2)
             rule = Augmented(config.rule(phase_classification), moved)
-            history = trainer.train(label, networks, rule, data, watch=watch, **config.training("adam")).history
+            training = {**config.training("adam"), "watch": watch, "ensemble": seeds}
+            history = trainer.train(label, networks, rule, data, **training).history
             curves = {name: (("iteration", "seed"), 100 * history.watched(name)["accuracy"]) for name in watch}
-            return xr.Dataset(curves, {"iteration": history.steps, "seed": np.arange(config.seeds)})
-
-        def compute(label: str, earlier: dict[str, xr.Dataset]) -> xr.Dataset:
-            if label in candidates:
-                return accuracies(*candidates[label], first, {"validation": late, "test": test}, label)
-            chosen = max(earlier, key=lambda name: float(earlier[name].validation.isel(iteration=-1).mean()))
-            everything = (task.train_inputs, task.train_targets)
-            final = accuracies(*candidates[chosen], everything, {"test": test}, label).rename(test="final")
-            return final.assign(last=final.final.isel(iteration=-1, drop=True)).assign_attrs(chosen=chosen)
+            return xr.Dataset(curves, {"iteration": history.steps, "seed": list(seeds)})
 
         names = {_name(d): d for d in config.deformations}
-        candidates = {f"{h} hidden, {name}": (h, d) for h in config.hidden for name, d in names.items()}
-        parts = progress.chain([*candidates, "all images"], compute)
-        last = parts["all images"]
+        everything, looks = (task.train_inputs, task.train_targets), {"validation": late, "test": test}
+        candidates: dict[str, Callable[[], xr.Dataset]] = {}
+        finals: dict[str, dict[str, Callable[[], xr.Dataset]]] = {}
+        for hidden, (name, deformation) in itertools.product(config.hidden, names.items()):
+            label = f"{hidden} hidden, {name}"
+            # Smaller networks are trained several at once, in about the time of one of the largest.
+            blocks = Blocks("seed", config.seeds, max(1, max(config.hidden) // hidden))
+            train = partial(accuracies, label, hidden, deformation)
+            candidates |= blocks.split({label: partial(train, first, looks)})
+            finals[label] = {**blocks.split({f"all images, {label}": partial(train, everything, {"test": test})})}
+        work = candidates | {name: piece for pieces in finals.values() for name, piece in pieces.items()}
+        parts = join_blocks("seed", progress.pieces(work, candidates))
+        chosen = max(parts, key=lambda name: float(parts[name].validation.isel(iteration=-1).mean()))
+        (final,) = join_blocks("seed", progress.pieces(work, finals[chosen])).values()
+        final = final.rename(test="final").assign_attrs(chosen=chosen)
+        last = final.assign(last=final.final.isel(iteration=-1, drop=True))
         lines = {h: along("deformation", {name: parts[f"{h} hidden, {name}"] for name in names}) for h in config.hidden}
         dataset = along("hidden", lines).merge(last).assign_attrs(last.attrs)
         for name in ("validation", "test", "final", "last"):

@@ -17,10 +17,11 @@ from morphax._lazy import xr
 from morphax._optional import needed
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, check_held_out
 from morphax.experiments.training import Trainer, judged
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress, along
-from morphax.learning.ensemble import make_members, map_members
+from morphax.learning.ensemble import make_members, map_members, member_keys
 from morphax.learning.equilibrium import EquilibriumPropagation, phase_classification
 from morphax.learning.history import History
 from morphax.learning.rule import Metrics
@@ -131,12 +132,15 @@ class Digits(Experiment):
             for structure, base in zip(STRUCTURES, base_keys, strict=True)
         }
         work |= {f"benchmarks {row}": partial(_benchmarks, config, PAPER[row], task) for row in config.rows}
-        parts = progress.pieces(work)
+        seeds = Blocks("seed", config.seeds)
+        parts = seeds.join(progress.pieces(seeds.split(work)))
 
         def by_row(kind: str) -> xr.Dataset:
             return along("row", {row: parts[f"{kind} {row}"] for row in config.rows})
 
         oscillators = along("structure", {structure: by_row(structure) for structure in STRUCTURES})
+        oscillators["unconverged"] = oscillators.unconverged.mean("seed", keep_attrs=True)
+        oscillators["confusion"] = oscillators.confusion.sel(seed=0, drop=True)
         software = by_row("benchmarks")
         together = xr.concat([oscillators[["best"]], software[["best"]]], "structure")
         dataset = oscillators.drop_vars("best").merge(together, join="outer")
@@ -195,42 +199,44 @@ def _oscillators(
     key: PRNGKeyArray,
     held_key: PRNGKeyArray,
     progress: Progress,
+    seeds: range,
 ) -> xr.Dataset:
     make_key, train_key, judge_key = jax.random.split(key, 3)
-    networks = make_members(partial(PAPER[row].network, structure), make_key, config.seeds)
+    networks = make_members(partial(PAPER[row].network, structure), make_key, seeds)
     test = (task.test_inputs, task.test_targets)
     held = hold_out(task.train_inputs, task.train_targets, config.validation_fraction, key=held_key)
 
     def history(rule: EquilibriumPropagation, data: Data, watch: dict[str, Data], label: str) -> History:
         label = f"{structure} {row}, {label}"
-        return Trainer(train_key, progress).train(label, networks, rule, data, watch=watch, **config.training()).history
+        trainer, training = Trainer(train_key, progress), config.training()
+        return trainer.train(label, networks, rule, data, watch=watch, ensemble=seeds, **training).history
 
     rule = config.rule(phase_classification, kind=_Tested)
     whole = history(rule, (task.train_inputs, task.train_targets), {"test": test}, "all images")
     watch = {"validation": held.validation, "test": test}
     chosen = history(config.rule(phase_classification), held.train, watch, "held out")
-    untrained = map_members(eqx.Partial(judged, rule, test), networks, jax.random.split(judge_key, config.seeds))
+    untrained = map_members(eqx.Partial(judged, rule, test), networks, member_keys(judge_key, seeds))
     tests, snapshots = whole.watched("test"), np.isin(whole.steps, SNAPSHOTS)
     accuracy = 100 * tests["accuracy"]
     validation, tested = (chosen.watched(name)["accuracy"] for name in watch)
     first = np.argmax(validation, axis=0)
-    confusion = np.stack([untrained["confusion"], *tests["confusion"][snapshots]])[:, 0]
-    unconverged = whole.metric("unconverged").mean()
+    confusion = np.stack([untrained["confusion"], *tests["confusion"][snapshots]])
+    unconverged = whole.metric("unconverged").mean(0)
     return xr.Dataset(
         {
             "accuracy": (("iteration", "seed"), accuracy),
             "best": ("seed", accuracy.max(0)),
             "last": ("seed", accuracy[-1]),
-            "validated": ("seed", 100 * tested[first, np.arange(config.seeds)]),
-            "parameters": ("seed", np.full(config.seeds, count(networks, "weight") / config.seeds), {"units": "1"}),
-            "unconverged": ((), unconverged, {"units": "1", "long_name": "share of relaxations"}),
-            "confusion": (("snapshot", "true", "answered"), confusion, {"units": "1"}),
+            "validated": ("seed", 100 * tested[first, np.arange(len(seeds))]),
+            "parameters": ("seed", np.full(len(seeds), count(networks, "weight") / len(seeds)), {"units": "1"}),
+            "unconverged": ("seed", unconverged, {"units": "1", "long_name": "share of relaxations"}),
+            "confusion": (("snapshot", "seed", "true", "answered"), confusion, {"units": "1"}),
         },
-        {"iteration": whole.steps, "seed": np.arange(config.seeds), "snapshot": [0, *whole.steps[snapshots]]},
+        {"iteration": whole.steps, "seed": list(seeds), "snapshot": [0, *whole.steps[snapshots]]},
     )
 
 
-def _benchmarks(config: Digits.Config, size: Size, task: Task) -> xr.Dataset:
+def _benchmarks(config: Digits.Config, size: Size, task: Task, seeds: range) -> xr.Dataset:
     """The paper's comparisons (App. B): a perceptron with one hidden layer, best of 100 epochs, and a linear model."""
     inputs, test = np.asarray(task.train_inputs, float), np.asarray(task.test_inputs, float)
     labels, answers = (np.argmax(np.asarray(t), -1) for t in (task.train_targets, task.test_targets))
@@ -250,6 +256,5 @@ def _benchmarks(config: Digits.Config, size: Size, task: Task) -> xr.Dataset:
         fits = (model.partial_fit(inputs, labels, classes=np.arange(10)) for _ in range(epochs))
         return max(fit.score(test, answers) for fit in fits)
 
-    seeds = range(config.seeds)
     best = 100 * np.array([[perceptron(seed) for seed in seeds], [linear for _ in seeds]])
     return xr.Dataset({"best": (("structure", "seed"), best)}, {"structure": ["ANN", "linear"], "seed": list(seeds)})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from jaxtyping import Array, PRNGKeyArray
 from morphax._lazy import xr
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
-from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -28,6 +28,7 @@ from morphax.learning.equilibrium import (
     Nudging,
     RelaxationBackpropagation,
 )
+from morphax.learning.train import train
 from morphax.pytrees import select
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.tasks import phase_digits
@@ -96,7 +97,6 @@ class Gradient(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, batch_key, start_key = jax.random.split(key, 4)
-        trainer = Trainer(train_key, progress)
         task = phase_digits()
         chosen = jax.random.permutation(batch_key, len(task.train_inputs))[: config.compared]
         data, batch = (task.train_inputs, task.train_targets), (task.train_inputs[chosen], task.train_targets[chosen])
@@ -105,50 +105,63 @@ class Gradient(Experiment):
             "all-to-all": PhaseOscillators.all_to_all(64, 11, 10, key=make_key),
         }
 
-        def compared(name: str) -> xr.Dataset:
-            network = trainer.train(
-                name,
-                networks[name],
-                config.rule(),
-                data,
-                optimiser=optimiser("sgd", config.learning_rate, config.iterations),
-                steps=config.iterations,
-                batch_size=config.batch_size,
-                ensemble=False,
-            ).last
+        tight, missing = min(config.tolerances), {"may_be_missing": 1}
 
-            def of(rule: EquilibriumRule) -> tuple[np.ndarray, float]:
-                metrics, gradient = _gradient(rule, network, batch, start_key)
-                return np.asarray(gradient), float(metrics["unconverged"])
+        @cache
+        def trained(name: str) -> PhaseOscillators:
+            """In seconds, and in every process anew: nothing of it is kept."""
+            descent = optimiser("sgd", config.learning_rate, config.iterations)
+            numbers = {"key": train_key, "batch_size": config.batch_size}
+            return train(networks[name], config.rule(), data, descent, config.iterations, **numbers).last
 
-            def propagated(tolerance: float, nudging: Nudging) -> list[tuple[np.ndarray, float]]:
-                relaxer = BlockSweeps(tolerance, 20_000)
-                # An array, so that all strengths share one compilation.
-                strengths = [jnp.asarray(b) for b in config.strengths]
-                return [of(EquilibriumPropagation(relaxer=relaxer, strength=b, nudging=nudging)) for b in strengths]
+        def of(name: str, rule: EquilibriumRule) -> tuple[np.ndarray, float]:
+            metrics, gradient = _gradient(rule, trained(name), batch, start_key)
+            return np.asarray(gradient), float(metrics["unconverged"])
 
-            tight = min(config.tolerances)
-            exact, _ = of(ImplicitDifferentiation(relaxer=BlockSweeps(tight, 20_000)))
-            found = [propagated(tight, nudging) for nudging in NUDGINGS]
-            loose = [propagated(tolerance, "one-sided") for tolerance in config.tolerances]
-            # The dynamics may end in other equilibria than sweeps: both gradients where the dynamics ends.
-            dynamics = RungeKutta(config.unrolled, 0.25, tolerance=np.inf)
-            through, _ = of(RelaxationBackpropagation(relaxer=dynamics))
-            there, _ = of(ImplicitDifferentiation(relaxer=dynamics))
-            dims, missing = ("nudging", "strength"), {"may_be_missing": 1}
-            cosines, loose_cosines = ([[_cosine(g, exact) for g, _ in row] for row in rows] for rows in (found, loose))
+        @cache
+        def exact(name: str) -> np.ndarray:
+            return of(name, ImplicitDifferentiation(relaxer=BlockSweeps(tight, 20_000)))[0]
+
+        def propagated(name: str, tolerance: float, nudging: Nudging) -> list[tuple[np.ndarray, float]]:
+            relaxer = BlockSweeps(tolerance, 20_000)
+            # An array, so that all strengths share one compilation.
+            strengths = [jnp.asarray(b) for b in config.strengths]
+            return [of(name, EquilibriumPropagation(relaxer=relaxer, strength=b, nudging=nudging)) for b in strengths]
+
+        def nudged(name: str, nudging: Nudging) -> xr.Dataset:
+            found = propagated(name, tight, nudging)
             return xr.Dataset(
                 {
-                    "cosine": (dims, cosines, missing),
-                    "error": (dims, [[_error(g, exact) for g, _ in row] for row in found]),
-                    "unconverged": (dims, [[share for _, share in row] for row in found]),
-                    "loose_cosine": (("rest", "strength"), loose_cosines, missing),
-                    "unrolled": ((), _cosine(through, there)),
-                    "unrolled_error": ((), _error(through, there)),
+                    "cosine": ("strength", [_cosine(g, exact(name)) for g, _ in found], missing),
+                    "error": ("strength", [_error(g, exact(name)) for g, _ in found]),
+                    "unconverged": ("strength", [share for _, share in found]),
                 }
             )
 
-        dataset = along("network", progress.pieces({name: partial(compared, name) for name in networks}))
+        def loose(name: str, tolerance: float) -> xr.Dataset:
+            found = propagated(name, tolerance, "one-sided")
+            return xr.Dataset({"loose_cosine": ("strength", [_cosine(g, exact(name)) for g, _ in found], missing)})
+
+        def unrolled(name: str) -> xr.Dataset:
+            # The dynamics may end in other equilibria than sweeps: both gradients where the dynamics ends.
+            dynamics = RungeKutta(config.unrolled, 0.25, tolerance=np.inf)
+            through, _ = of(name, RelaxationBackpropagation(relaxer=dynamics))
+            there, _ = of(name, ImplicitDifferentiation(relaxer=dynamics))
+            return xr.Dataset({"unrolled": _cosine(through, there), "unrolled_error": _error(through, there)})
+
+        work: dict[str, Callable[[], xr.Dataset]] = {}
+        for name in networks:
+            work |= {f"{name}, {nudging}": partial(nudged, name, nudging) for nudging in NUDGINGS}
+            work |= {f"{name}, rest {rest:g}": partial(loose, name, rest) for rest in config.tolerances}
+            work[f"{name}, unrolled"] = partial(unrolled, name)
+        parts = progress.pieces(work)
+
+        def of_network(name: str) -> xr.Dataset:
+            nudgings = along("nudging", {nudging: parts[f"{name}, {nudging}"] for nudging in NUDGINGS})
+            rests = along("rest", {rest: parts[f"{name}, rest {rest:g}"] for rest in config.tolerances})
+            return nudgings.merge(rests).merge(parts[f"{name}, unrolled"])
+
+        dataset = along("network", {name: of_network(name) for name in networks})
         for variable in dataset.data_vars.values():
             variable.attrs["units"] = "1"
         return dataset.assign_coords(

@@ -16,10 +16,11 @@ from pydantic import Field, model_validator
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig, check_held_out
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, Figures, new_figure
 from morphax.lab.progress import Progress, along
-from morphax.learning.ensemble import make_members, map_members
+from morphax.learning.ensemble import make_members, map_members, member_keys
 from morphax.learning.equilibrium import phase_classification
 from morphax.learning.train import Data
 from morphax.substrates.phase_oscillators import PhaseOscillators
@@ -105,7 +106,7 @@ class Lattice(Experiment):
             held = hold_out(inputs, targets, config.validation_fraction, key=held_key)
             return held.train, held.validation, test
 
-        def compute(classes: int, layout: str, scale: float, name: Literal["sgd", "adam"]) -> xr.Dataset:
+        def compute(classes: int, layout: str, scale: float, name: Literal["sgd", "adam"], seeds: range) -> xr.Dataset:
             topology = _topology(layout, config.side, classes, place_key)
             data, validation, test = of(classes)
             trained = trainer.train(
@@ -113,33 +114,40 @@ class Lattice(Experiment):
                 make_members(
                     lambda k: PhaseOscillators.from_topology(topology, coupling_deviation=scale, key=k),
                     make_key,
-                    config.seeds,
+                    seeds,
                 ),
                 config.rule(phase_classification),
                 data,
                 watch={"validation": validation, "test": test},
+                ensemble=seeds,
                 **config.training(name, RATES[name]),
             )
-            history, seeds = trained.history, np.arange(config.seeds)
+            history = trained.history
             curves = {which: 100 * history.watched(which)["accuracy"] for which in ("validation", "test")}
             first = np.argmax(curves["validation"], axis=0)
-            picked = {f"{which}_chosen": ("seed", curve[first, seeds]) for which, curve in curves.items()}
+            best = first, np.arange(len(seeds))
+            picked = {f"{which}_chosen": ("seed", curve[best]) for which, curve in curves.items()}
             one = eqx.Partial(_response, config.relaxer(), test[0][:10])
-            response = map_members(one, trained.last, jax.random.split(train_key, config.seeds))
+            response = map_members(one, trained.last, member_keys(train_key, seeds))
             far = {"units": "1", "long_name": "|d output / d input|", "may_be_missing": 1}
             return xr.Dataset(
                 {
                     **{which: (("iteration", "seed"), curve) for which, curve in curves.items()},
                     **picked,
-                    "unconverged": ((), history.metric("unconverged").mean()),
-                    "response": ("distance", _by_distance(response, topology, config), far),
+                    "unconverged": ("seed", history.metric("unconverged").mean(0)),
+                    "response": (("seed", "distance"), _by_distance(response, topology, config), far),
                 },
-                {"iteration": history.steps, "seed": seeds},
+                {"iteration": history.steps, "seed": list(seeds)},
             )
 
         kinds = list(itertools.product(*axes.values()))
-        parts = progress.pieces({" ".join(map(str, kind)): partial(compute, *kind) for kind in kinds})
+        seeds = Blocks("seed", config.seeds)
+        parts = seeds.join(
+            progress.pieces(seeds.split({" ".join(map(str, kind)): partial(compute, *kind) for kind in kinds}))
+        )
         dataset = _nested(dict(zip(kinds, parts.values(), strict=True)), axes)
+        for name in ("unconverged", "response"):
+            dataset[name] = dataset[name].mean("seed", keep_attrs=True)
         for name in ("validation", "test", "validation_chosen", "test_chosen"):
             dataset[name].attrs = {"units": "%", "long_name": "accuracy"}
         dataset.unconverged.attrs = {"units": "1", "long_name": "share of relaxations"}
@@ -198,12 +206,12 @@ def _response(relaxer: Any, drives: Array, network: PhaseOscillators, key: PRNGK
 
 
 def _by_distance(response: Array, topology: Topology, config: Lattice.Config) -> np.ndarray:
-    """Mean over pairs with the same number of steps between them; NaN where no pair is."""
+    """Of every network the mean over pairs with the same number of steps between them; NaN where no pair is."""
     outputs, inputs = (np.stack(np.divmod(u, config.side), -1) for u in (topology.outputs, topology.inputs))
     steps = np.abs(outputs[:, None] - inputs[None]).sum(-1)
-    mean = np.asarray(response).mean(0)
-    bins = range(1, 2 * config.side - 1)
-    return np.array([mean[steps == d].mean() if (steps == d).any() else np.nan for d in bins])
+    each, bins = np.asarray(response), range(1, 2 * config.side - 1)
+    missing = np.full(len(each), np.nan)
+    return np.stack([each[:, steps == d].mean(1) if (steps == d).any() else missing for d in bins], 1)
 
 
 def _nested(parts: dict[Any, xr.Dataset], axes: dict[str, Any], chosen: tuple[Any, ...] = ()) -> xr.Dataset:

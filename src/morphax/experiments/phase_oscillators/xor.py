@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
+from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import LARGEST, Claim, Count, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -48,12 +50,12 @@ def speed(curve: xr.DataArray) -> xr.DataArray:
 class Xor(Experiment):
     """Fig. 3: learning XOR by equilibrium propagation: convergence, size, multistability, initial states.
 
-    All runs of a size go through one compiled program at once.
+    All runs of a size go through one compiled program.
     """
 
     class Config(EquilibriumConfig):
-        seeds: int = parameter(100, "training runs at each size, Figs. 3b, d, e", ge=1)
-        many: int = parameter(1000, "training runs of the smallest network, Fig. 3a", ge=1)
+        seeds: int = parameter(100, "training runs at each size, Figs. 3b, d, e", ge=1, extent=True)
+        many: int = parameter(1000, "training runs of the smallest network, Fig. 3a", ge=1, extent=True)
         iterations: int = parameter(1000, "updates", ge=300)
         sizes: tuple[Annotated[int, Field(ge=4, le=LARGEST)], ...] = parameter(
             (5, 6, 8, 10, 15, 20, 30), "oscillators, Fig. 3b", min_length=1
@@ -143,24 +145,28 @@ class Xor(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         keys = jax.random.split(key, 4)
-        work = {"many": partial(_distances, config, config.sizes[0], 1, config.many, keys[0])}
-        work |= {
-            f"size {n}": partial(_distances, config, n, 1, config.seeds, jax.random.fold_in(keys[1], n))
-            for n in config.sizes
-        }
-        work |= {
-            f"size {n}, {m} states": partial(_distances, config, n, m, config.seeds, jax.random.fold_in(keys[2], n))
-            for n in config.start_sizes
-            for m in config.starts
-        }
-        parts = progress.pieces(work | {"equilibria": partial(_followed, config, keys[3])})
-        rows = {
-            n: along("starts", {m: parts[f"size {n}, {m} states"] for m in config.starts}) for n in config.start_sizes
-        }
-        by_starts = along("size_d", rows).distance
+
+        def many(runs: range) -> xr.Dataset:
+            return xr.Dataset({"distance": _distances(config, config.sizes[0], 1, runs, keys[0])})
+
+        def sizes(runs: range) -> xr.Dataset:
+            def of_size(n: int) -> xr.Dataset:
+                return xr.Dataset({"by_size": _distances(config, n, 1, runs, jax.random.fold_in(keys[1], n))})
+
+            def of_starts(n: int, m: int) -> xr.Dataset:
+                return xr.Dataset({"by_starts": _distances(config, n, m, runs, jax.random.fold_in(keys[2], n))})
+
+            rows = {n: along("starts", {m: of_starts(n, m) for m in config.starts}) for n in config.start_sizes}
+            return along("size", {n: of_size(n) for n in config.sizes}).merge(along("size_d", rows))
+
+        work: dict[str, Callable[[], xr.Dataset]] = {"equilibria": partial(_followed, config, keys[3])}
+        work |= Blocks("run", config.many, 100).split({"many": many})
+        work |= Blocks("run", config.seeds, 10).split({"sizes": sizes})
+        parts = join_blocks("run", progress.pieces(work))
+        by_starts = parts["sizes"].by_starts
         dataset = parts["equilibria"].assign(
             many=parts["many"].distance.rename(run="run_a"),
-            by_size=along("size", {n: parts[f"size {n}"] for n in config.sizes}).distance,
+            by_size=parts["sizes"].by_size,
             by_starts=by_starts.mean("run"),
             speed=speed(by_starts),
         )
@@ -235,12 +241,12 @@ def _trained(
     return train(networks, rule, data, descent, iterations, chunk=iterations, **options).history
 
 
-def _distances(config: Xor.Config, size: int, starts: int, runs: int, key: PRNGKeyArray) -> xr.Dataset:
+def _distances(config: Xor.Config, size: int, starts: int, runs: range, key: PRNGKeyArray) -> Any:
     """Mean distances in the course of many trainings."""
     make_key, train_key = jax.random.split(key)
     networks, rule = make_members(partial(_network, size), make_key, runs), config.rule(distance, initial_states=starts)
-    history = _trained(config, networks, rule, config.iterations, key=train_key, ensemble=True)
-    return xr.Dataset({"distance": (("iteration", "run"), history.metric("distance"))})
+    history = _trained(config, networks, rule, config.iterations, key=train_key, ensemble=runs)
+    return ("iteration", "run"), history.metric("distance")
 
 
 def _followed(config: Xor.Config, key: PRNGKeyArray) -> xr.Dataset:

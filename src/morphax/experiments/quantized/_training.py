@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -21,10 +20,12 @@ from pydantic import Field, model_validator
 from morphax._checks import check_range
 from morphax._lazy import xr
 from morphax.experiments.training import Trained, Trainer
+from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, mean_and_range
 from morphax.lab.progress import along
 from morphax.learning.backprop import Backpropagation
+from morphax.learning.ensemble import member_keys
 from morphax.learning.history import History
 from morphax.learning.objectives import classification
 from morphax.learning.rule import Metrics
@@ -40,6 +41,8 @@ LARGEST_WIDTH = 1e6
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST_WIDTH)]
 Steps = Annotated[int, Field(ge=0, le=19)]
 """A strength g in units of pi / 38: the paper's points are multiples of pi / 19."""
+Kind = Callable[[range], BinarisedPerceptron]
+"""Makes the networks of some seeds."""
 COLOURS = (RED, BLUE, ORANGE, GREEN, VIOLET, GREY)
 SMALL = {"hidden": 32, "train_images": 320, "test_images": 200, "epochs": 4, "every": 2, "shots": 3, "seeds": 2}
 
@@ -48,7 +51,7 @@ class PerceptronConfig(BaseConfig):
     """Table I."""
 
     precision: Literal["double", "single"] = parameter("single", "floating-point precision of the run")
-    seeds: int = parameter(3, "networks at the points of the claims", ge=2)
+    seeds: int = parameter(3, "networks at the points of the claims", ge=2, extent=True)
     layers: int = parameter(3, "hidden layers", ge=1)
     hidden: int = parameter(512, "neurons of a hidden layer", ge=1)
     learning_rate: float = parameter(0.01, "of gradient descent with momentum", gt=0)
@@ -90,32 +93,37 @@ class PerceptronConfig(BaseConfig):
     def networks(
         self,
         key: PRNGKeyArray,
+        members: range,
+        *,
         width: float | Sequence[float] = 0.0,
         strength: float | Sequence[float] | None = None,
         backward: Backward = "htanh",
     ) -> BinarisedPerceptron:
-        """A stack: one network for every width and strength, or `seeds` of them where both are one number."""
+        """A stack: some of many networks that differ in their seed, and in width and strength where these are many."""
         check_range("width", width, low=0.0)  # under vmap networks cannot look
         check_range("strength", np.pi / 2 if strength is None else strength, low=0.0, high=np.pi / 2)
-        shape = np.broadcast_shapes(np.shape(width), np.shape(0.0 if strength is None else strength))
-        number = shape[0] if shape else self.seeds
-        widths = jnp.broadcast_to(jnp.asarray(width, float), number)
-        strengths = None if strength is None else jnp.broadcast_to(jnp.asarray(strength, float), number)
+
+        def of_members(values: float | Sequence[float]) -> Array:
+            each = np.asarray(values, float)
+            return jnp.asarray(each[list(members)] if each.ndim else np.full(len(members), each))
+
+        widths, strengths = of_members(width), None if strength is None else of_members(strength)
 
         def make(key: PRNGKeyArray, width: Array, strength: Array | None) -> QuantizedPerceptron:
             return QuantizedPerceptron.random(self.sizes, key=key, width=width, strength=strength, backward=backward)
 
-        return eqx.filter_vmap(make)(jax.random.split(key, number), widths, strengths)
+        return eqx.filter_vmap(make)(member_keys(key, members), widths, strengths)
 
     def trained(
         self,
         trainer: Trainer,
         label: str,
         networks: Any,
+        members: range,
         epochs: int | None = None,
         task: Task | None = None,
     ) -> Trained[Any]:
-        """A stack of networks after training with these images, or those of `task`."""
+        """A stack of networks, some of many, after training with these images, or those of `task`."""
         task, batches = self.task() if task is None else task, self.train_images // self.batch_size
         return trainer.train(
             label,
@@ -126,8 +134,13 @@ class PerceptronConfig(BaseConfig):
             steps=batches * (epochs or self.epochs),
             batch_size=self.batch_size,
             watch={"validation": (task.test_inputs, task.test_targets)},
+            ensemble=members,
             every=batches * self.every,
         )
+
+    def blocks(self, dim: str, count: int, epochs: int) -> Blocks:
+        """Of networks that train for fewer epochs: as many to a piece as take the time of one that trains for all."""
+        return Blocks(dim, count, max(1, round(self.epochs / epochs)))
 
     def errors(self, history: History) -> xr.Dataset:
         """Errors over (epoch, member) in the course of a training.
@@ -146,13 +159,14 @@ class PerceptronConfig(BaseConfig):
         columns = {name: (("epoch", "member"), values, units) for name, values in errors.items()}
         return xr.Dataset(columns, {"epoch": history.steps // batches})
 
-    def trainings(self, trainer: Trainer, kinds: Mapping[str, Any]) -> dict[str, Callable[[], xr.Dataset]]:
-        """The pieces of a run that train a stack of `seeds` networks of each kind."""
+    def trainings(self, trainer: Trainer, kinds: Mapping[str, Kind]) -> dict[str, Callable[[], xr.Dataset]]:
+        """The pieces of a run that train networks of each kind, one for every seed."""
 
-        def learned(kind: str) -> xr.Dataset:
-            return self.errors(self.trained(trainer, kind, kinds[kind]).history)
+        def learned(kind: str, seeds: range) -> xr.Dataset:
+            errors = self.errors(self.trained(trainer, kind, kinds[kind](seeds), seeds).history)
+            return errors.rename(member="seed").assign_coords(seed=list(seeds))
 
-        return {kind: partial(learned, kind) for kind in kinds}
+        return {**Blocks("seed", self.seeds).split({kind: partial(learned, kind) for kind in kinds})}
 
 
 class Judged(MajorityVote):
@@ -170,19 +184,23 @@ def _optimiser(learning_rate: float, momentum: float) -> optax.GradientTransform
     return optax.sgd(learning_rate, momentum=momentum)
 
 
-def beside(parts: Mapping[str, xr.Dataset], kinds: Mapping[str, Any]) -> xr.Dataset:
+def beside(parts: Mapping[str, xr.Dataset], kinds: Mapping[str, Kind]) -> xr.Dataset:
     """What `PerceptronConfig.trainings` gave: errors over (kind, epoch, seed); a and g of each kind that has them."""
-    together = along("kind", {kind: parts[kind] for kind in kinds}).rename(member="seed")
-    quantised = [stack if isinstance(stack, QuantizedPerceptron) else None for stack in kinds.values()]
+    joined = join_blocks("seed", parts)
+    together = along("kind", {kind: joined[kind] for kind in kinds})
+    stacks = [make(range(1)) for make in kinds.values()]
+    quantised = [stack if isinstance(stack, QuantizedPerceptron) else None for stack in stacks]
     a = [np.nan if stack is None else float(stack.width[0]) for stack in quantised]
     g = [np.nan if stack is None else _strength(stack) for stack in quantised]
-    return together.assign_coords(seed=np.arange(together.sizes["seed"]), a=("kind", a), g=("kind", g))
+    return together.assign_coords(a=("kind", a), g=("kind", g))
 
 
-def swept(errors: xr.Dataset, dim: str, values: Sequence[float], attributes: dict | None = None) -> xr.Dataset:
-    """Errors of a stack with one network for each value, under names of their own."""
+def swept(
+    errors: xr.Dataset, dim: str, values: Sequence[float], members: range, attributes: dict | None = None
+) -> xr.Dataset:
+    """Errors of a stack with one network for each of some values, under names of their own."""
     renamed = errors.rename({name: f"sweep_{name}" for name in errors} | {"member": dim, "epoch": "epoch_s"})
-    return renamed.assign_coords({dim: (dim, list(values), attributes)})
+    return renamed.assign_coords({dim: (dim, [values[index] for index in members], attributes)})
 
 
 def _is_random(stack: Any) -> bool:

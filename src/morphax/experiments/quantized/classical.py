@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
-from morphax.experiments.quantized._training import SMALL, PerceptronConfig
+from morphax.experiments.quantized._training import SMALL, PerceptronConfig, beside
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, mean_and_range, new_figure
@@ -47,10 +48,9 @@ class Classical(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key = jax.random.split(key)
-        parts = progress.pieces(
-            config.trainings(Trainer(train_key, progress), {"classical": config.networks(make_key)})
-        )
-        return parts["classical"].rename(member="seed").assign_coords(seed=np.arange(config.seeds))
+        kinds = {"classical": partial(config.networks, make_key)}
+        parts = progress.pieces(config.trainings(Trainer(train_key, progress), kinds))
+        return beside(parts, kinds).isel(kind=0, drop=True)
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(5.5, 3.8)

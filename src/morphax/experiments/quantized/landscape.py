@@ -69,19 +69,23 @@ class Landscape(Experiment):
         trainer = Trainer(train_key, progress)
         strength = config.steps * np.pi / 38
         kinds = {
-            CLASSICAL: config.networks(make_key),
-            HTANH: config.networks(make_key, config.width, strength),
-            ACTIVATION: config.networks(make_key, config.width, strength, backward="activation"),
+            CLASSICAL: partial(config.networks, make_key),
+            HTANH: partial(config.networks, make_key, width=config.width, strength=strength),
+            ACTIVATION: partial(
+                config.networks, make_key, width=config.width, strength=strength, backward="activation"
+            ),
         }
 
-        def row(steps: int) -> xr.Dataset:
-            networks = config.networks(jax.random.fold_in(map_key, steps), config.widths, steps * np.pi / 38)
-            done = config.trained(trainer, f"map {steps}", networks, config.map_epochs)
+        def row(steps: int, members: range) -> xr.Dataset:
+            row_key, strength = jax.random.fold_in(map_key, steps), steps * np.pi / 38
+            networks = config.networks(row_key, members, width=config.widths, strength=strength)
+            done = config.trained(trainer, f"map {steps}", networks, members, config.map_epochs)
             error = config.errors(done.history).validation.isel(epoch=-1, drop=True).rename(member="width")
-            return xr.Dataset({"valley": error}).assign_coords(width=list(config.widths))
+            return xr.Dataset({"valley": error}).assign_coords(width=[config.widths[index] for index in members])
 
-        work = config.trainings(trainer, kinds)
-        parts = progress.pieces(work | {f"map {k}": partial(row, k) for k in config.strengths})
+        blocks = config.blocks("width", len(config.widths), config.map_epochs)
+        work = config.trainings(trainer, kinds) | blocks.split({f"map {k}": partial(row, k) for k in config.strengths})
+        parts = blocks.join(progress.pieces(work))
         rows = along("steps", {k: parts[f"map {k}"] for k in config.strengths}, {"long_name": "38 g / pi"})
         return beside(parts, kinds).merge(rows)
 

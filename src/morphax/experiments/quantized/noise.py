@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from morphax.experiments.quantized._claims import CLASSICAL, ROTATION, advantage
 from morphax.experiments.quantized._training import (
     LARGEST_WIDTH,
     SMALL,
+    Kind,
     NonNegative,
     PerceptronConfig,
     beside,
@@ -25,6 +26,7 @@ from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress
+from morphax.learning.ensemble import make_members
 from morphax.substrates.quantized import NoisyPerceptron
 
 rotation = final("rotation", ROTATION, "error")
@@ -99,19 +101,19 @@ class Noise(Experiment):
         make_key, train_key = jax.random.split(key)
         same = config.width * np.sqrt(1 - 8 / np.pi**2)
 
-        def noisy(noise: float, dropout: float) -> Any:
+        def noisy(noise: float, dropout: float, seeds: range) -> Any:
             def make(key: PRNGKeyArray) -> NoisyPerceptron:
                 imperfections = {"noise": jnp.asarray(noise), "dropout": jnp.asarray(dropout)}
                 return NoisyPerceptron.random(config.sizes, **imperfections, key=key)
 
-            return eqx.filter_vmap(make)(jax.random.split(make_key, config.seeds))
+            return make_members(make, make_key, seeds)
 
-        kinds = {
-            CLASSICAL: config.networks(make_key),
-            "rotation": config.networks(make_key, config.width),
+        kinds: dict[str, Kind] = {
+            CLASSICAL: partial(config.networks, make_key),
+            "rotation": partial(config.networks, make_key, width=config.width),
         }
-        kinds |= {f"noise {n:g}": noisy(n * same, 0.0) for n in config.noises}
-        kinds |= {f"dropout {p:g}": noisy(0.0, p) for p in config.dropouts}
+        kinds |= {f"noise {n:g}": partial(noisy, n * same, 0.0) for n in config.noises}
+        kinds |= {f"dropout {p:g}": partial(noisy, 0.0, p) for p in config.dropouts}
         dataset = beside(progress.pieces(config.trainings(Trainer(train_key, progress), kinds)), kinds)
         alone = xr.DataArray([k.startswith("dropout") for k in kinds], dims="kind")
         answered = xr.where(alone, dataset.deterministic, dataset.validation)

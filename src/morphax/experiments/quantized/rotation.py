@@ -22,6 +22,7 @@ from morphax.experiments.quantized._training import (
     swept,
 )
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import join_blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -79,21 +80,24 @@ class Rotation(Experiment):
         make_key, train_key, sweep_key = jax.random.split(key, 3)
         trainer = Trainer(train_key, progress)
         kinds = {
-            CLASSICAL: config.networks(make_key),
-            HTANH: config.networks(make_key, config.width),
-            ACTIVATION: config.networks(make_key, config.width, backward="activation"),
+            CLASSICAL: partial(config.networks, make_key),
+            HTANH: partial(config.networks, make_key, width=config.width),
+            ACTIVATION: partial(config.networks, make_key, width=config.width, backward="activation"),
         }
-        wide = [a for a in config.widths if a > 0]
+        # Without width an activation has no slope of its own.
+        widths = {HTANH: config.widths, ACTIVATION: tuple(a for a in config.widths if a > 0)}
 
-        def learned(rule: str) -> xr.Dataset:
-            # Without width an activation has no slope of its own.
-            widths = list(config.widths) if rule == HTANH else wide
-            networks = config.networks(sweep_key, widths, backward="htanh" if rule == HTANH else "activation")
-            done = config.trained(trainer, f"sweep {rule}", networks, config.sweep_epochs)
-            return swept(config.errors(done.history), "width", widths)
+        def learned(rule: str, members: range) -> xr.Dataset:
+            backward = "htanh" if rule == HTANH else "activation"
+            networks = config.networks(sweep_key, members, width=widths[rule], backward=backward)
+            done = config.trained(trainer, f"sweep {rule}", networks, members, config.sweep_epochs)
+            return swept(config.errors(done.history), "width", widths[rule], members)
 
         work = config.trainings(trainer, kinds)
-        parts = progress.pieces(work | {f"sweep {rule}": partial(learned, rule) for rule in (HTANH, ACTIVATION)})
+        for rule, values in widths.items():
+            blocks = config.blocks("width", len(values), config.sweep_epochs)
+            work |= blocks.split({f"sweep {rule}": partial(learned, rule)})
+        parts = join_blocks("width", progress.pieces(work))
         own = parts[f"sweep {ACTIVATION}"].reindex(width=list(config.widths))
         sweep = along("rule", {HTANH: parts[f"sweep {HTANH}"], ACTIVATION: own})
         for variable in sweep.data_vars.values():

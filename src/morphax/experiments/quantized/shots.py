@@ -14,10 +14,11 @@ from pydantic import Field
 from morphax._lazy import xr
 from morphax.experiments.quantized._training import LARGEST_WIDTH, SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress
-from morphax.learning.ensemble import map_members
+from morphax.learning.ensemble import map_members, member_keys
 from morphax.learning.voting import vote
 from morphax.substrates.quantized import BinarisedPerceptron
 from morphax.tasks import Task
@@ -65,20 +66,19 @@ class Shots(Experiment):
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         make_key, train_key, shot_key = jax.random.split(key, 3)
 
-        def compute() -> xr.Dataset:
-            task, networks = config.task(), config.networks(make_key, config.width)
-            done = config.trained(Trainer(train_key, progress), "training", networks, task=task)
+        def compute(seeds: range) -> xr.Dataset:
+            task, networks = config.task(), config.networks(make_key, seeds, width=config.width)
+            done = config.trained(Trainer(train_key, progress), "training", networks, seeds, task=task)
             errors = []
             for index, number in enumerate(config.numbers):
                 judge = eqx.Partial(_errors, task, number, config.repeats)
-                keys = jax.random.split(jax.random.fold_in(shot_key, index), config.seeds)
+                keys = member_keys(jax.random.fold_in(shot_key, index), seeds)
                 errors.append(np.asarray(map_members(judge, done.last, keys)))
-            return config.errors(done.history).assign(
-                error=(("shots", "member", "repeat"), np.array(errors), {"units": "1"})
-            )
+            error = (("shots", "member", "repeat"), np.array(errors), {"units": "1"})
+            dataset = config.errors(done.history).assign(error=error).rename(member="seed")
+            return dataset.assign_coords(shots=list(config.numbers), seed=list(seeds))
 
-        dataset = progress.pieces({"shots": compute})["shots"].rename(member="seed")
-        return dataset.assign_coords(shots=list(config.numbers), seed=np.arange(config.seeds))
+        return Blocks("seed", config.seeds).carry_out(progress, compute)
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(5.5, 3.8)

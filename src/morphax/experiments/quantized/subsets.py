@@ -15,6 +15,7 @@ from morphax.experiments.quantized import _claims as paper
 from morphax.experiments.quantized._claims import CLASSICAL, Point, advantage, final
 from morphax.experiments.quantized._training import COLOURS, SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -43,7 +44,7 @@ class Subsets(Experiment):
     """
 
     class Config(PerceptronConfig):
-        seeds: int = parameter(4, "drawn subsets", ge=2)
+        seeds: int = parameter(4, "drawn subsets", ge=2, extent=True)
         epochs: int = parameter(100, "passes through the training images", ge=1)
         drawn_from: int = parameter(
             60_000, "first images of the training set among which subsets are drawn", ge=64, le=60_000
@@ -91,26 +92,29 @@ class Subsets(Experiment):
         make_key, train_key, draw_key = jax.random.split(key, 3)
         trainer = Trainer(train_key, progress)
 
-        def learned(label: str, task: Task, index: int) -> xr.Dataset:
-            def error(kind: str) -> xr.DataArray:
-                width, strength, backward = POINTS[kind]
-                strengths = None if strength is None else [strength]
-                networks = config.networks(jax.random.fold_in(make_key, index), [width], strengths, backward)
-                done = config.trained(trainer, f"{label} {kind}", networks, task=task)
-                return config.errors(done.history).validation
+        def error(kind: str, task: Task, index: int) -> xr.DataArray:
+            (width, strength, backward), network_key = POINTS[kind], jax.random.fold_in(make_key, index)
+            networks = config.networks(network_key, range(1), width=width, strength=strength, backward=backward)
+            done = config.trained(trainer, kind, networks, range(1), task=task)
+            return config.errors(done.history).validation.isel(member=0)
 
-            return along("kind", {kind: xr.Dataset({"error": error(kind)}) for kind in POINTS}).isel(member=0)
+        def drawn(kind: str, seeds: range) -> xr.Dataset:
+            def of(seed: int) -> xr.Dataset:
+                seed_key = jax.random.fold_in(draw_key, seed)
+                task = mnist(config.train_images, config.test_images, key=seed_key, drawn_from=config.drawn_from)
+                return xr.Dataset({"drawn": error(kind, task, seed + 1)})
 
-        def drawn(seed: int) -> xr.Dataset:
-            seed_key = jax.random.fold_in(draw_key, seed)
-            task = mnist(config.train_images, config.test_images, key=seed_key, drawn_from=config.drawn_from)
-            return learned(f"subset {seed}", task, seed + 1)
+            return along("seed", {seed: of(seed) for seed in seeds})
+
+        def first(kind: str) -> xr.Dataset:
+            return xr.Dataset({"first": error(kind, config.task(), 0)})
 
         # Drawn subsets come first: where images to draw from are missing, nothing has been trained yet.
-        work = {f"subset {seed}": partial(drawn, seed) for seed in range(config.seeds)}
-        parts = progress.pieces(work | {"first": lambda: learned("first", config.task(), 0)})
-        dataset = along("seed", {seed: parts[f"subset {seed}"] for seed in range(config.seeds)}).rename(error="drawn")
-        return dataset.assign(first=parts["first"].error)
+        subsets = Blocks("seed", config.seeds, together=False)
+        work = {**subsets.split({f"drawn {kind}": partial(drawn, kind) for kind in POINTS})}
+        work |= {f"first {kind}": partial(first, kind) for kind in POINTS}
+        parts = subsets.join(progress.pieces(work))
+        return along("kind", {kind: parts[f"drawn {kind}"].merge(parts[f"first {kind}"]) for kind in POINTS})
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(7, 4)

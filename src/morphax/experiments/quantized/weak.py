@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -56,16 +57,17 @@ class Weak(Experiment):
         make_key, train_key, sweep_key = jax.random.split(key, 3)
         trainer = Trainer(train_key, progress)
         kinds = {
-            CLASSICAL: config.networks(make_key),
-            "weak": config.networks(make_key, strength=config.steps * np.pi / 38),
+            CLASSICAL: partial(config.networks, make_key),
+            "weak": partial(config.networks, make_key, strength=config.steps * np.pi / 38),
         }
 
-        def sweep() -> xr.Dataset:
-            networks = config.networks(sweep_key, strength=[k * np.pi / 38 for k in config.sweep])
-            done = config.trained(trainer, "sweep", networks, config.sweep_epochs)
-            return swept(config.errors(done.history), "steps", config.sweep, {"long_name": "38 g / pi"})
+        def sweep(members: range) -> xr.Dataset:
+            networks = config.networks(sweep_key, members, strength=[k * np.pi / 38 for k in config.sweep])
+            done = config.trained(trainer, "sweep", networks, members, config.sweep_epochs)
+            return swept(config.errors(done.history), "steps", config.sweep, members, {"long_name": "38 g / pi"})
 
-        parts = progress.pieces(config.trainings(trainer, kinds) | {"sweep": sweep})
+        blocks = config.blocks("steps", len(config.sweep), config.sweep_epochs)
+        parts = blocks.join(progress.pieces(config.trainings(trainer, kinds) | blocks.split({"sweep": sweep})))
         return beside(parts, kinds).merge(parts["sweep"])
 
     def figures(self, dataset: xr.Dataset) -> Figures:

@@ -37,7 +37,7 @@ class SpikingConfig(BaseConfig):
     intervals: int = parameter(10, "of a chain", ge=1)
     interval: int = parameter(50, "time steps of an interval", ge=1)
     burn_in: int = parameter(20, "time steps of a chain that do not count", ge=0)
-    seeds: int = parameter(3, "networks", ge=1)
+    seeds: int = parameter(3, "networks", ge=1, extent=True)
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import jax
@@ -14,6 +13,7 @@ from pydantic import AfterValidator
 from morphax._checks import check_choice
 from morphax._lazy import xr
 from morphax.experiments.spiking._states import ENSEMBLES, TURNED, amplitudes, descend
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -49,7 +49,7 @@ class Completeness(Experiment):
     """
 
     class Config(BaseConfig):
-        states: int = parameter(1000, "density matrices of each ensemble", ge=4)
+        states: int = parameter(1000, "density matrices of each ensemble", ge=4, extent=True)
         ensembles: tuple[Ensemble, ...] = parameter(NAMES, "drawn from", min_length=1)
         learning_rate: float = parameter(30.0, "of gradient descent (not printed)", gt=0)
         iterations: int = parameter(5000, "updates at most", ge=1)
@@ -102,10 +102,10 @@ class Completeness(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        def decided(index: int, ensemble: str) -> xr.Dataset:
-            state_key, start_key = jax.random.split(jax.random.fold_in(key, index))
-            states = ENSEMBLES[ensemble](state_key, config.states, 2)
-            starts = amplitudes(start_key, config.states, 2)
+        def decided(ensemble: str, members: range) -> xr.Dataset:
+            state_key, start_key = jax.random.split(jax.random.fold_in(key, NAMES.index(ensemble)))
+            states = ENSEMBLES[ensemble](state_key, members.stop, 2)[members.start :]
+            starts = amplitudes(start_key, members.stop, 2)[members.start :]
             found = descend(jax.vmap(coefficients)(jnp.asarray(states)), starts, config)
             answers = [realisability(rho) for rho in states]
             columns = {
@@ -121,8 +121,10 @@ class Completeness(Experiment):
             }
             return xr.Dataset({name: ("state", np.asarray(values), {"units": "1"}) for name, values in columns.items()})
 
-        work = {name: partial(decided, NAMES.index(name), name) for name in config.ensembles}
-        dataset = along("ensemble", progress.pieces(work))
+        def compute(members: range) -> xr.Dataset:
+            return along("ensemble", {name: decided(name, members) for name in config.ensembles})
+
+        dataset = Blocks("state", config.states, 100, together=False).carry_out(progress, compute)
         turned = realisability(TURNED)
         return dataset.assign(
             turned_visibility=((), turned.visibility, {"units": "1"}),

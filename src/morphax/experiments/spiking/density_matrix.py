@@ -16,11 +16,12 @@ from morphax._lazy import xr
 from morphax.experiments.spiking._networks import SpikingConfig
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, TURNED, draw_coefficients
 from morphax.experiments.training import Trainer, judged
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
-from morphax.learning.ensemble import make_members, map_members
+from morphax.learning.ensemble import make_members, map_members, member_keys
 from morphax.learning.objectives import DensityMatrixLoss
 from morphax.learning.quantum_states import judge_estimate
 from morphax.quantum.correlation_map import coefficients, density_matrix
@@ -100,7 +101,8 @@ class DensityMatrix(Experiment):
         }
         states = {BELL_STATE: BELL, ZERO: pure_state([1, 0, 0, 0]), TURNED_BELL: TURNED} | random
         work = {name: partial(_learned, config, states[name], keys, progress, name) for name in config.targets}
-        return along("target", progress.pieces(work))
+        seeds = Blocks("seed", config.seeds)
+        return along("target", seeds.join(progress.pieces(seeds.split(work))))
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         curves = new_figure(10, 3.8)
@@ -133,7 +135,12 @@ class DensityMatrix(Experiment):
 
 
 def _learned(
-    config: DensityMatrix.Config, rho: np.ndarray, keys: list[PRNGKeyArray], progress: Progress, label: str
+    config: DensityMatrix.Config,
+    rho: np.ndarray,
+    keys: list[PRNGKeyArray],
+    progress: Progress,
+    label: str,
+    seeds: range,
 ) -> xr.Dataset:
     make_key, train_key, test_key = keys
     wanted = jnp.asarray(coefficients(rho), jnp.result_type(float))
@@ -145,12 +152,13 @@ def _learned(
         return SpikingNetwork.random(config.neurons, config.inputs, key=key, visible=6, **config.options())
 
     rule = Backpropagation(DensityMatrixLoss(config.burn_in), observe="every")
-    networks, training = make_members(make, make_key, config.seeds), data(config.chains, config.intervals)
+    networks, training = make_members(make, make_key, seeds), data(config.chains, config.intervals)
     trainer = Trainer(train_key, progress)
-    done = trainer.train(label, networks, rule, training, watch={"further": training}, **config.training())
+    watch = {"further": training}
+    done = trainer.train(label, networks, rule, training, watch=watch, ensemble=seeds, **config.training())
     seen = done.history.watched("further")
     judge = eqx.Partial(judged, rule, data(config.test_chains, config.test_intervals))
-    tested = map_members(judge, done.best, jax.random.split(test_key, config.seeds))
+    tested = map_members(judge, done.best, member_keys(test_key, seeds))
     chi = np.asarray(tested["coefficients"], float)
     estimate = judge_estimate(_matrices(chi), rho)
     columns = {
@@ -168,7 +176,7 @@ def _learned(
         "recurrent": (("seed", "to", "from"), np.asarray(done.best.recurrent_weights)[:, :6, :6]),
     }
     dataset = xr.Dataset({name: (dims, values, {"units": "1"}) for name, (dims, values) in columns.items()})
-    return dataset.assign_coords(epoch=done.history.steps, seed=np.arange(config.seeds))
+    return dataset.assign_coords(epoch=done.history.steps, seed=list(seeds))
 
 
 def _matrices(chi: np.ndarray) -> np.ndarray:

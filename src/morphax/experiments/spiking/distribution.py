@@ -46,7 +46,7 @@ class Distribution(Experiment):
         chains: int = parameter(16, "independent runs of a network in an epoch: the batch", ge=1)
         intervals: int = parameter(6, "of a chain", ge=1)
         burn_in: int = parameter(50, "time steps of a chain that do not count", ge=0)
-        seeds: int = parameter(5, "instances: targets and networks", ge=1)
+        seeds: int = parameter(5, "instances: targets and networks", ge=1, extent=True)
         smoothing: float = parameter(1e-5, "share of the uniform distribution in the target", gt=0, lt=1)
         test_chains: int = parameter(16, "sampling runs to judge a network", ge=2)
         test_intervals: int = parameter(201, "of such a run", ge=2)

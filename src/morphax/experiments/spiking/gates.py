@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -14,16 +15,18 @@ from jaxtyping import Array, PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.spiking._states import BELL, ENSEMBLES, GATES, amplitudes, draw_coefficients
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
+from morphax.learning.ensemble import member_keys
 from morphax.learning.minimise import Minimum
 from morphax.learning.quantum_states import apply_gates, learn_distribution, learn_gate, realised
 from morphax.quantum.correlation_map import coefficients, distribution
 from morphax.quantum.realisability import realisability
-from morphax.quantum.states import random_density_matrix, random_unitary
+from morphax.quantum.states import pure_state, random_density_matrix, random_unitary
 
-MIXED, PURE, ANY = "Hilbert-Schmidt", "pure", "any U(4)"
+MIXED, PURE, ANY, ZERO = "Hilbert-Schmidt", "pure", "any U(4)", "|00>"
 SEQUENCE = ("Hadamard", "CNOT", "R 1/8")
 
 
@@ -46,7 +49,7 @@ class Gates(Experiment):
     """
 
     class Config(BaseConfig):
-        states: int = parameter(48, "of each ensemble", ge=2)
+        states: int = parameter(48, "of each ensemble", ge=2, extent=True)
         norm: float = parameter(8.0, "of a classical wave function", gt=0)
         learning_rate: float = parameter(0.01, "of Adam, for M (not printed)", gt=0)
         iterations: int = parameter(5000, "updates at most", ge=1)
@@ -92,7 +95,7 @@ class Gates(Experiment):
         Claim.within(
             "sequence from |00>: largest loss of a gate",
             0.0,
-            lambda d: d.sequence_loss.sel(start="|00>").max(),
+            lambda d: d.sequence_loss.sel(start=ZERO).max(),
             source="Sec. IV",
             tolerance=1e-7,
         ),
@@ -101,10 +104,11 @@ class Gates(Experiment):
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         state_key, start_key, unitary_key, bell_key = jax.random.split(key, 4)
 
-        def gates(ensemble: str) -> xr.Dataset:
-            states = self._realised_states(config, ensemble, state_key)
-            q = _wave_functions(states, amplitudes(start_key, config.states, 2), config.iterations, config.norm)
-            keys = jax.random.split(unitary_key, config.states)
+        def gates(ensemble: str, members: range) -> xr.Dataset:
+            states = self._realised_states(ensemble, members, state_key)
+            starts = amplitudes(start_key, members.stop, 2)[members.start :]
+            q = _wave_functions(states, starts, config.iterations, config.norm)
+            keys = member_keys(unitary_key, members)
             others = np.array([np.asarray(random_unitary(2, key=k)) for k in keys])
             unitaries = {name: np.broadcast_to(gate, others.shape) for name, gate in GATES.items()} | {ANY: others}
             parts: dict[str, xr.Dataset] = {}
@@ -120,23 +124,22 @@ class Gates(Experiment):
                 parts[name] = xr.Dataset({n: ("state", np.asarray(v), {"units": "1"}) for n, v in columns.items()})
             return along("kind", parts)
 
-        work = {name: partial(gates, name) for name in (MIXED, PURE)}
-        work |= {
-            "probabilities": partial(self._probabilities, config, bell_key),
-            "sequences": partial(self._sequences, config, bell_key),
-        }
-        parts = progress.pieces(work)
+        states = Blocks("state", config.states, 12, together=False)
+        work: dict[str, Callable[[], xr.Dataset]] = {"probabilities": partial(self._probabilities, config, bell_key)}
+        work |= {f"sequence {start}": partial(self._sequence, config, start, bell_key) for start in (MIXED, ZERO)}
+        work |= states.split({name: partial(gates, name) for name in (MIXED, PURE)})
+        parts = states.join(progress.pieces(work))
         learning = along("ensemble", {name: parts[name] for name in (MIXED, PURE)})
-        return learning.merge(parts["probabilities"]).merge(parts["sequences"])
+        sequences = along("start", {start: parts[f"sequence {start}"] for start in (MIXED, ZERO)})
+        return learning.merge(parts["probabilities"]).merge(sequences)
 
-    def _realised_states(self, config: Config, ensemble: str, key: PRNGKeyArray) -> np.ndarray:
-        drawn = ENSEMBLES[ensemble](key, 8 * config.states, 2)
-        kept = [rho for rho in drawn if realisability(rho).realised][: config.states]
-        if len(kept) < config.states:
-            raise RuntimeError(
-                f"{len(kept)} of {len(drawn)} {ensemble} states are realised; {config.states} are needed"
-            )
-        return np.array(kept)
+    def _realised_states(self, ensemble: str, members: range, key: PRNGKeyArray) -> np.ndarray:
+        """Some of the first states of an ensemble that a distribution realises."""
+        drawn = ENSEMBLES[ensemble](key, 8 * members.stop, 2)
+        kept = list(itertools.islice((rho for rho in drawn if realisability(rho).realised), members.stop))
+        if len(kept) < members.stop:
+            raise RuntimeError(f"{len(kept)} of {len(drawn)} {ensemble} states are realised; {members.stop} are needed")
+        return np.array(kept[members.start :])
 
     def _probabilities(self, config: Config, key: PRNGKeyArray) -> xr.Dataset:
         """psi_+ and a random density matrix before and after CNOT."""
@@ -156,28 +159,23 @@ class Gates(Experiment):
             {"when": ["before", "after"], "example": ["psi_+", "rho"]},
         )
 
-    def _sequences(self, config: Config, key: PRNGKeyArray) -> xr.Dataset:
+    def _sequence(self, config: Config, start: str, key: PRNGKeyArray) -> xr.Dataset:
         gates = np.array([GATES[SEQUENCE[index % len(SEQUENCE)]] for index in range(config.length)])
         first, second = jax.random.split(key)
-        zero = np.zeros((4, 4), complex)
-        zero[0, 0] = 1.0
-        states = np.array([np.asarray(random_density_matrix(2, key=first)), zero])
-        q = _wave_functions(states, amplitudes(second, 2, 2), config.slow_iterations, config.norm)
-        optimiser = optax.adam(config.learning_rate)
-        found = jax.vmap(lambda q: apply_gates(q, gates, optimiser, iterations=config.iterations))(q)
-        reached = np.asarray(jax.vmap(jax.vmap(realised))(found.argument))
-        error = np.zeros(found.loss.shape)
-        for index, rho in enumerate(states):
-            for place, gate in enumerate(gates):
-                rho = gate @ rho @ gate.conj().T
-                error[index, place] = np.sum((reached[index, place] - np.asarray(coefficients(rho))) ** 2) / 4
-        dims = ("start", "gate")
+        rho = np.asarray(random_density_matrix(2, key=first)) if start == MIXED else pure_state([1, 0, 0, 0])
+        begin = amplitudes(second, 2, 2)[[(MIXED, ZERO).index(start)]]
+        (q,) = _wave_functions(rho[None], begin, config.slow_iterations, config.norm)
+        found = apply_gates(q, gates, optax.adam(config.learning_rate), iterations=config.iterations)
+        reached, error = np.asarray(jax.vmap(realised)(found.argument)), np.zeros(found.loss.shape)
+        for place, gate in enumerate(gates):
+            rho = gate @ rho @ gate.conj().T
+            error[place] = np.sum((reached[place] - np.asarray(coefficients(rho))) ** 2) / 4
         return xr.Dataset(
             {
-                "error": (dims, error, {"units": "1", "long_name": "squared distance from the true state"}),
-                "sequence_loss": (dims, np.asarray(found.loss), {"units": "1"}),
+                "error": ("gate", error, {"units": "1", "long_name": "squared distance from the true state"}),
+                "sequence_loss": ("gate", np.asarray(found.loss), {"units": "1"}),
             },
-            {"start": [MIXED, "|00>"], "gate": np.arange(1, config.length + 1)},
+            {"gate": np.arange(1, config.length + 1)},
         )
 
     def figures(self, dataset: xr.Dataset) -> Figures:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.spiking._states import ENSEMBLES, amplitudes, descend
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -87,9 +86,10 @@ class Ghz(Experiment):
         shares = np.linspace(0, 1, config.points)
         ghz = ghz_state(3)
 
-        def one(index: int) -> xr.Dataset:
-            targets = np.array([p * ghz + (1 - p) * others[index] for p in shares])
-            starts = amplitudes(jax.random.fold_in(start_key, index), config.points, 3)
+        def one(index: int, points: range) -> xr.Dataset:
+            p = shares[points.start : points.stop]
+            targets = np.array([p * ghz + (1 - p) * others[index] for p in p])
+            starts = amplitudes(jax.random.fold_in(start_key, index), points.stop, 3)[points.start :]
             found = descend(jax.vmap(coefficients)(jnp.asarray(targets)), starts, config)
             reached = np.asarray(jax.vmap(lambda q: density_matrix(realised(q)))(found.argument))
             nearest = nearest_density_matrix(reached)
@@ -101,15 +101,19 @@ class Ghz(Experiment):
                 "fidelity": fidelity(nearest, targets),
                 "relative_entropy": relative_entropy(targets, nearest),
             }
-            dataset = xr.Dataset({n: ("p", np.asarray(v), {"units": "1"}) for n, v in columns.items()}, {"p": shares})
+            dataset = xr.Dataset({n: ("p", np.asarray(v), {"units": "1"}) for n, v in columns.items()}, {"p": p})
             dataset.relative_entropy.attrs["units"] = "nat"
             for name in ("minimum", "relative_entropy"):
                 dataset[name].attrs["may_be_missing"] = 1
-            onset = realisability(ghz, rest=others[index]).visibility
-            return dataset.assign(onset=((), onset, {"units": "1"}))
+            return dataset
 
-        parts = progress.pieces({f"mixed with {index}": partial(one, index) for index in range(config.others)})
-        return along("other", {index: parts[f"mixed with {index}"] for index in range(config.others)}).assign(
+        def compute(points: range) -> xr.Dataset:
+            return along("other", {index: one(index, points) for index in range(config.others)})
+
+        dataset = Blocks("p", config.points, 2, together=False).carry_out(progress, compute)
+        onset = [realisability(ghz, rest=other).visibility for other in others]
+        return dataset.assign(
+            onset=("other", onset, {"units": "1"}),
             ghz_visibility=((), realisability(ghz).visibility, {"units": "1"}),
             w_visibility=((), realisability(w_state(3)).visibility, {"units": "1"}),
         )

@@ -66,20 +66,19 @@ class IsingChain(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        def energies(boundary: str) -> xr.Dataset:
-            chain = (config.sites, 1.0)
-            ring = boundary == "ring"
-            bounds = [
-                [energy_bound(*chain, h, neighbours=k, periodic=ring).energy for h in config.fields]
-                for k in config.neighbours
-            ]
-            exact = [ground_state_energy(*chain, h, periodic=ring) for h in config.fields]
-            units = {"units": "J"}
-            return xr.Dataset({"bound": (("k", "field"), bounds, units), "exact": ("field", exact, units)})
+        def energies(boundary: str, field: float) -> xr.Dataset:
+            chain, ring = (config.sites, 1.0, field), boundary == "ring"
+            bounds = [energy_bound(*chain, neighbours=k, periodic=ring).energy for k in config.neighbours]
+            exact, units = ground_state_energy(*chain, periodic=ring), {"units": "J"}
+            return xr.Dataset({"bound": ("k", bounds, units), "exact": ((), exact, units)})
 
-        dataset = along("boundary", progress.pieces({name: partial(energies, name) for name in ("open", "ring")}))
-        field = xr.Variable("field", list(config.fields), {"units": "J"})
-        return dataset.assign_coords(k=list(config.neighbours), field=field, sites=config.sites)
+        def at(field: float) -> xr.Dataset:
+            return along("boundary", {name: energies(name, field) for name in ("open", "ring")})
+
+        parts = progress.pieces({f"h = {h:g}": partial(at, h) for h in config.fields})
+        dataset = along("field", dict(zip(config.fields, parts.values(), strict=True)), {"units": "J"})
+        dataset = dataset.transpose("boundary", "k", "field")
+        return dataset.assign_coords(k=list(config.neighbours), sites=config.sites)
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(10, 3.8)

@@ -47,7 +47,9 @@ class Entry(NamedTuple):
 class NetworkConfig(BaseConfig):
     """The paper's network and training; what the paper does not print is said in docs/spintronic.md."""
 
-    seeds: int = parameter(10, "independent repetitions: weights, masks and order of the images", ge=1, le=1000)
+    seeds: int = parameter(
+        10, "independent repetitions: weights, masks and order of the images", ge=1, le=1000, extent=True
+    )
     precision: Literal["double", "single"] = parameter("single", "floating-point precision of the run")
     layers: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = parameter(
         (32, 32, 32), "neurons in each layer", min_length=1
@@ -127,9 +129,9 @@ class NetworkConfig(BaseConfig):
         )
         return WithReadout.random(substrate, CLASSES, scale=self.initial_scale, key=second)
 
-    def networks(self, kind: Kind, key: PRNGKeyArray) -> WithReadout:
-        """A stack of `seeds` of them."""
-        return make_members(lambda k: self.network(kind, k), key, self.seeds)
+    def networks(self, kind: Kind, key: PRNGKeyArray, seeds: range) -> WithReadout:
+        """A stack of some of them."""
+        return make_members(lambda k: self.network(kind, k), key, seeds)
 
     def data(self) -> dict[str, Path | str]:
         return {**digits_digests()}

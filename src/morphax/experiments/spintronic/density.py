@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig, median_band, percent
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import Claim, Experiment, Share, parameter
 from morphax.lab.figures import BLUE, GREEN, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -51,7 +53,7 @@ class Density(Experiment):
         initial_scale: float = parameter(10.4, "initial weights, times +-1/sqrt(fan-in)", gt=0)
         learning_rate: float = parameter(0.383, "Adam's step at the start (inverse) or at most (cosine)", gt=0)
         schedule: Literal["inverse", "cosine"] = parameter("cosine", "as in spintronic/sequential-digits")
-        seeds: int = parameter(5, "independent repetitions", ge=1, le=1000)
+        seeds: int = parameter(5, "independent repetitions", ge=1, le=1000, extent=True)
         epochs: int = parameter(40, "passes over the training images, Fig. 4", ge=1)
         densities: tuple[Share, ...] = parameter((0.0, 0.1, 0.2, 0.3, 0.5, 1.0), "densities, Fig. 4", min_length=1)
         curve_epochs: int = parameter(100, "passes over the training images, Fig. 5", ge=1)
@@ -95,19 +97,19 @@ class Density(Experiment):
         task = config.task(data_key)
         train, test = (task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)
 
-        def trained(label: str, visits: int, **changes: Any) -> History:
+        def trained(label: str, seeds: range, visits: int, **changes: Any) -> History:
             here = config.but(**changes)
-            networks, watch = here.networks("spintronic", make_key), {"train": train, "test": test}
-            numbers = here.training(train, visits)
-            return trainer.train(label, networks, Backpropagation(), train, watch=watch, **numbers).history
+            networks, watch = here.networks("spintronic", make_key, seeds), {"train": train, "test": test}
+            numbers = {**here.training(train, visits), "watch": watch, "ensemble": seeds}
+            return trainer.train(label, networks, Backpropagation(), train, **numbers).history
 
-        def accuracy(label: str, changes: dict[str, float]) -> xr.Dataset:
-            last = trained(label, 1, **changes).watched("test")["accuracy"][-1]
+        def accuracy(label: str, changes: dict[str, float], seeds: range) -> xr.Dataset:
+            last = trained(label, seeds, 1, **changes).watched("test")["accuracy"][-1]
             return xr.Dataset({"accuracy": percent(last, "test accuracy after the last epoch")})
 
-        def curves(label: str, density: float) -> xr.Dataset:
+        def curves(label: str, density: float, seeds: range) -> xr.Dataset:
             epochs = config.curve_epochs
-            history = trained(label, epochs, epochs=epochs, **VARIED["both"](density))
+            history = trained(label, seeds, epochs, epochs=epochs, **VARIED["both"](density))
             variables = {
                 f"{data}_{metric}": (("seed", "epoch"), scale * history.watched(data)[metric].T, {"units": unit})
                 for data in ("train", "test")
@@ -118,9 +120,15 @@ class Density(Experiment):
         labels = {(varied, d): f"{varied} {d:g}" for varied in VARIED for d in config.densities}
         # All at 1 is the same network whatever is varied; it is trained once.
         labels |= {(varied, d): f"both {d:g}" for varied, d in labels if d == 1}
-        work = {label: partial(accuracy, label, VARIED[varied](d)) for (varied, d), label in labels.items()}
-        work |= {f"curve {d:g}": partial(curves, f"curve {d:g}", d) for d in CURVES}
-        parts = progress.pieces(work)
+        # Two seeds with all epochs of a curve take about as long as five of the others.
+        work: dict[str, Callable[[], xr.Dataset]] = {}
+        work |= Blocks("seed", config.seeds, 5).split(
+            {label: partial(accuracy, label, VARIED[varied](d)) for (varied, d), label in labels.items()}
+        )
+        work |= Blocks("seed", config.seeds, 2).split(
+            {f"curve {d:g}": partial(curves, f"curve {d:g}", d) for d in CURVES}
+        )
+        parts = join_blocks("seed", progress.pieces(work))
 
         def by_density(varied: str) -> xr.Dataset:
             return along("density", {d: parts[labels[varied, d]] for d in config.densities}, PART)

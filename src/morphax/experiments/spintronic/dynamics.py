@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig, layered
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -41,7 +42,7 @@ class Dynamics(Experiment):
     """
 
     class Config(NetworkConfig):
-        seeds: int = parameter(3, "networks at each interval; traces are those of the first", ge=1)
+        seeds: int = parameter(3, "networks at each interval; traces are those of the first", ge=1, extent=True)
         epochs: int = parameter(40, "passes over the training images", ge=1)
         fast: float = parameter(0.1, "time between two pixels, Fig. 2c", unit="ns", gt=0)
         adapted: float = parameter(1.0, "time between two pixels, Figs. 1 and 2d", unit="ns", gt=0)
@@ -89,13 +90,17 @@ class Dynamics(Experiment):
         task = config.task(data_key)
         labels = {interval: f"{interval:g} ns" for interval in (config.fast, config.adapted, config.slow)}
 
-        def traces(interval: float) -> xr.Dataset:
+        def traces(interval: float, seeds: range) -> xr.Dataset:
             here, train = config.but(interval=interval), (task.train_inputs, task.train_targets)
-            networks, numbers = here.networks("spintronic", make_key), here.training(train)
-            done = trainer.train(labels[interval], networks, Backpropagation(), train, **numbers)
-            return self._traces(here, done.last, _images(task))
+            networks, numbers = here.networks("spintronic", make_key, seeds), here.training(train)
+            done = trainer.train(labels[interval], networks, Backpropagation(), train, ensemble=seeds, **numbers)
+            return self._traces(here, done.last, _images(task)).assign_coords(seed=list(seeds))
 
-        parts = progress.pieces({label: partial(traces, interval) for interval, label in labels.items()})
+        blocks = Blocks("seed", config.seeds)
+        work = blocks.split({label: partial(traces, interval) for interval, label in labels.items()})
+        parts = blocks.join(progress.pieces(work))
+        for label, part in parts.items():
+            parts[label] = part.assign(power=part.power.sel(seed=0, drop=True))
         return along("interval", {interval: parts[label] for interval, label in labels.items()}, {"units": "ns"})
 
     def _traces(self, config: NetworkConfig, networks: WithReadout, images: Array) -> xr.Dataset:
@@ -106,7 +111,7 @@ class Dynamics(Experiment):
         first = {"units": "1", "long_name": "power of the oscillators of the first network"}
         return xr.Dataset(
             {
-                "power": (("image", "pixel", "neuron"), powers[0], first),
+                "power": (("seed", "image", "pixel", "neuron"), powers, first),
                 "slowness": (("seed", "layer"), by_layer, {"units": "pixels"}),
                 "mean_power": ("seed", powers.mean(axis=(1, 2, 3)), {"units": "1"}),
             },
@@ -114,7 +119,6 @@ class Dynamics(Experiment):
                 "label": ("image", list(SHOWN)),
                 "of_layer": ("neuron", layers),
                 "pixel": 1 + np.arange(powers.shape[2]),
-                "seed": np.arange(config.seeds),
                 "layer": np.arange(len(config.layers)),
             },
         )

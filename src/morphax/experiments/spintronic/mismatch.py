@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, NonNegative, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -46,7 +47,7 @@ class Mismatch(Experiment):
     """
 
     class Config(NetworkConfig):
-        seeds: int = parameter(3, "networks", ge=1)
+        seeds: int = parameter(3, "networks", ge=1, extent=True)
         devices: int = parameter(4, "devices for each network", ge=1)
         spreads: tuple[NonNegative, ...] = parameter(
             (0.0, 0.05, 0.1, 0.2, 0.3), "relative spreads of mismatch", min_length=1
@@ -100,14 +101,15 @@ class Mismatch(Experiment):
             train=(task.train_inputs, task.train_targets),
             test=(task.test_inputs, task.test_targets),
             make_key=make_key,
-            device_keys=jax.random.split(device_key, (config.seeds, config.devices)),
+            device_key=device_key,
             trainer=Trainer(train_key, progress),
         )
         spreads = [spread for spread in config.spreads if spread > 0]
         work = {OFF_CHIP: lab.off_chip}
         work |= {f"{NOISE_AWARE} {s:g}": partial(lab.noise_aware, s) for s in spreads}
         work |= {f"{n} {s:g}": partial(lab.in_the_loop, n, s) for n in (OUTPUTS, STATES) for s in spreads}
-        parts = progress.pieces(work)
+        seeds = Blocks("seed", config.seeds)
+        parts = seeds.join(progress.pieces(seeds.split(work)))
         first = parts[OFF_CHIP]
         # Without mismatch there is nothing to adapt to.
         parts |= {f"{n} 0": first.sel(spread=0.0, drop=True) for n in STRATEGIES if 0 in config.spreads}
@@ -149,19 +151,21 @@ class _Laboratory:
     train: Data
     test: Data
     make_key: PRNGKeyArray
-    device_keys: PRNGKeyArray
+    device_key: PRNGKeyArray
     trainer: Trainer
+    _nominal: dict[range, WithReadout] = field(default_factory=dict)
 
-    def off_chip(self) -> xr.Dataset:
+    def off_chip(self, seeds: range) -> xr.Dataset:
         """Trained on the model: mismatch of either kind, rounding, noise."""
-        config = self.config
-        both = [self.on_devices(self.nominal, Imperfections(s, s)) for s in config.spreads]
+        config, networks = self.config, self.trained_on_model(self.trainer, seeds)
+        on_devices = partial(self.on_devices, networks, seeds)
+        both = [on_devices(Imperfections(s, s)) for s in config.spreads]
         parts = [
-            [self.on_devices(self.nominal, kind(s)) for s in config.spreads]
+            [on_devices(kind(s)) for s in config.spreads]
             for kind in (lambda s: Imperfections(weight_mismatch=s), lambda s: Imperfections(device_mismatch=s))
         ]
-        rounded = [self.on_devices(self.nominal, Imperfections(weight_bits=b), devices=1) for b in config.bits]
-        noisy = [self.on_devices(self.nominal, Imperfections(state_noise=n)) for n in config.state_noises]
+        rounded = [on_devices(Imperfections(weight_bits=b), devices=1) for b in config.bits]
+        noisy = [on_devices(Imperfections(state_noise=n)) for n in config.state_noises]
         percent = {"units": "%"}
         return xr.Dataset(
             {
@@ -175,45 +179,60 @@ class _Laboratory:
                 "part": ["weights only", "devices only"],
                 "bits": list(config.bits),
                 "state_noise": list(config.state_noises),
-                "seed": np.arange(config.seeds),
+                "seed": list(seeds),
                 "device": np.arange(config.devices),
             },
         )
 
-    def noise_aware(self, spread: float) -> xr.Dataset:
+    def noise_aware(self, spread: float, seeds: range) -> xr.Dataset:
         """Trained on another device at every step."""
-        rule = NoiseAware(Backpropagation(), self.stacked(spread, self.config.seeds))
-        networks = self.trained(self.config, self.fresh, f"{NOISE_AWARE} {spread:g}", rule)
-        return _dataset(self.on_devices(networks, Imperfections(spread, spread)))
+        rule, label = NoiseAware(Backpropagation(), self.stacked(spread, len(seeds))), f"{NOISE_AWARE} {spread:g}"
+        networks = self.trained(self.trainer, self.config, self.fresh(seeds), label, rule, seeds)
+        return _dataset(self.on_devices(networks, seeds, Imperfections(spread, spread)), seeds)
 
-    def in_the_loop(self, strategy: str, spread: float) -> xr.Dataset:
+    def in_the_loop(self, strategy: str, spread: float, seeds: range) -> xr.Dataset:
         """Trained off-chip, then each network on each of its devices."""
-        seeds, devices = self.device_keys.shape
-        networks = jax.tree.map(lambda x: jnp.repeat(x, devices, 0) if eqx.is_array(x) else x, self.nominal)
-        keys = self.device_keys.reshape(-1)
+        devices, keys = self.config.devices, self.device_keys(seeds).reshape(-1)
+        networks = jax.tree.map(lambda x: jnp.repeat(x, devices, 0) if eqx.is_array(x) else x, self.nominal(seeds))
         rule = InTheLoop(Backpropagation(), self.stacked(spread, len(keys)), keys, measured_states=strategy == STATES)
         config = self.config.but(epochs=self.config.loop_epochs, learning_rate=self.config.loop_rate, schedule="cosine")
-        tuned = self.trained(config, networks, f"{strategy} {spread:g}", rule)
+        members = range(seeds.start * devices, seeds.stop * devices)
+        tuned = self.trained(self.trainer, config, networks, f"{strategy} {spread:g}", rule, members)
         scores = map_members(eqx.Partial(_on_devices, self.test), tuned, keys[:, None], self.stacked(spread, len(keys)))
-        return _dataset(100 * np.asarray(scores, float).reshape(seeds, devices))
+        return _dataset(100 * np.asarray(scores, float).reshape(len(seeds), devices), seeds)
 
-    @property
-    def fresh(self) -> WithReadout:
+    def device_keys(self, seeds: range) -> PRNGKeyArray:
+        """(seeds, devices)."""
+        return jax.random.split(self.device_key, (seeds.stop, self.config.devices))[seeds.start :]
+
+    def fresh(self, seeds: range) -> WithReadout:
         """Untrained networks."""
-        return self.config.networks("spintronic", self.make_key)
+        return self.config.networks("spintronic", self.make_key, seeds)
 
-    @cached_property
-    def nominal(self) -> WithReadout:
-        """Networks trained on the model; trained once, and again after an interruption from their checkpoint."""
-        return self.trained(self.config, self.fresh, OFF_CHIP, Backpropagation())
+    def nominal(self, seeds: range) -> WithReadout:
+        """Networks trained on the model. A process that has not trained them yet does so, and tells nobody."""
+        if seeds not in self._nominal:
+            self.trained_on_model(Trainer(self.trainer.key, Progress()), seeds)
+        return self._nominal[seeds]
 
-    def trained(self, config: NetworkConfig, networks: WithReadout, label: str, rule: Any) -> WithReadout:
+    def trained_on_model(self, trainer: Trainer, seeds: range) -> WithReadout:
+        """Networks after training without mismatch."""
+        networks = self.trained(trainer, self.config, self.fresh(seeds), OFF_CHIP, Backpropagation(), seeds)
+        self._nominal[seeds] = networks
+        return networks
+
+    def trained(
+        self, trainer: Trainer, config: NetworkConfig, networks: WithReadout, label: str, rule: Any, members: range
+    ) -> WithReadout:
         """The networks after training by a rule."""
-        return self.trainer.train(label, networks, rule, self.train, **config.training(self.train)).last
+        numbers = config.training(self.train)
+        return trainer.train(label, networks, rule, self.train, ensemble=members, **numbers).last
 
-    def on_devices(self, networks: WithReadout, imperfections: Imperfections, devices: int | None = None) -> np.ndarray:
+    def on_devices(
+        self, networks: WithReadout, seeds: range, imperfections: Imperfections, devices: int | None = None
+    ) -> np.ndarray:
         """Accuracy in per cent (networks, devices) on fabricated devices."""
-        keys = self.device_keys[:, :devices]
+        keys = self.device_keys(seeds)[:, :devices]
         # What is 0 stays a plain number: no noise is drawn to be multiplied by 0.
         stacked = jax.tree.map(lambda x: jnp.full(len(keys), x) if x else x, imperfections)
         return 100 * np.asarray(map_members(eqx.Partial(_on_devices, self.test), networks, keys, stacked), float)
@@ -232,5 +251,5 @@ def _on_devices(data: Data, network: WithReadout, keys: PRNGKeyArray, imperfecti
     return jax.lax.map(one, keys)
 
 
-def _dataset(scores: np.ndarray) -> xr.Dataset:
-    return xr.Dataset({"accuracy": (("seed", "device"), scores, {"units": "%"})})
+def _dataset(scores: np.ndarray, seeds: range) -> xr.Dataset:
+    return xr.Dataset({"accuracy": (("seed", "device"), scores, {"units": "%"})}, {"seed": list(seeds)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import Entry, NetworkConfig, accuracies, converged, percent
 from morphax.experiments.training import Trained, Trainer
+from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, mean_and_range, new_figure
 from morphax.lab.progress import Progress, along
@@ -122,16 +124,18 @@ class SequentialDigits(Experiment):
         held = config.held_out(task, held_key)
         test = (task.test_inputs, task.test_targets)
 
-        def trained(entry: str, label: str, data: Data, **options: Any) -> Trained[WithReadout]:
+        def settings(entry: str) -> SequentialDigits.Config:
             here = config.but(**ENTRIES[entry].changes)
-            if here.schedule == "cosine":
-                here = here.but(epochs=config.cosine_epochs)
-            networks = here.networks(ENTRIES[entry].kind, make_key)
-            return trainer.train(label, networks, Backpropagation(), data, **here.training(data), **options)
+            return here.but(epochs=config.cosine_epochs) if here.schedule == "cosine" else here
 
-        def judged(entry: str) -> xr.Dataset:
+        def trained(entry: str, label: str, data: Data, seeds: range, **options: Any) -> Trained[WithReadout]:
+            here = settings(entry)
+            networks, numbers = here.networks(ENTRIES[entry].kind, make_key, seeds), here.training(data)
+            return trainer.train(label, networks, Backpropagation(), data, ensemble=seeds, **numbers, **options)
+
+        def judged(entry: str, seeds: range) -> xr.Dataset:
             """Trained on all training images."""
-            done = trained(entry, entry, (task.train_inputs, task.train_targets), watch={"test": test})
+            done = trained(entry, entry, (task.train_inputs, task.train_targets), seeds, watch={"test": test})
             accuracy = done.history.watched("test")["accuracy"]
             curve = {"units": "%", "long_name": "test accuracy"}
             reference = accuracies(converged(done.last), test)
@@ -142,21 +146,27 @@ class SequentialDigits(Experiment):
                     "best_on_test": percent(accuracy.max(axis=0), "test accuracy at the epoch where it is best"),
                     "converged": percent(reference, "after the last epoch, with a converged integrator"),
                 },
-                {"seed": np.arange(config.seeds), "epoch": 1 + np.arange(len(accuracy))},
+                {"seed": list(seeds), "epoch": 1 + np.arange(len(accuracy))},
             )
 
-        def validated(entry: str) -> xr.Dataset:
+        def validated(entry: str, seeds: range) -> xr.Dataset:
             """Trained on fewer images, taken at the epoch that was best on those held out."""
             watch = {"validation": held.validation}
-            done = trained(entry, f"{entry}, validated", held.train, watch=watch, score=_validation_accuracy)
+            label = f"{entry}, validated"
+            done = trained(entry, label, held.train, seeds, watch=watch, score=_validation_accuracy)
             meaning = "test accuracy at the epoch that was best on validation images"
             return xr.Dataset({"selected": percent(accuracies(done.best, test), meaning)})
 
-        work = {entry: partial(judged, entry) for entry in ENTRIES}
-        parts = progress.pieces(work | {f"{entry}, validated": partial(validated, entry) for entry in ENTRIES})
+        work: dict[str, Callable[[], xr.Dataset]] = {}
+        for entry in ENTRIES:
+            # As many seeds to a piece as take the time of one that trains for most epochs.
+            most = max(config.epochs, config.cosine_epochs)
+            seeds = Blocks("seed", config.seeds, max(1, round(most / settings(entry).epochs)))
+            work |= seeds.split({entry: partial(judged, entry), f"{entry}, validated": partial(validated, entry)})
+        parts = join_blocks("seed", progress.pieces(work))
         both = {entry: parts[entry].merge(parts[f"{entry}, validated"]) for entry in ENTRIES}
         dataset = along("entry", both, join="outer")
-        network = member(config.networks("spintronic", make_key), 0)
+        network = member(config.networks("spintronic", make_key, range(1)), 0)
         energy = inference_energy(network, config.presentation) * 1e12
         return dataset.assign(energy=((), energy, {"units": "pJ", "long_name": "of the spintronic network"}))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -22,6 +24,7 @@ from morphax.experiments.spintronic._network import (
 )
 from morphax.experiments.spintronic.sequential_digits import CTRNN, ENTRIES
 from morphax.experiments.training import Trainer
+from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
 from morphax.lab.progress import Progress, along
@@ -66,7 +69,7 @@ class TimeScales(Experiment):
     """
 
     class Config(NetworkConfig):
-        seeds: int = parameter(5, "independent repetitions", ge=1, le=1000)
+        seeds: int = parameter(5, "independent repetitions", ge=1, le=1000, extent=True)
         epochs: int = parameter(40, "passes over the training images", ge=1)
         intervals: tuple[Positive, ...] = parameter(
             (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0), "times between two pixels", unit="ns", min_length=1
@@ -134,10 +137,11 @@ class TimeScales(Experiment):
         task = config.task(data_key)
         train, test = (task.train_inputs, task.train_targets), (task.test_inputs, task.test_targets)
 
-        def point(label: str, entry: Entry, interval: float) -> xr.Dataset:
+        def point(label: str, entry: Entry, interval: float, seeds: range) -> xr.Dataset:
             here = config.but(interval=interval, **entry.changes)
-            networks, numbers = here.networks(entry.kind, make_key), here.training(train, visits=2)
-            done = trainer.train(label, networks, Backpropagation(), train, watch={"test": test}, **numbers)
+            networks, numbers = here.networks(entry.kind, make_key, seeds), here.training(train, visits=2)
+            numbers |= {"watch": {"test": test}, "ensemble": seeds}
+            done = trainer.train(label, networks, Backpropagation(), train, **numbers)
             last, reference = done.history.watched("test")["accuracy"][-1], accuracies(converged(done.last, 0.1), test)
             drive = np.asarray(eqx.filter_vmap(cumulative_drive)(done.last))
             meaning = {"units": "1", "long_name": "S <|W|> sqrt(fan-in) dt (Eqs. 9-11)"}
@@ -148,11 +152,16 @@ class TimeScales(Experiment):
                     "cumulative_drive": ("seed", drive, meaning),
                     "relaxation_time": ((), here.relaxation_time, {"units": "ns"}),
                 },
-                {"seed": np.arange(here.seeds)},
+                {"seed": list(seeds)},
             )
 
         labels = {(curve, i): f"{curve}, {i} ns" for curve in CURVES for i in config.intervals}
-        parts = progress.pieces({label: partial(point, label, CURVES[c], i) for (c, i), label in labels.items()})
+        work: dict[str, Callable[[], xr.Dataset]] = {}
+        for (curve, interval), label in labels.items():
+            # What takes more steps of the integrator has fewer seeds to a piece.
+            size = max(1, round(5 / math.ceil(interval / config.longest_step - 1e-9)))
+            work |= Blocks("seed", config.seeds, size).split({label: partial(point, label, CURVES[curve], interval)})
+        parts = join_blocks("seed", progress.pieces(work))
 
         def by_interval(curve: str) -> xr.Dataset:
             return along("interval", {i: parts[labels[curve, i]] for i in config.intervals}, {"units": "ns"})

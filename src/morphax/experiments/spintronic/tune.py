@@ -77,7 +77,7 @@ class Tune(Experiment):
         def search(index: int, kind: Kind, schedule: str) -> xr.Dataset:
             def value(settings: dict[str, float]) -> float:
                 here = config.but(schedule=schedule, **settings)
-                networks, numbers = here.networks(kind, make_key), here.training(train, visits=1)
+                networks, numbers = here.networks(kind, make_key, range(here.seeds)), here.training(train, visits=1)
                 numbers["watch"] = {"validation": validation}
                 done = trainer.train("trial", networks, Backpropagation(), train, **numbers)
                 return 100 * done.history.watched("validation")["accuracy"][-1].mean()
