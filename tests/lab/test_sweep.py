@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from morphax import BaseConfig, Claim, Experiment, parameter
 from morphax.cli import main
 from morphax.files import read_json
+from morphax.lab.compare import Comparison, read_runs
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
 from morphax.lab.run_folder import RunFolder, open_run
@@ -198,3 +199,10 @@ def test_workers_have_the_pieces_of_all_points_at_once(tmp_path):
     assert parallel.dataset().x.identical(serial.dataset().x)
     history = [(folder.path / "history.jsonl").read_text() for folder in (serial, parallel)]
     assert history[0] == history[1]
+
+
+def test_a_comparison_tells_over_what_was_swept(tmp_path):
+    for name, slopes in (("few", [1.0, 2.0]), ("more", [1.0, 2.0, 3.0])):
+        swept(tmp_path / name, {"slope": slopes})
+    differences = dict(Comparison(read_runs([tmp_path / "few", tmp_path / "more"])).differences)
+    assert differences["over: slope"] == ["1.0, 2.0", "1.0, 2.0, 3.0"]

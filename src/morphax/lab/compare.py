@@ -38,6 +38,7 @@ SEED = "seed"  # the dimension over which means and ranges are taken
 COLOURS = (BLUE, RED, GREEN, ORANGE, VIOLET, GREY)
 LINES = ("-", "--", ":", "-.")  # of the runs after these
 NOTHING = "—"
+WHOLES = ("over", "study")  # what a sweep and a study ask beside the configuration
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def _told(run: Run) -> dict[str, str]:
     request, environment = run.request, run.environment
     texts = {"experiment": request["experiment"], "size": "quick" if request["quick"] else "full"}
     texts |= {key: _plain(value) for key, value in request["config"].items()}
+    texts |= {f"{what}: {name}": _plain(value) for what in WHOLES for name, value in request.get(what, {}).items()}
     texts |= {f"data: {name}": digest[:12] for name, digest in request["data"].items()}
     texts |= {f"source: {name}": _plain(value)[-40:] for name, value in request.get("source", {}).items()}
     texts |= {f"version: {name}": version for name, version in environment["versions"].items()}
