@@ -39,6 +39,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/spiking.py
 	$(BIN)/python benchmarks/starts.py
 	$(BIN)/python benchmarks/devices.py
+	$(BIN)/python benchmarks/executor.py
 
 clean:
 	rm -rf .venv runs

@@ -1,4 +1,4 @@
-"""The command line: list, show, run, report, compare, prune, completion. Thin: no physics, no numbers.
+"""The command line: list, show, run, sweep, tune, report, compare, prune, completion. Thin: no physics, no numbers.
 
 What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
 """
