@@ -82,6 +82,21 @@ def test_a_cluster_that_is_there_gives_the_numbers_of_a_serial_run(tmp_path, clu
     assert all(process.poll() is None for process in (cluster.scheduler, *cluster.workers))
 
 
+def test_a_shared_folder_is_where_the_run_was_asked_for(tmp_path, cluster, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Executor(scheduler=cluster.address, shared=Path("states")) as executor:
+        run(tmp_path / "out", executor, deadly=2, deaths=1, notes=str(tmp_path)).execute()
+    assert list((tmp_path / "states").glob("*/*/*/*/*/state-0.txt"))
+
+
+def test_workers_that_are_there_take_one_core_a_thread_before_jax_begins_to_compute(cluster):
+    with Executor(scheduler=cluster.address) as executor:
+        executor._client.wait_for_workers(2)
+        executor.check()  # asks JAX for its devices, when XLA makes its threads
+        found = executor._client.run(lambda: os.environ.get("NPROC"))
+    assert set(found.values()) == {"1"}
+
+
 def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(tmp_path, cluster):
     numbers = {"count": 12, "seconds": 0.3}
 

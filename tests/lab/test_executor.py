@@ -9,7 +9,7 @@ import xarray as xr
 
 from morphax.files import read_sealed
 from morphax.lab.errors import UsageError
-from morphax.lab.executor import Executor
+from morphax.lab.executor import Executor, SchedulerLostError, _called
 from morphax.lab.progress import PiecesFailedError
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment
@@ -87,6 +87,15 @@ def test_a_piece_that_kills_three_workers_is_given_up_by_name(tmp_path, executor
     assert len(list((tmp_path / ".pieces").glob("*/[!.]*.nc"))) == 3
 
 
+def test_a_scheduler_that_dies_before_it_hands_out_what_is_finished_is_one_line(tmp_path, executor, monkeypatch):
+    def gone(*arguments, **more):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(executor._client, "gather", gone)
+    with pytest.raises(SchedulerLostError, match="the scheduler is gone; what was finished is kept"):
+        run(tmp_path / "out", executor).execute()
+
+
 @pytest.mark.slow
 def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
     (tmp_path / "here").mkdir()
@@ -96,6 +105,13 @@ def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
     plain = computed(tmp_path / "out2", executor)
     assert scaled.x.values.tolist() == (3 * plain.x).values.tolist()
     assert read_sealed(tmp_path / "out" / "config.json")["config"]["csv"] == "factor.csv"
+
+
+@pytest.mark.parametrize(
+    ("worker", "called"), [(3, "worker 3"), ("lab1-0", "lab1-0"), ("tcp://10.0.0.1:41233", "10.0.0.1:41233")]
+)
+def test_workers_are_called_so_that_their_piece_fits_beside_it(worker, called):
+    assert _called(worker) == called
 
 
 @pytest.mark.parametrize(

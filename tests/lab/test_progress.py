@@ -1,11 +1,13 @@
 """Work in pieces: kept by label, not done twice, refused where it is not finite, timed, recorded."""
 
+import io
 import json
 import time
 
 import numpy as np
 import pytest
 import xarray as xr
+from rich.console import Console
 
 from morphax.lab.progress import NonFiniteError, PiecesFailedError, Progress, along
 from morphax.lab.store import PieceStore
@@ -195,6 +197,15 @@ def test_checkpoints_have_a_folder_for_each_training_and_go_with_their_piece(tmp
     progress.pieces({"a": compute})
     assert not list(tmp_path.iterdir())
     assert found[3:] == found[:2]
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_leaves_no_lines_in_a_file():
+    for terminal in (False, True):
+        written = io.StringIO()
+        console = Console(file=written, force_terminal=terminal)
+        Progress(console=console).pieces({"a": Work().piece("a", 1.0)})
+        assert ("1/1" in written.getvalue()) == terminal
+        assert terminal or not written.getvalue()
 
 
 def test_along_makes_the_keys_a_coordinate():

@@ -132,11 +132,18 @@ def test_two_runs_share_a_study(tmp_path):
 
 
 @pytest.mark.slow
+def test_runs_that_share_a_study_do_not_propose_the_same(tmp_path):
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    one, other = (Shared(url, "demo", SPACE, "maximize") for _ in range(2))
+    assert one.study.ask(one.space).params != other.study.ask(other.space).params
+
+
+@pytest.mark.slow
 def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "HEARTBEAT", 1)
     monkeypatch.setattr(tune, "GRACE", 2)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    dead = Shared(url, "demo", SPACE, "maximize", seed=0)
+    dead = Shared(url, "demo", SPACE, "maximize")
     trial = dead.study.ask(dead.space)
     dead.storage.record_heartbeat(trial._trial_id)
     tried = []
@@ -145,7 +152,7 @@ def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch):
         tried.extend(settings["x"] for settings in several)
         return [0.0] * len(several)
 
-    living = Shared(url, "demo", SPACE, "maximize", seed=1)
+    living = Shared(url, "demo", SPACE, "maximize")
     living.work(2, 1, evaluate)
     assert trial.params["x"] in tried
     assert len(living.finished) == 2

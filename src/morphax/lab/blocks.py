@@ -58,7 +58,8 @@ class Blocks:
       whose datasets hold nothing but numbers of members and what all blocks share.
 
         >>> import xarray as xr
-        >>>         >>> from morphax.lab.progress import Progress
+        >>> from morphax.lab.blocks import Blocks
+        >>> from morphax.lab.progress import Progress
         >>> blocks = Blocks("seed", count=5, size=2)
         >>> def square(seeds):
         ...     return xr.Dataset({"y": ("seed", [seed**2 for seed in seeds])})

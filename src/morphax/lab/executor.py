@@ -29,7 +29,6 @@ KILLS = 3
 SECONDS_OF_A_CHUNK = 0.5
 """Pieces that are shorter are sent several at once."""
 LONGEST_CHUNK = 500
-PIECES_AHEAD = 1  # that wait at no worker: whose death is to blame must be certain
 SECONDS_BETWEEN_LOOKS = 1.0
 Part = tuple[str, str | None, dict[str, str], dict[str, dict[str, bytes]]]
 """Pieces of one job: its text, shared folder, label -> name of the piece, label -> states of its trainings."""
@@ -91,7 +90,7 @@ class Executor:
             raise UsageError(f"workers is {workers}; it must be from 1 to {MOST_WORKERS}")
         self.workers = workers
         self.scheduler = scheduler
-        self.shared = shared
+        self.shared = None if shared is None else shared.absolute()  # workers are at home in other folders
         self.patience = patience
         self.say = say
         self._stack = ExitStack()
@@ -143,8 +142,8 @@ class Executor:
         self._stack.enter_context(
             dask.config.set(_SETTINGS | {"distributed.nanny.pre-spawn-environ": self._environment})
         )
+        self._stack.callback(_quietly())
         if self.scheduler is None:
-            self._stack.callback(_quietly())
             cluster = self._stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=self.workers,
@@ -238,8 +237,7 @@ class _Round:
         for address, keys in processing.items():
             for key in keys:
                 if key in self.chunks and address in workers:
-                    name = workers[address].get("name", address)
-                    doing[f"worker {name}"] = self._shown(self.chunks[key][1])
+                    doing[_called(workers[address].get("name", address))] = self._shown(self.chunks[key][1])
         return doing
 
     def refill(self) -> None:
@@ -460,8 +458,13 @@ def _carry_out() -> Callable[..., Any]:
 _CARRY_OUT = _carry_out()
 
 
-def _about_worker() -> Callable[[], dict[str, Any]]:
-    def about() -> dict[str, Any]:
+def _about_worker() -> Callable[..., dict[str, Any]]:
+    def about(dask_worker: Any) -> dict[str, Any]:
+        import os
+
+        # XLA looks at it once, when JAX is first asked for its devices: here.
+        os.environ.setdefault("NPROC", str(dask_worker.state.nthreads))
+
         from morphax.lab.worker import about
 
         return about()
@@ -496,10 +499,11 @@ _SETTINGS = {
 
 
 def _quietly() -> Callable[[], None]:
-    """Dask's own notes of workers that end are not for people; what gives them their voice back."""
+    """Dask's own notes of what ends are not for people; what gives them their voice back."""
     import logging
 
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.nanny", "distributed.scheduler")]
+    names = ("distributed", *(f"distributed.{what}" for what in ("client", "nanny", "scheduler")))
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -509,6 +513,11 @@ def _quietly() -> Callable[[], None]:
             logger.setLevel(level)
 
     return back
+
+
+def _called(worker: Any) -> str:
+    """Workers of this machine have a number, others a name; its address where nobody gave it one."""
+    return f"worker {worker}" if isinstance(worker, int) else str(worker).removeprefix("tcp://")
 
 
 def _one_line(error: BaseException) -> str:

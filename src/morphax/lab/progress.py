@@ -525,8 +525,8 @@ class _Shown:
 @contextmanager
 def _shown(console: Console | None, pieces: int) -> Iterator[_Shown]:
     columns = (
-        TextColumn("{task.description:<28.28}"),
-        BarColumn(),
+        TextColumn("{task.description:<40.40}"),
+        BarColumn(20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -535,7 +535,8 @@ def _shown(console: Console | None, pieces: int) -> Iterator[_Shown]:
     bar = Bar(
         *columns,
         console=console or Console(quiet=True),
-        disable=console is None,
+        # A file would get an empty line from each.
+        disable=console is None or not (console.is_terminal or console.is_jupyter),
         transient=True,
         refresh_per_second=2,  # drawing takes milliseconds
     )

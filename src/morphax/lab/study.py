@@ -169,7 +169,7 @@ class Study(Experiment):
         if self.storage is None:
             finished = self._own(config.seed, evaluate)
         else:
-            shared = Shared(self.storage, self._study_name(config), self.over, self.direction, config.seed)
+            shared = Shared(self.storage, self._study_name(config), self.over, self.direction)
             shared.work(self.trials, self.together, evaluate)
             finished = shared.finished
         return self._table(finished)

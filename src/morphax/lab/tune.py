@@ -160,17 +160,17 @@ class Record:
 class Shared:
     """A study in a database that several runs work on at the same time.
 
-    A trial whose process gives no sign of life for a minute is tried again by another.
+    A trial whose process gives no sign of life for a minute is tried again by another. Proposals have no seed: with the
+    same, which all runs of a study have, they would begin with the same trials.
 
     **Arguments:**
 
     - `url`: of the database, as SQLAlchemy reads it.
     - `name`: of the study there.
     - `space`, `direction`: of the search.
-    - `seed`: of this run's proposals; what the others do decides them, too.
     """
 
-    def __init__(self, url: str, name: str, space: Space, direction: str, seed: int):
+    def __init__(self, url: str, name: str, space: Space, direction: str):
         optuna = quiet_optuna()
         self.space = distributions_of(space)
         self.states = optuna.trial.TrialState
@@ -179,7 +179,7 @@ class Shared:
             study_name=name,
             storage=self.storage,
             direction=direction,
-            sampler=optuna.samplers.TPESampler(seed=seed),
+            sampler=optuna.samplers.TPESampler(),
             load_if_exists=True,
         )
 
