@@ -15,15 +15,23 @@ from pathlib import Path
 
 # In the environment, so that the processes that a test starts compile alike. The arithmetic stays the same. A program
 # of one part takes an eighth less time to compile than one of many, and half the memory mappings.
-FASTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER}"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 
 import jax
 import matplotlib as mpl
 import pytest
+from jax._src.interpreters import mlir
 
 mpl.use("agg")
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects and few cycles
+# No public name leads there: to register all operations anew takes most of the time in which a program is lowered.
+mlir.make_ir_context = cache(mlir.make_ir_context)
 
 
 def pytest_configure(config: pytest.Config) -> None:
