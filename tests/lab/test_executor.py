@@ -125,3 +125,11 @@ def test_workers_are_called_so_that_their_piece_fits_beside_it(worker, called):
 def test_bad_executors_are_refused(options, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         Executor(**options)
+
+
+@pytest.mark.slow
+def test_workers_with_another_morphax_are_refused(executor, monkeypatch):
+    monkeypatch.setattr("morphax.lab.executor.installed", lambda: {"morphax": "9", "jax": "1"})
+    monkeypatch.delitem(executor.__dict__, "_about", raising=False)
+    with pytest.raises(UsageError, match=r"has morphax .*, not 9, jax .*, not 1; install the same versions"):
+        executor.check()

@@ -1,6 +1,7 @@
 """Searches over configurations: repeatable where they are a run's own, shared where they are asked to be."""
 
 import re
+import sys
 from pathlib import Path
 from threading import Thread
 
@@ -14,12 +15,13 @@ from morphax import BaseConfig, Experiment, parameter
 from morphax.cli import main
 from morphax.files import read_json
 from morphax.lab import tune
+from morphax.lab.command import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
 from morphax.lab.run_folder import RunFolder, open_run
 from morphax.lab.script import load_experiment
 from morphax.lab.study import Goal, Study, read_entry
-from morphax.lab.tune import Choice, Range, Shared, propose, without_password
+from morphax.lab.tune import Choice, Range, Shared, propose
 
 BENCH = f"{Path(__file__).with_name('bench.py')}:Bench"
 
@@ -199,7 +201,16 @@ def test_what_no_configuration_takes_or_no_result_has_is_refused(tmp_path):
 
 def test_passwords_are_not_written_down():
     assert without_password("postgresql+psycopg://me:secret@host/db") == "postgresql+psycopg://me:***@host/db"
+    assert without_password("postgresql://me:p@ss@host/db") == "postgresql://me:***@host/db"
+    assert without_password("postgresql://me@host/db?password=secret&a=b") == "postgresql://me@host/db?password=***&a=b"
     assert without_password("sqlite:///here.db") == "sqlite:///here.db"
+
+
+def test_a_database_whose_driver_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    message = r"storage is 'postgresql://me:\*\*\*@host/db', .* its driver is not installed.*morphax\[tune\]"
+    with pytest.raises(UsageError, match=message):
+        Shared("postgresql://me:secret@host/db", "demo", SPACE, "maximize", seed=0)
 
 
 def test_the_command_searches(tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from uuid import uuid4
 from morphax._optional import needed
 from morphax.files import digest_of, write_atomically
 from morphax.lab.errors import UsageError
-from morphax.lab.identity import versions
+from morphax.lab.identity import installed
 from morphax.lab.job import Job
 from morphax.lab.progress import Outcome, Tell, checkpoint_of
 
@@ -179,7 +179,7 @@ class Executor:
             self.say(f"waiting for workers of {self.scheduler}")
             self._client.wait_for_workers(1)
             found = self._client.run(_about_worker(), on_error="return")
-        expected = versions()
+        expected = installed()
         for address, about in found.items():
             if isinstance(about, Exception):
                 raise UsageError(f"worker {address} cannot work: {_one_line(about)}; install morphax there")

@@ -44,6 +44,11 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
+def installed() -> dict[str, str]:
+    """The versions that all processes of a run must have in common."""
+    return {"morphax": importlib.metadata.version("morphax"), **versions()}
+
+
 @cache
 def source_of(module: str) -> str:
     """The SHA-256 of the source of a module and of all that it imports, directly or not, of its package and of morphax.

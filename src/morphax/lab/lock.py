@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from morphax.files import DamagedError, read_sealed, write_sealed
+from morphax.lab.command import command_line
 from morphax.lab.errors import UsageError
 
 NAME = ".lock.json"
@@ -121,7 +122,7 @@ def _me() -> dict[str, Any]:
         "started": _started(os.getpid()),
         "host": socket.gethostname(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["morphax", *sys.argv[1:]]),
+        "command": command_line(),
     }
 
 

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from morphax.files import (
     write_sealed_dataset,
     write_text,
 )
+from morphax.lab.command import command_line
 from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
@@ -48,7 +48,6 @@ from morphax.lab.script import load_experiment, module_of, source_record, spec_o
 from morphax.lab.store import PieceStore, prune, store_beside
 from morphax.lab.study import Study
 from morphax.lab.sweep import Sweep
-from morphax.lab.tune import without_password
 
 if TYPE_CHECKING:
     from morphax.lab.executor import Executor
@@ -513,7 +512,7 @@ def environment(seed: int) -> dict[str, Any]:
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "git_revision": git_revision(),
         "seed": seed,
-        "command": without_password(" ".join(["morphax", *sys.argv[1:]])),
+        "command": command_line(),
     }
 
 

@@ -14,12 +14,13 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 
 from morphax.files import digest_of
+from morphax.lab.command import without_password
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.lab.sweep import first_line, prepare, run_part
-from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, as_number, propose, without_password
+from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, as_number, propose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

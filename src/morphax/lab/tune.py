@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import threading
 import time
 import warnings
@@ -17,6 +16,7 @@ import numpy as np
 
 from morphax._lazy import xr
 from morphax._optional import needed
+from morphax.lab.command import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.progress import Progress
 
@@ -250,25 +250,23 @@ class Shared:
 def _database(url: str, tries: int = 5) -> Any:
     """Of two runs that make the tables of a new database at the same time one is refused, and finds them then."""
     optuna = quiet_optuna()
+    refused = f"storage is {without_password(url)!r}, which cannot be used"
     for left in reversed(range(tries)):
         try:
             return optuna.storages.RDBStorage(
-                url,
+                url.replace("postgresql://", "postgresql+psycopg://"),  # the driver that the extra installs
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
                 heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
             )
+        except ImportError as error:
+            hint = 'its driver is not installed; of PostgreSQL it comes with pip install "morphax[tune]"'
+            raise UsageError(f"{refused}: {hint}") from error
         except Exception as error:
             if not left:
-                told = " ".join(str(error).split())[:200]
-                raise UsageError(f"storage is {without_password(url)!r}, which cannot be used: {told}") from error
+                raise UsageError(f"{refused}: {' '.join(str(error).split())[:200]}") from error
             time.sleep(0.5)
     raise AssertionError
-
-
-def without_password(url: str) -> str:
-    """A database's address as it may be written down."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def quiet_optuna() -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +17,7 @@ from uuid import uuid4
 
 from morphax._lazy import xr
 from morphax.files import digest_of_file, noting_files, write_atomically
-from morphax.lab.identity import source_of, versions
+from morphax.lab.identity import installed, source_of, versions
 from morphax.lab.job import Job, class_at
 from morphax.lab.progress import Known, Listing, Outcome, checkpoint_of
 from morphax.lab.script import module_of
@@ -240,7 +239,7 @@ def _check(job: Job, module: str) -> None:
 
 
 def about() -> dict[str, Any]:
-    """Of this process, as others compare it: versions, backend, Python."""
+    """Of this process, as others compare it: versions, and on what it computes."""
     import jax
 
-    return {**versions(), "backend": jax.default_backend(), "python": ".".join(map(str, sys.version_info[:2]))}
+    return {**installed(), "backend": jax.default_backend()}

@@ -163,7 +163,8 @@ class Gates(Experiment):
         gates = np.array([GATES[SEQUENCE[index % len(SEQUENCE)]] for index in range(config.length)])
         first, second = jax.random.split(key)
         rho = np.asarray(random_density_matrix(2, key=first)) if start == MIXED else pure_state([1, 0, 0, 0])
-        begin = amplitudes(second, 2, 2)[[(MIXED, ZERO).index(start)]]
+        place = (MIXED, ZERO).index(start)
+        begin = amplitudes(second, 2, 2)[place : place + 1]
         (q,) = _wave_functions(rho[None], begin, config.slow_iterations, config.norm)
         found = apply_gates(q, gates, optax.adam(config.learning_rate), iterations=config.iterations)
         reached, error = np.asarray(jax.vmap(realised)(found.argument)), np.zeros(found.loss.shape)
