@@ -85,6 +85,7 @@ def test_every_task_trains_every_substrate(name, on):
     check_training(one.rule, one.substrate, one.task)
 
 
+@pytest.mark.slow  # it forgets what was compiled, for the tests after it, too
 @pytest.mark.parametrize(("rule", "on"), [("EquilibriumPropagation", "xor"), ("Backpropagation", "phase_digits")])
 def test_a_refusal_compiles_nothing(rule, on, caplog):
     rule, refused, data = RULES[rule](task(on)), cell("echo-state", on), task(on).train
