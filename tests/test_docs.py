@@ -19,7 +19,7 @@ def test_tables_are_up_to_date():
 @pytest.mark.parametrize(
     "page",
     [
-        "README.md",
+        pytest.param("README.md", marks=pytest.mark.slow),
         pytest.param("docs/devices.md", marks=pytest.mark.slow),
         pytest.param("docs/josephson.md", marks=pytest.mark.slow),
         "docs/experiments.md",

@@ -9,6 +9,7 @@ from tests.conformance.catalogue import KEY, RULES, SUBSTRATES, TASKS, admitted
 from morphax import Substrate, Task, fitted
 from morphax.testing import check_rule, check_substrate, check_training, decide
 
+pytestmark = pytest.mark.slow  # the contract of one device and one rule is tried shorter beside it
 REMEDIES = ("use ", "put ", "needs ", "must ", "train another role")
 
 
@@ -40,25 +41,17 @@ def different_tasks() -> tuple[str, ...]:
     return tuple({shape_of(task(name)): name for name in reversed(TASKS)}.values())
 
 
-FAST = ("echo-state",)  # the others take seconds each
-
-
-def some(names):
-    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("name", some(SUBSTRATES))
+@pytest.mark.parametrize("name", SUBSTRATES)
 def test_substrates_keep_their_promises(name):
     check_substrate(substrate(name))
 
 
 # A laboratory answers one task only.
-@pytest.mark.parametrize("name", some(name for name in RULES if "laboratory" not in name))
+@pytest.mark.parametrize("name", [name for name in RULES if "laboratory" not in name])
 def test_rules_keep_their_promises(name):
     check_rule(RULES[name](task("waveforms")))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", SUBSTRATES)
 def test_every_cell_is_admitted_or_refused(name, rule):
@@ -67,7 +60,6 @@ def test_every_cell_is_admitted_or_refused(name, rule):
         assert refusal is None or any(word in refusal for word in REMEDIES), refusal
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", SUBSTRATES)
 def test_what_a_rule_admits_it_trains(name, rule):
@@ -76,7 +68,6 @@ def test_what_a_rule_admits_it_trains(name, rule):
         check_training(one.rule, one.substrate, one.task)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("on", TASKS)
 @pytest.mark.parametrize("name", SUBSTRATES)
 def test_every_task_trains_every_substrate(name, on):

@@ -1,5 +1,7 @@
 """An experiment of milliseconds, for tests of what surrounds experiments."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from morphax import BaseConfig, Claim, Experiment, parameter
+from morphax.files import write_text
+from morphax.lab import run_folder
+from morphax.lab.figures import KINDS, Figures
 
 
 class Dice(Experiment):
@@ -43,6 +48,18 @@ class Dice(Experiment):
         figure = Figure()
         figure.subplots().plot(dataset.faces, dataset["mean"])
         return {"dice": figure}
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Figures are empty files: to draw them takes most of the time of a small run."""
+
+    def touch(figures: Figures, folder: Path) -> None:
+        for name in figures:
+            for kind in KINDS:
+                write_text(folder / f"{name}.{kind}", "")
+
+    monkeypatch.setattr(run_folder, "save_figures", touch)
 
 
 @pytest.fixture(scope="session")

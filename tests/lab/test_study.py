@@ -83,6 +83,7 @@ def test_a_study_finds_the_top_and_is_the_same_again(tmp_path):
     assert [trial.value for trial in kept.trials] == first.value.values.tolist()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_longer_study_goes_on_from_a_shorter_one_and_a_broken_file_is_written_anew(tmp_path):
     short = searched(tmp_path / "short", trials=6, together=3).dataset()
     Hill.done.clear()
@@ -95,6 +96,7 @@ def test_a_longer_study_goes_on_from_a_shorter_one_and_a_broken_file_is_written_
     assert len(kept.trials) == 9
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_trials_that_fail_have_no_value_and_the_others_go_on(tmp_path):
     dataset = searched(tmp_path / "out", broken=1.0).dataset()
     assert np.isnan(dataset.value[dataset.x > 1]).all()
@@ -102,6 +104,7 @@ def test_trials_that_fail_have_no_value_and_the_others_go_on(tmp_path):
     assert 0 < (dataset.x > 1).sum() < 12
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_is_made_anew_from_its_folder(tmp_path):
     ran = searched(tmp_path / "out", {**SPACE, "method": Choice(("plus", "minus")), "size": Range(1, 9, False, True)})
     again = open_run(tmp_path / "out", {"demo/hill": Hill})

@@ -55,9 +55,8 @@ def onion() -> tuple:
     return WithReadout.random(Noisy(driven, 0.0), 3, key=KEY), inputs, targets, None
 
 
-SYSTEMS = pytest.mark.parametrize(
-    "system", [phases, hopfield, *(pytest.param(system, marks=pytest.mark.slow) for system in (read, onion))]
-)
+def slow(*systems):
+    return [pytest.param(system, marks=pytest.mark.slow) for system in systems]
 
 
 @eqx.filter_jit
@@ -83,7 +82,7 @@ def cosine(a, b) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@SYSTEMS
+@pytest.mark.parametrize("system", [hopfield, *slow(phases, read, onion)])
 def test_the_exact_gradients_agree_with_each_other_and_with_finite_differences(system, double):
     network, inputs, targets, cost = system()
     implicit = ImplicitDifferentiation(cost, TIGHT)
@@ -106,7 +105,7 @@ def test_the_exact_gradients_agree_with_each_other_and_with_finite_differences(s
     assert abs(difference - exact @ direction) < 1e-5 * abs(difference)
 
 
-@SYSTEMS
+@pytest.mark.parametrize("system", [phases, hopfield, *slow(read, onion)])
 @pytest.mark.parametrize(("nudging", "order"), [("one-sided", 1), ("opposite", 1), ("symmetric", 2)])
 def test_equilibrium_propagation_converges_to_the_gradient(system, nudging, order, double):
     network, inputs, targets, cost = system()

@@ -180,14 +180,14 @@ def loss(parameters, system, rho):
 @pytest.mark.parametrize(
     "name",
     [
-        "thermal",
+        "one mode",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("joint thermal kerr", "three modes", "strong damping, many sub-steps")
+            for name in ("thermal", "joint thermal kerr", "three modes", "strong damping, many sub-steps")
         ),
     ],
 )
-def test_gradients_of_both_modes_equal_finite_differences(name):
+def test_gradients_equal_finite_differences(name):
     system = SYSTEMS[name]()
     fields = ["coupling", "damping_rate", "kerr", "thermal_occupation"]
     rates = {name: getattr(system, name) for name in fields if getattr(system, name) is not None}

@@ -140,6 +140,7 @@ def test_trace_hermiticity_and_positivity_over_ten_thousand_points(optimised):
     assert jnp.linalg.eigvalsh(rho).min() > -1e-10
 
 
+@pytest.mark.slow
 def test_the_trace_does_not_drift_in_single_precision():
     with jax.enable_x64(False):
         device = mixer(levels=(3, 2))

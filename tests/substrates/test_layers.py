@@ -99,7 +99,7 @@ def solved(net, inputs):
     def one(state, u):
         state = diffrax.diffeqsolve(
             diffrax.ODETerm(slope),  # pyright: ignore[reportArgumentType]
-            diffrax.Dopri8(),
+            diffrax.Dopri5(),
             0.0,
             net.interval,
             0.05,

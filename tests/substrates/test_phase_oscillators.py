@@ -1,5 +1,8 @@
 """Phase oscillators: Eq. 1 term by term, closed equilibria, descent against the dynamics, refusals."""
 
+from functools import cache
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +25,7 @@ LATTICE = Topology.lattice((4, 5), inputs=[0, 7], outputs=[19, 3])
 TIGHT = BlockSweeps(1e-10, 20_000)
 
 
+@cache
 def networks() -> dict[str, PhaseOscillators]:
     return {
         "layered": PhaseOscillators.layered((6, 8, 5, 3), bias_scale=0.5, key=KEY),
@@ -42,37 +46,52 @@ def network(request) -> PhaseOscillators:
 
 
 def test_energy_is_equation_1_and_the_force_its_slope(network):
-    drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
-    phases = jnp.zeros(network.topology.units)
-    phases = phases.at[network.topology.inputs].set(drive).at[network.topology.free].set(state)
-    pairs = network.matrix * jnp.cos(phases[:, None] - phases[None, :])
-    assert not jnp.any(network.matrix[np.ix_(network.topology.inputs, network.topology.inputs)])
-    printed = -0.5 * pairs.sum() - network.bias_strengths @ jnp.cos(state - network.bias_phases)
-    assert abs(printed - network.frequencies @ state - network.energy(state, drive)) < 1e-12
-    slope = EnergySubstrate.force(network, state, drive)
-    np.testing.assert_allclose(network.force(state, drive), slope, atol=1e-12)
+    @eqx.filter_jit
+    def found(network, state, drive):
+        forces = network.force(state, drive), EnergySubstrate.force(network, state, drive)
+        return network.matrix, network.energy(state, drive), *forces
+
+    drive, state = np.asarray(drive_of(network)), np.asarray(network.initial_state(key=jax.random.key(2)))
+    matrix, energy, force, slope = map(np.asarray, found(network, state, drive))
+    phases = np.zeros(network.topology.units)
+    phases[network.topology.inputs], phases[network.topology.free] = drive, state
+    pairs = matrix * np.cos(phases[:, None] - phases[None, :])
+    assert not np.any(matrix[np.ix_(network.topology.inputs, network.topology.inputs)])
+    printed = -0.5 * pairs.sum() - network.bias_strengths @ np.cos(state - network.bias_phases)
+    assert abs(printed - network.frequencies @ state - energy) < 1e-12
+    np.testing.assert_allclose(force, slope, atol=1e-12)
 
 
 @pytest.mark.parametrize("cost", [None, phase_overlap, phase_distance, phase_squared_error])
 def test_descent_ends_at_an_equilibrium_of_the_dynamics(network, cost):
     drive, start = drive_of(network), network.initial_state(key=jax.random.key(2))
     nudge = None if cost is None else Nudge(cost, 0.1, jnp.full(len(network.topology.outputs), 1.2))
-    ended = network.relax(drive, state=start, nudge=nudge, relaxer=TIGHT)
+
+    @eqx.filter_jit
+    def relaxed(state, relaxer):
+        return network.relax(drive, state=state, nudge=nudge, relaxer=relaxer)
+
+    ended = relaxed(start, TIGHT)
     assert ended.converged
     assert ended.residual <= 1e-10
     # The dynamics, pushed a little, come back: it is an equilibrium, and a stable one.
-    back = network.relax(drive, state=ended.state + 0.01, nudge=nudge, relaxer=AdaptiveRungeKutta(1000.0, 1e-9, 1e-9))
+    back = relaxed(ended.state + 0.01, AdaptiveRungeKutta(1000.0, 1e-9, 1e-9))
     assert network.distance(back.state, ended.state) < 1e-4
 
 
 def test_sweeps_never_raise_the_energy(network):
     drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
-    sweeps = network.landscape(drive).sweeps
 
-    def swept_once(swept, _):
-        return sweeps.sweep(swept)[0], network.energy(sweeps.decode(swept), drive)
+    @jax.jit
+    def energies_of_sweeps(state):
+        sweeps = network.landscape(drive).sweeps
 
-    _, energies = jax.lax.scan(swept_once, sweeps.encode(state), length=30)
+        def swept_once(swept, _):
+            return sweeps.sweep(swept)[0], network.energy(sweeps.decode(swept), drive)
+
+        return jax.lax.scan(swept_once, sweeps.encode(state), length=30)[1]
+
+    energies = energies_of_sweeps(state)
     # With frequencies the energy has no bottom on the circle; without, it must fall.
     if not jnp.any(network.frequencies):
         assert np.all(np.diff(energies) <= 1e-12)
