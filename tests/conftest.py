@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from threading import local
 
 # In the environment, so that the processes that a test starts compile alike. The arithmetic stays the same. A program
 # of one part takes an eighth less time to compile than one of many, and half the memory mappings.
@@ -30,8 +31,18 @@ from jax._src.interpreters import mlir
 
 mpl.use("agg")
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects and few cycles
-# No public name leads there: to register all operations anew takes most of the time in which a program is lowered.
-mlir.make_ir_context = cache(mlir.make_ir_context)
+# No public name leads there: to register all operations anew takes most of the time in which a program is lowered. One
+# for every thread, because none guards what it holds against others.
+_contexts, _make_context = local(), mlir.make_ir_context
+
+
+def _context_of_thread() -> object:
+    if not hasattr(_contexts, "own"):
+        _contexts.own = _make_context()
+    return _contexts.own
+
+
+mlir.make_ir_context = _context_of_thread
 
 
 def pytest_configure(config: pytest.Config) -> None:
