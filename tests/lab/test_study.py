@@ -213,7 +213,7 @@ def test_a_database_whose_driver_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     message = r"storage is 'postgresql://me:\*\*\*@host/db', .* its driver is not installed.*morphax\[tune\]"
     with pytest.raises(UsageError, match=message):
-        Shared("postgresql://me:secret@host/db", "demo", SPACE, "maximize", seed=0)
+        Shared("postgresql://me:secret@host/db", "demo", SPACE, "maximize")
 
 
 def test_the_command_searches(tmp_path, monkeypatch, capsys):
