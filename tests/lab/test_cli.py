@@ -327,40 +327,47 @@ def test_debug_shows_the_traceback(capsys):
 
 
 def test_a_failed_run_exits_with_1_and_keeps_what_was_computed(capsys, monkeypatch):
-    from morphax.experiments.josephson import Waveforms
+    from morphax.experiments.josephson import waveforms
 
-    row = Waveforms._row
+    over_seeds = waveforms.over_seeds
 
-    def broken(self, config, name, key):
-        result = row(self, config, name, key)
-        return result if name == "separate, 16" else result.assign(accuracy=result.accuracy * np.nan)
+    def broken(one, key):
+        whole = over_seeds(one, key)
+        return lambda seeds: {name: np.where(1 in seeds, np.nan, value) for name, value in whole(seeds).items()}
 
-    monkeypatch.setattr(Waveforms, "_row", broken)
+    monkeypatch.setattr(waveforms, "over_seeds", broken)
     assert main([*WAVEFORMS, "--out", "out"]) == 1
     *told, last = capsys.readouterr().err.strip().splitlines()
-    assert told[0].startswith("morphax: separate, 9: accuracy is not finite at seed=0")
-    assert last.startswith("morphax: 3 of 4 pieces failed")
-    assert last.endswith("likewise 'joint, 16', 'joint, 9'")
+    assert told[0].startswith("morphax: seed 1: accuracy is not finite at row=0, seed=0")
+    assert told[0].endswith("; the others go on")
+    assert last.startswith("morphax: seed 1: accuracy is not finite")
     assert len(list(Path(".pieces").glob("*/*.nc"))) == 1
-    monkeypatch.setattr(Waveforms, "_row", row)  # and not undo(), which would leave the folder, too
+    monkeypatch.setattr(waveforms, "over_seeds", over_seeds)  # and not undo(), which would leave the folder, too
     assert main([*WAVEFORMS, "--out", str(Path("out").absolute())]) == 0
 
 
 def test_ctrl_c_stops_cleanly_says_how_to_resume_and_resuming_gives_the_same_numbers(ran, capsys, monkeypatch):
-    from morphax.experiments.josephson import Waveforms
+    from morphax.experiments.josephson import waveforms
 
-    row = Waveforms._row
+    over_seeds = waveforms.over_seeds
 
-    def interrupted(self, config, name, key):
-        if name == "joint, 16":
-            raise KeyboardInterrupt
-        return row(self, config, name, key)
+    def interrupted(one, key):
+        whole = over_seeds(one, key)
+
+        def of(seeds):
+            if 1 in seeds:
+                raise KeyboardInterrupt
+            return whole(seeds)
+
+        return of
 
     out = Path("out").absolute()
-    monkeypatch.setattr(Waveforms, "_row", interrupted)
+    monkeypatch.setattr("morphax.lab.progress.cores", lambda: 1)
+    monkeypatch.setattr(waveforms, "over_seeds", interrupted)
     assert main([*WAVEFORMS, "--out", str(out)]) == 130
     assert f"Resume with: morphax run josephson/waveforms --quick --seeds 2 --out {out}" in capsys.readouterr().err
-    monkeypatch.setattr(Waveforms, "_row", row)
+    assert len(list(Path(".pieces").glob("*/*.nc"))) == 1
+    monkeypatch.setattr(waveforms, "over_seeds", over_seeds)
     assert main([*WAVEFORMS, "--out", str(out)]) == 0
     xr.testing.assert_equal(read(out), read(ran[0] / "out"))
 
