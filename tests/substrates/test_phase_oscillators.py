@@ -62,7 +62,14 @@ def test_energy_is_equation_1_and_the_force_its_slope(network):
     np.testing.assert_allclose(force, slope, atol=1e-12)
 
 
-@pytest.mark.parametrize("cost", [None, phase_overlap, phase_distance, phase_squared_error])
+@pytest.mark.parametrize(
+    "cost",
+    [
+        None,
+        phase_overlap,
+        *(pytest.param(cost, marks=pytest.mark.slow) for cost in (phase_distance, phase_squared_error)),
+    ],
+)
 def test_descent_ends_at_an_equilibrium_of_the_dynamics(network, cost):
     drive, start = drive_of(network), network.initial_state(key=jax.random.key(2))
     nudge = None if cost is None else Nudge(cost, 0.1, jnp.full(len(network.topology.outputs), 1.2))

@@ -9,6 +9,7 @@ package is named by its file and its class: `path/to/file.py:Class`.
 import ast
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,12 +86,15 @@ def _announced() -> "dict[str, type[Experiment]]":
     return found
 
 
-def _own() -> Iterator[tuple[EntryPoint, str]]:
+@cache
+def _own() -> list[tuple[EntryPoint, str]]:
     """The experiments of this package and their summaries, from the source alone."""
+    found: list[tuple[EntryPoint, str]] = []
     for package in sorted(Path(__file__).parent.glob("*/__init__.py")):
         for statement in _parsed(package):
             if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(f"{__name__}."):
-                yield from _defined(str(statement.module), {alias.name for alias in statement.names})
+                found += _defined(str(statement.module), {alias.name for alias in statement.names})
+    return found
 
 
 def _defined(module: str, classes: set[str]) -> Iterator[tuple[EntryPoint, str]]:
