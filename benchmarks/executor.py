@@ -2,9 +2,9 @@
 
     python benchmarks/executor.py [--quick] [PART ...]
 
-- `workers`: eight equal pieces of seconds each of `spiking/ghz`, whose small arrays keep one core busy, on one worker
-  and on two, in turns. Ratios are of times on the clock, which other work on the machine spoils, and of processor time:
-  that of one worker over that of the busier of two. Workers are started, and programs compiled, beforehand.
+- `workers`: eight equal pieces of seconds each, seeds of `josephson/shots` at full size, on one worker and on two, in
+  turns. Ratios are of times on the clock, which other work on the machine spoils, and of processor time: that of one
+  worker over that of the busier of two. Workers are started, and programs compiled, beforehand.
 - `pieces`: processor time of coordinator and scheduler, which are one process here, for pieces that are sent one by one
   and in chunks; that of writing their files is shown apart.
 - `total`: 1,000 pieces that are busy for 10 ms: processor time of all processes over that of the pieces.
@@ -178,10 +178,10 @@ def labelled(first: int, count: int) -> list[str]:
 
 
 def workers(folder: Path, quick: bool) -> None:
-    experiment = find_experiment("spiking/ghz")
+    experiment = find_experiment("josephson/shots")
     assert experiment is not None
     pieces, rounds = 8, 1 if quick else 3
-    config = experiment.Config(others=pieces + 2, exact=1, iterations=20_000 if quick else 100_000)
+    config = experiment.Config(seeds=pieces + 2, **{"numbers": (1000, 10_000)} if quick else {})
     found: dict[int, list[Spent]] = {1: [], 2: []}
     starts: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for turn in range(rounds):
@@ -189,8 +189,8 @@ def workers(folder: Path, quick: bool) -> None:
             setting = Setting(experiment(), config, folder / f"{turn} {count}")
             with started(count) as (executor, clock, processor):
                 starts[count].append((clock, processor))
-                setting.carry_out(executor, ["mixed with 0", "mixed with 1"])  # compiles, or takes from the cache
-                labels = [f"mixed with {index}" for index in range(2, 2 + pieces)]
+                setting.carry_out(executor, ["seed 0", "seed 1"])  # compiles, or takes from the cache
+                labels = [f"seed {index}" for index in range(2, 2 + pieces)]
                 found[count].append(spent(setting, executor, labels))
     print(f"{'':34}{'clock s':>9}{'busier worker s':>17}{'all workers s':>15}{'coordinator s':>15}{'start s':>9}")
     for count, several in found.items():
