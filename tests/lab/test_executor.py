@@ -1,12 +1,14 @@
 """Pieces on worker processes: the numbers of a serial run, and what happens when something breaks."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
+from morphax._checks import cores
 from morphax.files import read_sealed
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor, SchedulerLostError, _called
@@ -133,3 +135,15 @@ def test_workers_with_another_morphax_are_refused(executor, monkeypatch):
     monkeypatch.delitem(executor.__dict__, "_about", raising=False)
     with pytest.raises(UsageError, match=r"has morphax .*, not 9, jax .*, not 1; install the same versions"):
         executor.check()
+
+
+@pytest.mark.slow
+def test_workers_have_their_share_of_the_cores_whoever_was_before_them(monkeypatch):
+    monkeypatch.delenv("NPROC", raising=False)
+    before, shares = dict(os.environ), []
+    for workers in (1, 2):
+        with Executor(workers) as executor:
+            executor.check()
+            shares += executor._client.run(lambda: int(os.environ["NPROC"])).values()
+    assert shares == [cores(), max(1, cores() // 2), max(1, cores() // 2)]
+    assert dict(os.environ) == before

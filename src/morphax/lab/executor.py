@@ -144,6 +144,7 @@ class Executor:
         )
         self._stack.callback(_quietly())
         if self.scheduler is None:
+            self._stack.callback(_as_before(*self._environment))
             cluster = self._stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=self.workers,
@@ -511,6 +512,20 @@ def _quietly() -> Callable[[], None]:
     def back() -> None:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+    return back
+
+
+def _as_before(*names: str) -> Callable[[], None]:
+    """Dask leaves in the environment here what it gives workers, and gives it to those of the next executor instead."""
+    before = {name: os.environ.get(name) for name in names}
+
+    def back() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     return back
 
