@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from morphax.experiments import all_experiments
+from morphax.files import read_sealed
 from morphax.lab.progress import Known, Listing
 from morphax.lab.run_folder import RunFolder
 
@@ -56,12 +57,13 @@ def test_a_longer_run_takes_up_the_pieces_of_a_shorter_one(tmp_path, name, exten
     configs = {n: experiment.Config(**{**experiment.quick, extent: n}) for n in (few, many)}
     short, long = (RunFolder(tmp_path / f"{n}", experiment, config, quick=True) for n, config in configs.items())
     short.execute()
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob(".pieces/*/*.nc")}
-    assert before
+    before = {path.name: path.stat().st_ino for path in tmp_path.glob(".pieces/*/*.nc")}
     long.execute()
-    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob(".pieces/*/*.nc")}
+    after = {path.name: path.stat().st_ino for path in tmp_path.glob(".pieces/*/*.nc")}
     assert len(after) > len(before)
-    assert all(after[name] == time for name, time in before.items())
+    assert all(after[name] == file for name, file in before.items())
+    few_digests, many_digests = (read_sealed(run.path / "manifest.json")["pieces"] for run in (short, long))
+    assert few_digests.items() <= many_digests.items()
     if extent == "seeds" and "seed" in long.dataset().dims:
         one, two = short.dataset(), long.dataset()
         for variable in one.data_vars:

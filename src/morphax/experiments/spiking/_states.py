@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -94,11 +94,11 @@ def draw_coefficients(axes: Axes, chi: np.ndarray, title: str, limit: float = 1.
 
 
 @eqx.filter_jit
-def descend(targets: Array, starts: Array, config: Any) -> Minimum:
-    """Plain descent to the distributions of many states at once, with the numbers of `config`."""
-    optimiser = optax.sgd(config.learning_rate)
+def descend(targets: Array, starts: Array, learning_rate: float, iterations: int, tolerance: float) -> Minimum:
+    """Plain descent to the distributions of many states at once."""
+    optimiser = optax.sgd(learning_rate)
 
     def one(target: Array, start: Array) -> Minimum:
-        return learn_distribution(target, start, optimiser, iterations=config.iterations, tolerance=config.tolerance)
+        return learn_distribution(target, start, optimiser, iterations=iterations, tolerance=tolerance)
 
     return jax.vmap(one)(targets, starts)

@@ -106,7 +106,8 @@ class Completeness(Experiment):
             state_key, start_key = jax.random.split(jax.random.fold_in(key, NAMES.index(ensemble)))
             states = ENSEMBLES[ensemble](state_key, members.stop, 2)[members.start :]
             starts = amplitudes(start_key, members.stop, 2)[members.start :]
-            found = descend(jax.vmap(coefficients)(jnp.asarray(states)), starts, config)
+            numbers = config.learning_rate, config.iterations, config.tolerance
+            found = descend(jax.vmap(coefficients)(jnp.asarray(states)), starts, *numbers)
             answers = [realisability(rho) for rho in states]
             columns = {
                 "loss": found.loss,

@@ -87,10 +87,11 @@ class Ghz(Experiment):
         ghz = ghz_state(3)
 
         def one(index: int, points: range) -> xr.Dataset:
-            p = shares[points.start : points.stop]
-            targets = np.array([p * ghz + (1 - p) * others[index] for p in p])
+            here = shares[points.start : points.stop]
+            targets = np.array([p * ghz + (1 - p) * others[index] for p in here])
             starts = amplitudes(jax.random.fold_in(start_key, index), points.stop, 3)[points.start :]
-            found = descend(jax.vmap(coefficients)(jnp.asarray(targets)), starts, config)
+            numbers = config.learning_rate, config.iterations, config.tolerance
+            found = descend(jax.vmap(coefficients)(jnp.asarray(targets)), starts, *numbers)
             reached = np.asarray(jax.vmap(lambda q: density_matrix(realised(q)))(found.argument))
             nearest = nearest_density_matrix(reached)
             exact = index < config.exact
@@ -101,7 +102,7 @@ class Ghz(Experiment):
                 "fidelity": fidelity(nearest, targets),
                 "relative_entropy": relative_entropy(targets, nearest),
             }
-            dataset = xr.Dataset({n: ("p", np.asarray(v), {"units": "1"}) for n, v in columns.items()}, {"p": p})
+            dataset = xr.Dataset({n: ("p", np.asarray(v), {"units": "1"}) for n, v in columns.items()}, {"p": here})
             dataset.relative_entropy.attrs["units"] = "nat"
             for name in ("minimum", "relative_entropy"):
                 dataset[name].attrs["may_be_missing"] = 1
