@@ -33,7 +33,7 @@ class Cluster:
         file = folder / "scheduler.json"
         self.folder = folder
         self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))
         self.address = json.loads(file.read_text())["address"]
         self.workers = [self.start("worker", self.address, "--nthreads", "1") for _ in range(2)]
 
@@ -55,7 +55,7 @@ def cluster(tmp_path):
     cluster.end()
 
 
-def wait_for(happened, seconds: float = 30.0) -> None:
+def wait_for(happened, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
@@ -133,11 +133,11 @@ def test_a_coordinator_that_ends_leaves_no_process_behind_and_goes_on(tmp_path, 
     workers = descendants(process.pid)
     assert len(workers) >= 2
     os.kill(process.pid, number)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=60)
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number
         assert "stopped; finished pieces are kept" in told
-    wait_for(lambda: not any(alive(worker) for worker in workers), 15)
+    wait_for(lambda: not any(alive(worker) for worker in workers), 60)
     before = pieces(tmp_path)
     assert 3 <= before < 16
     run(out, None, count=16, seconds=0.5).execute()

@@ -407,9 +407,9 @@ class _Mailbox:
         with suppress(Exception):  # the client tells of a scheduler that is gone
             queue: Any = Queue(self.name, client=self.client)
             while not self.stopped.is_set():
-                with suppress(TimeoutError):
-                    if (sent := queue.get(timeout=10)) is not None:
-                        self._keep(*sent)
+                # Without a time limit: Dask takes a third of a second to tell that it is over.
+                if (sent := queue.get()) is not None:
+                    self._keep(*sent)
 
     def _keep(self, name: str, files: dict[str, bytes]) -> None:
         task = self.tasks[name]
