@@ -44,9 +44,8 @@ def _maximally_entangled(key: PRNGKeyArray, number: int, qubits: int) -> np.ndar
     """A Bell state turned by one random unitary for each of two qubits."""
     if qubits != 2:
         raise ValueError(f"qubits is {qubits}; maximally entangled states are those of 2")
-    turns = [
-        [np.asarray(random_unitary(1, key=k)) for k in jax.random.split(k, 2)] for k in jax.random.split(key, number)
-    ]
+    pairs = jax.vmap(lambda key: jax.random.split(key, 2))(jax.random.split(key, number))
+    turns = np.asarray(jax.vmap(jax.vmap(lambda key: random_unitary(1, key=key)))(pairs))
     unitaries = np.array([np.kron(*pair) for pair in turns])
     return unitaries @ BELL @ np.swapaxes(unitaries.conj(), -1, -2)
 
