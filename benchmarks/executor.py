@@ -43,9 +43,9 @@ from rich.console import Console
 from morphax import BaseConfig, Experiment, parameter
 from morphax.experiments import find_experiment
 from morphax.lab import executor as engine
-from morphax.lab.executor import Executor, Task
+from morphax.lab.executor import Executor
 from morphax.lab.identity import source_of, versions
-from morphax.lab.job import Job, place_of
+from morphax.lab.job import Job, Task, place_of
 from morphax.lab.progress import Progress
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment, module_of

@@ -15,7 +15,7 @@ from morphax import BaseConfig, Experiment, parameter
 from morphax.cli import main
 from morphax.files import read_json
 from morphax.lab import tune
-from morphax.lab.command import without_password
+from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
 from morphax.lab.run_folder import RunFolder, open_run

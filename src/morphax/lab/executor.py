@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +12,15 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from uuid import uuid4
 
 from morphax._optional import needed
-from morphax.files import digest_of, write_atomically
+from morphax.files import digest_of
 from morphax.lab.errors import UsageError
 from morphax.lab.identity import installed
-from morphax.lab.job import Job
+from morphax.lab.job import Task
+from morphax.lab.mailbox import Mailbox
 from morphax.lab.progress import Outcome, Tell, checkpoint_of
 
 MOST_WORKERS = 1024
@@ -36,21 +36,6 @@ Part = tuple[str, str | None, dict[str, str], dict[str, dict[str, bytes]]]
 
 class SchedulerLostError(RuntimeError):
     """The scheduler is gone, and with it what had been asked of workers."""
-
-
-class Task(NamedTuple):
-    """A piece that is to be carried out.
-
-    - `job`: the run that it is of.
-    - `label`: its name.
-    - `checkpoints`: folder here for the states of its trainings. None: they are not kept.
-    - `files`: of the job's data, by name.
-    """
-
-    job: Job
-    label: str
-    checkpoints: Path | None = None
-    files: dict[str, Path] = {}
 
 
 class Executor:
@@ -209,7 +194,7 @@ class _Round:
         self.seconds = SECONDS_OF_A_CHUNK
         self.places = 1
         self.texts = {id(task.job): task.job.text() for task in tasks}
-        self.mailbox = _Mailbox(self.client, self.names)
+        self.mailbox = Mailbox(self.client, self.names)
 
     def __enter__(self) -> Self:
         self.executor.check()
@@ -257,7 +242,7 @@ class _Round:
         # All at once: asking for one costs as many messages as asking for many.
         finished = {key: future for key, (future, _) in ended.items() if future.status == "finished"}
         with self._connected():
-            results = self.client.gather(finished)
+            results = self.client.gather(finished) if finished else {}
         for key, (future, names) in ended.items():
             if key in results:
                 yield from self._finished(names, results[key])
@@ -364,65 +349,6 @@ class _Round:
     def _lost(self) -> str:
         where = f" at {self.executor.scheduler}" if self.executor.scheduler else ""
         return f"the scheduler{where} is gone; what was finished is kept: the same command goes on"
-
-
-class _Mailbox:
-    """Takes the states of trainings that workers send, and keeps them where a run keeps its own."""
-
-    def __init__(self, client: Any, tasks: dict[str, Task]):
-        self.client = client
-        self.tasks = tasks
-        self.name = f"morphax-{uuid4().hex}"
-        self.forgotten: set[str] = set()
-        self.lock = threading.Lock()
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._take, daemon=True, name="states")
-
-    def start(self) -> None:
-        if any(task.checkpoints is not None for task in self.tasks.values()):
-            self.thread.start()
-
-    def stop(self) -> None:
-        self.stopped.set()
-        if self.thread.is_alive():
-            self._wake()
-            self.thread.join(timeout=5)
-
-    def _wake(self) -> None:
-        """Send nothing, so that who waits for something need not wait any longer."""
-        from distributed import Queue
-
-        if self.client.status == "running":
-            with suppress(Exception):  # the scheduler may end meanwhile
-                Queue(self.name, client=self.client).put(None, timeout=1)
-
-    def forget(self, name: str) -> None:
-        """A piece is finished: what comes of it from now on is old."""
-        with self.lock:
-            self.forgotten.add(name)
-
-    def _take(self) -> None:
-        from distributed import Queue
-
-        with suppress(Exception):  # the client tells of a scheduler that is gone
-            queue: Any = Queue(self.name, client=self.client)
-            while not self.stopped.is_set():
-                # Without a time limit: Dask takes a third of a second to tell that it is over.
-                if (sent := queue.get()) is not None:
-                    self._keep(*sent)
-
-    def _keep(self, name: str, files: dict[str, bytes]) -> None:
-        task = self.tasks[name]
-        with self.lock:
-            if name in self.forgotten or task.checkpoints is None:
-                return
-            folder = checkpoint_of(task.checkpoints, task.label)
-            # The description of a training, its state, and the history that vouches for it.
-            for path in sorted(files, key=lambda path: "history" in path):
-                write_atomically(folder / path, lambda file, path=path: file.write_bytes(files[path]))
-            for old in folder.glob("*/*.*"):
-                if old.relative_to(folder).as_posix() not in files:
-                    old.unlink(missing_ok=True)
 
 
 def _carry_out() -> Callable[..., Any]:

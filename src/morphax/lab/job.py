@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from morphax.lab.script import load_experiment, names_a_file, spec_of
@@ -36,6 +37,21 @@ class Job(NamedTuple):
     def read(cls, text: str) -> Self:
         """From what `text` gave."""
         return cls(**json.loads(text))
+
+
+class Task(NamedTuple):
+    """A piece that is to be carried out.
+
+    - `job`: the run that it is of.
+    - `label`: its name.
+    - `checkpoints`: folder here for the states of its trainings. None: they are not kept.
+    - `files`: of the job's data, by name.
+    """
+
+    job: Job
+    label: str
+    checkpoints: Path | None = None
+    files: dict[str, Path] = {}
 
 
 def place_of(experiment: type[Experiment]) -> str:

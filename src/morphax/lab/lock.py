@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from morphax.files import DamagedError, read_sealed, write_sealed
-from morphax.lab.command import command_line
+from morphax.lab.environment import command_line
 from morphax.lab.errors import UsageError
 
 NAME = ".lock.json"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,19 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress as Bar,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from morphax._checks import cores
 from morphax._lazy import xr
-from morphax.files import write_text
+from morphax.lab.bar import Shown, shown
 from morphax.lab.blocks import Block
+from morphax.lab.history import History, of_members
 from morphax.lab.identity import noting_fields
 from morphax.lab.naming import file_name
 from morphax.lab.store import Piece, PieceStore, Rows
@@ -34,7 +25,6 @@ if TYPE_CHECKING:
     from morphax.lab.experiment import BaseConfig
 
 MOST_NAMED = 10  # of pieces that fail
-SECONDS_BETWEEN_WRITES = 5.0  # of the history of a training that goes on
 
 
 class NonFiniteError(RuntimeError):
@@ -211,7 +201,7 @@ class Progress:
         """
         assert self.elsewhere is not None
         started = time.perf_counter()
-        with _shown(self.console, len(wanted)) as bar:
+        with shown(self.console, len(wanted)) as bar:
             missing = []
             for part, label in wanted:
                 part._history.order.setdefault(label, {})  # pieces come back in another order
@@ -279,14 +269,14 @@ class Progress:
         return Outcome(label, dataset, self._history.rows(label), seconds, fields, error)
 
     @contextmanager
-    def _waiting(self, labels: list[str]) -> Iterator[_Shown]:
+    def _waiting(self, labels: list[str]) -> Iterator[Shown]:
         for label in labels:
             if label in self.digests:
                 raise ValueError(f"two pieces are called {label!r}; a label names one piece of a run")
             self._history.order.setdefault(label, {})
         started = time.perf_counter()
         try:
-            with _shown(self.console, len(labels)) as bar:
+            with shown(self.console, len(labels)) as bar:
                 yield bar
         finally:
             self.waited += time.perf_counter() - started
@@ -302,7 +292,7 @@ class Progress:
         return piece
 
     def _here(
-        self, work: Mapping[str, Callable[[], xr.Dataset]], labels: Sequence[str], bar: _Shown
+        self, work: Mapping[str, Callable[[], xr.Dataset]], labels: Sequence[str], bar: Shown
     ) -> Iterator[Outcome]:
         for group in _together(work, labels):
             bar.tell({"": group[0] if len(group) == 1 else f"{group[0]} and {len(group) - 1} more"})
@@ -322,14 +312,14 @@ class Progress:
         outcomes = []
         for label, block in zip(labels, blocks, strict=True):
             part = slice(block.members.start - members.start, block.members.stop - members.start)
-            history = {training: [_of_members(row, part) for row in rows] for training, rows in whole.history.items()}
+            history = {training: [of_members(row, part) for row in rows] for training, rows in whole.history.items()}
             seconds = whole.seconds * len(block.members) / len(members)
             outcomes.append(Outcome(label, whole.dataset.isel({first.dim: part}), history, seconds, whole.fields))
         if self.checkpoints is not None:
             shutil.rmtree(checkpoint_of(self.checkpoints, name), ignore_errors=True)
         return outcomes
 
-    def _elsewhere(self, labels: Sequence[str], bar: _Shown) -> Iterator[Outcome]:
+    def _elsewhere(self, labels: Sequence[str], bar: Shown) -> Iterator[Outcome]:
         assert self.elsewhere is not None
         if not labels:  # the points of a sweep, whose pieces are there (`ahead`)
             return
@@ -366,57 +356,6 @@ class Listing(Progress):
 
     def chain(self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]) -> Any:
         raise Known({})
-
-
-class History:
-    """The history of all trainings of a run, one JSON object a line, in the order of the pieces.
-
-    `order` are the rows by piece, `present` the piece that is being computed.
-    """
-
-    def __init__(self, path: Path | None):
-        self.path = path
-        self.order: dict[str, Rows] = {}
-        self.present = ""
-        self._changed = False
-        self._written_at = -math.inf
-
-    def begin(self, piece: str) -> None:
-        """What is added from now on is of this piece."""
-        self.present = piece
-        self.order[piece] = {}
-
-    def add(self, training: str, rows: list[dict[str, Any]]) -> None:
-        """The rows of a training of the present piece so far."""
-        self.order.setdefault(self.present, {})[training] = rows
-        self._change()
-
-    def finish(self, piece: str, rows: Rows) -> None:
-        """The rows of a piece that is computed."""
-        self.order[piece] = rows
-        if rows:
-            self._change()
-
-    def rows(self, piece: str) -> Rows:
-        """Of a piece, as far as it went."""
-        return self.order[piece]
-
-    def write(self) -> None:
-        """Write the file where something came that is not in it."""
-        if self.path is not None and self._changed:
-            self._changed, self._written_at = False, time.monotonic()
-            write_text(self.path, "".join(f"{line}\n" for rows in self.order.values() for line in _lines(rows)))
-
-    def _change(self) -> None:
-        self._changed = True
-        if time.monotonic() > self._written_at + SECONDS_BETWEEN_WRITES:
-            self.write()
-
-
-def _lines(rows: Rows) -> Iterator[str]:
-    for training, steps in rows.items():
-        for step, row in enumerate(steps):
-            yield json.dumps({"piece": training, "step": step, **row})
 
 
 def along(
@@ -457,13 +396,6 @@ def _together(work: Mapping[str, Any], labels: Sequence[str]) -> list[list[str]]
     return groups
 
 
-def _of_members(row: Any, part: slice) -> Any:
-    """Some members' share of a row of the history of an ensemble, whose lists have the members as first axis."""
-    if isinstance(row, dict):
-        return {name: _of_members(value, part) for name, value in row.items()}
-    return row[part] if isinstance(row, list) else row
-
-
 def _check_finite(label: str, result: xr.Dataset) -> None:
     for name, variable in result.data_vars.items():
         if not np.issubdtype(variable.dtype, np.inexact) or variable.attrs.get("may_be_missing"):
@@ -494,51 +426,3 @@ def raise_failures(failed: Mapping[str, Exception], total: int, what: str = "pie
 def _failure(label: str, error: Exception | None) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.startswith(label) else f"{label}: {text}"
-
-
-class _Shown:
-    """A bar with the pieces that are done, and a line for every worker with what it does since when."""
-
-    def __init__(self, bar: Bar, pieces: int):
-        self.bar = bar
-        self.whole = bar.add_task("", total=pieces)
-        self.workers: dict[str, tuple[str, Any]] = {}
-
-    def advance(self, pieces: int = 1) -> None:
-        self.bar.advance(self.whole, pieces)
-
-    def tell(self, doing: Mapping[str, str]) -> None:
-        """Worker -> piece; that of this process has no name."""
-        if set(doing) == {""}:
-            self.bar.update(self.whole, description=doing[""])
-            return
-        for worker in self.workers.keys() - doing.keys():
-            self.bar.remove_task(self.workers.pop(worker)[1])
-        for worker, piece in sorted(doing.items()):
-            before, line = self.workers.get(worker, ("", None))
-            if piece != before:
-                if line is not None:
-                    self.bar.remove_task(line)
-                self.workers[worker] = piece, self.bar.add_task(f"{worker}: {piece}", total=None)
-
-
-@contextmanager
-def _shown(console: Console | None, pieces: int) -> Iterator[_Shown]:
-    columns = (
-        TextColumn("{task.description:<40.40}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    bar = Bar(
-        *columns,
-        console=console or Console(quiet=True),
-        # A file would get an empty line from each.
-        disable=console is None or not (console.is_terminal or console.is_jupyter),
-        transient=True,
-        refresh_per_second=2,  # drawing takes milliseconds
-    )
-    with bar:
-        yield _Shown(bar, pieces)

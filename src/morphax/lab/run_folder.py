@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +31,12 @@ from morphax.files import (
     write_sealed_dataset,
     write_text,
 )
-from morphax.lab.command import command_line
+from morphax.lab.environment import environment
 from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
 from morphax.lab.identity import source_of, versions
-from morphax.lab.job import Job, place_of
+from morphax.lab.job import Job, Task, place_of
 from morphax.lab.lock import locked, remove_dead
 from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
@@ -52,7 +48,6 @@ from morphax.lab.sweep import Sweep
 if TYPE_CHECKING:
     from morphax.lab.executor import Executor
 
-PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "matplotlib")
 FORMAT = 2
 """Of run folders; the first had no digests."""
 MANIFEST = "manifest.json"
@@ -220,8 +215,6 @@ class RunFolder:
 
     def _elsewhere(self, wanted: Sequence[tuple[Progress, str]], tell: Tell) -> Iterator[tuple[int, Outcome]]:
         """Have pieces carried out by the executor."""
-        from morphax.lab.executor import Task
-
         assert self.executor is not None
         place, source = place_of(self.experiment.origin), self._identity()["source"]
         jobs: dict[int, Job] = {}
@@ -499,36 +492,3 @@ def _experiment_of(
         f"dir is {str(path)!r}, a run of {source['class']} in {source['file']}, which is gone; put the file back, or "
         "read result.nc"
     )
-
-
-def environment(seed: int) -> dict[str, Any]:
-    """Versions, devices, git revision and seed: what else decides the numbers of a run."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-        "git_revision": git_revision(),
-        "seed": seed,
-        "command": command_line(),
-    }
-
-
-def git_revision() -> str | None:
-    """The revision of the source tree that morphax runs from, "+" behind it when that was changed; else None."""
-    package = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy may lie inside somebody else's repository, which then does not track it.
-    if not git("ls-files", "--error-unmatch", "__init__.py"):
-        return None
-    revision = git("rev-parse", "HEAD")
-    return revision and revision + ("+" if git("status", "--porcelain", ".") else "")

@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 
 from morphax.files import digest_of
-from morphax.lab.command import without_password
+from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
 from morphax.lab.figures import BLUE, RED, Figures, new_figure

@@ -16,7 +16,7 @@ import numpy as np
 
 from morphax._lazy import xr
 from morphax._optional import needed
-from morphax.lab.command import without_password
+from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.progress import Progress
 

@@ -141,7 +141,7 @@ def check_washout(config: Any) -> None:
 def over_seeds(one: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray) -> Callable[[range], Any]:
     """What gives `one(key)` for some seeds, through one compiled program: NumPy arrays with the seed as first axis."""
     program = eqx.filter_jit(one)
-    met = []
+    met = []  # seeds so far: the first of them compiles, ahead of the others
 
     def of(seeds: range) -> Any:
         results = map_members(program, member_keys(key, seeds), compiled=bool(met))
