@@ -1,11 +1,15 @@
 """What decides a piece's numbers: the fields that are read, the source that is imported, and nothing else."""
 
+import gc
 import importlib.util
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import morphax.cli  # a module that imports many others
 from morphax import BaseConfig, parameter
 from morphax.lab.identity import noting_fields, source_of
 
@@ -109,6 +113,25 @@ def test_a_single_file_takes_along_what_lies_beside_it(tmp_path, monkeypatch):
     before = source_of("alone")
     assert changed(tmp_path / "helper.py", "alone") != before
     del sys.modules["helper"]
+
+
+def test_sources_are_read_by_several_threads_at_once():
+    from morphax.lab import identity
+
+    def give_way(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(give_way)  # threads change where garbage is collected, also in the middle of parsing
+    gc.set_threshold(50)
+    identity._parsed.cache_clear()
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            digests = list(threads.map(source_of.__wrapped__, [morphax.cli.__name__] * 4))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(give_way)
+    assert len(set(digests)) == 1
 
 
 def test_what_is_typed_in_is_like_nothing_else(monkeypatch):

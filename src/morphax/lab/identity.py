@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 VERSIONS = ("jax", "jaxlib")
+_parsing = Lock()  # Python 3.11 counts the depth of all threads in one number, and then calls a mismatch an error
 _reads: ContextVar[set[str] | None] = ContextVar("reads", default=None)
 
 
@@ -168,7 +170,8 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    with _parsing:
+        return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
