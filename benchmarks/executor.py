@@ -26,13 +26,14 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 from typing import Any
+from unittest.mock import patch
 
 import jax.numpy as jnp
 import numpy as np
@@ -342,25 +343,24 @@ def counted_chunks() -> Iterator[list[int]]:
 @contextmanager
 def counted_messages() -> Iterator[dict[str, int]]:
     """Messages that coordinator and scheduler send and receive; those between the two are counted at both ends."""
+    from distributed.comm.inproc import InProc
     from distributed.comm.tcp import TCP
 
     found = {"sent": 0, "received": 0}
-    write, read = TCP.write, TCP.read
 
-    async def writing(self: Any, *message: Any, **more: Any) -> Any:
-        found["sent"] += 1
-        return await write(self, *message, **more)
+    def counting(method: Any, what: str) -> Any:
+        async def counted(*arguments: Any, **more: Any) -> Any:
+            result = await method(*arguments, **more)
+            found[what] += 1
+            return result
 
-    async def reading(self: Any, *message: Any, **more: Any) -> Any:
-        got = await read(self, *message, **more)
-        found["received"] += 1
-        return got
+        return counted
 
-    TCP.write, TCP.read = writing, reading
-    try:
+    with ExitStack() as stack:
+        for comm in (TCP, InProc):
+            for method, what in (("write", "sent"), ("read", "received")):
+                stack.enter_context(patch.object(comm, method, counting(getattr(comm, method), what)))
         yield found
-    finally:
-        TCP.write, TCP.read = write, read
 
 
 @contextmanager

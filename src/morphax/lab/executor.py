@@ -140,11 +140,13 @@ class Executor:
                     silence_logs="CRITICAL",
                 )
             )
-            address = cluster.scheduler_address
+            # Both are in this process: what they tell each other need not become bytes.
+            cluster.sync(cluster.scheduler.listen, "inproc://")
+            address, loop = cluster.scheduler.listeners[-1].contact_address, cluster.loop
         else:
-            address = self.scheduler
+            address, loop = self.scheduler, None
         try:
-            client = distributed.Client(address, timeout=self.patience, set_as_default=False, name="morphax")
+            client = distributed.Client(address, loop=loop, timeout=self.patience, set_as_default=False, name="morphax")
         except (OSError, ValueError) as error:
             raise UsageError(f"scheduler is {address!r}; none answers there ({_one_line(error)})") from error
         self._stack.enter_context(client)
@@ -418,6 +420,7 @@ _SETTINGS = {
     # Looking at the memory of every worker ten times a second costs more than all messages.
     "distributed.worker.memory.monitor-interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.tick.interval": "1s",
     # Deaths of workers are counted here, piece by piece.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.admin.tick.limit": "1h",
