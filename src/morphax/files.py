@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from morphax._lazy import xr
 
@@ -30,6 +30,19 @@ TEMPORARY = ".morphax-"
 
 class DamagedError(ValueError):
     """A file that does not hold what was written to it."""
+
+
+class KnownFile(NamedTuple):
+    """A file of data whose content is known beforehand, wherever it lies.
+
+    - `sha256`: of the content, uncompressed.
+    - `is_here`: whether this machine has it.
+    - `path`: where it is; it is fetched where it is not here. `OSError` where that cannot be.
+    """
+
+    sha256: str
+    is_here: Callable[[], bool]
+    path: Callable[[], Path]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -73,6 +86,12 @@ def digest_of(content: Any) -> str:
     """The SHA-256 of JSON content, in a spelling that does not depend on the order of its keys."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def received(digest: str, suffix: str = "") -> Path:
+    """Where a file is kept that another machine sent, named by its digest."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"morphax-data-{user}" / f"{digest}{suffix}"
 
 
 def check_regular(path: Path, largest: int | None = None) -> None:

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from morphax import BaseConfig, Experiment, parameter
-from morphax.files import note_file
+from morphax.files import KnownFile, note_file, received
 from morphax.lab import worker
 
 worker.SECONDS_BETWEEN_STATES, worker.SHARE_FOR_STATES = 0.0, float("inf")
@@ -28,9 +28,14 @@ class Bench(Experiment):
         deaths: int = parameter(100, "how often it does", ge=1, extent=True)
         notes: str = parameter("", "folder in which pieces leave notes", extent=True)
         csv: str | None = parameter(None, "file of data")
+        known: str | None = parameter(None, "digest of a file of data that lies in `notes`")
 
-        def data(self) -> dict[str, Path | str]:
-            return {} if self.csv is None else {"csv": Path(self.csv)}
+        def data(self) -> dict[str, Path | KnownFile]:
+            data: dict[str, Path | KnownFile] = {} if self.csv is None else {"csv": Path(self.csv)}
+            if (digest := self.known) is not None:
+                place = Path(self.notes) / "known"
+                data["known"] = KnownFile(digest, received(digest).is_file, lambda: place.resolve(strict=True))
+            return data
 
     name = "demo/bench"
 
@@ -52,6 +57,8 @@ class Bench(Experiment):
         if config.csv is not None:
             note_file(Path(config.csv))
             factor = float(Path(config.csv).read_text())
+        if config.known is not None:
+            factor = float(received(config.known).read_text())
         values = np.asarray(jax.random.normal(key, (3,))) * factor
         return xr.Dataset({"x": ("place", values), "first": first}, {"place": np.arange(3)})
 

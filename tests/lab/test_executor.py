@@ -1,15 +1,17 @@
 """Pieces on worker processes: the numbers of a serial run, and what happens when something breaks."""
 
+import hashlib
 import json
 import os
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import xarray as xr
 
 from morphax._checks import cores
-from morphax.files import read_sealed
+from morphax.files import read_sealed, received
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor, SchedulerLostError, _called
 from morphax.lab.progress import PiecesFailedError
@@ -107,6 +109,23 @@ def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
     plain = computed(tmp_path / "out2", executor)
     assert scaled.x.values.tolist() == (3 * plain.x).values.tolist()
     assert read_sealed(tmp_path / "out" / "config.json")["config"]["csv"] == "factor.csv"
+
+
+@pytest.mark.slow
+def test_known_data_that_a_worker_lacks_are_sent(tmp_path, executor):
+    content = f"3.0{uuid4().int}".encode()  # that no machine has
+    digest = hashlib.sha256(content).hexdigest()
+    asked = {"known": digest, "notes": str(tmp_path)}
+    with pytest.raises(UsageError, match=r"worker .* lacks known, and .*No such file or directory"):
+        run(tmp_path / "out", executor, **asked).execute()
+    (tmp_path / "known").write_bytes(content)
+    try:
+        scaled = computed(tmp_path / "out", executor, **asked)
+        assert received(digest).read_bytes() == content
+    finally:
+        received(digest).unlink(missing_ok=True)
+    plain = computed(tmp_path / "out2", executor)
+    assert scaled.x.values.tolist() == (float(content) * plain.x).values.tolist()
 
 
 @pytest.mark.parametrize(

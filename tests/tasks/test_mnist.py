@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+from morphax.files import KnownFile, received
 from morphax.tasks import mnist, one_hot
 from morphax.tasks.idx import SHIPPED, load_idx, read_idx, read_shipped
-from morphax.tasks.mnist import CHECKSUMS, data_directory
+from morphax.tasks.mnist import CHECKSUMS, data_directory, mnist_data
 
 IMAGES, LABELS = CHECKSUMS
 
@@ -180,6 +181,25 @@ def test_what_is_downloaded_is_verified_and_kept(tmp_path, monkeypatch, folder):
     assert len(asked) == 4
     mnist(6_000, 10)
     assert len(asked) == 4
+
+
+def test_what_another_machine_sent_is_found(tmp_path, monkeypatch, synthetic):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    for name, content in synthetic.items():
+        monkeypatch.setitem(CHECKSUMS, name, hashlib.sha256(content).hexdigest())
+    assert not any(isinstance(entry, KnownFile) for entry in mnist_data(5_000).values())
+    files = {name: entry for name, entry in mnist_data(5_001).items() if isinstance(entry, KnownFile)}
+    assert {name: file.sha256 for name, file in files.items()} == CHECKSUMS
+    for name, file in files.items():
+        assert not file.is_here()
+        with pytest.raises(FileNotFoundError, match=f"{name} is not in .* and could not be downloaded"):
+            file.path()
+        target = received(file.sha256, ".gz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(gzip.compress(synthetic[name], 1))
+        assert file.is_here()
+        assert file.path() == target
+    assert numbers(mnist(5_001, 10))[-1] == 5_000
 
 
 def test_the_default_directory_is_the_users_cache(monkeypatch):

@@ -16,7 +16,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from morphax._optional import needed
-from morphax.files import digest_of
+from morphax.files import KnownFile, digest_of
 from morphax.lab.errors import UsageError
 from morphax.lab.identity import installed
 from morphax.lab.job import Task
@@ -324,8 +324,12 @@ class _Round:
     def _supply(self, worker: str, task: Task, lacking: list[str]) -> None:
         """Send files of data to a worker that lacks them, once."""
         for name in lacking:
-            path = task.files[name]
-            content = path.read_bytes()
+            file = task.files[name]
+            try:
+                path = file.path() if isinstance(file, KnownFile) else file
+                content = path.read_bytes()
+            except OSError as error:
+                raise UsageError(f"worker {worker} lacks {name}, and {error}") from error
             with self._connected():
                 self.client.run(_take_data(), task.job.data[name], path.suffix, content, workers=[worker])
 

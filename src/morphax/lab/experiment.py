@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from morphax._checks import check_choice, free_memory
+from morphax.files import KnownFile
 from morphax.lab.errors import UsageError
 from morphax.lab.identity import note_fields, noted
 
@@ -30,6 +31,8 @@ Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Data: TypeAlias = Path | str | KnownFile
+"""A file, the digest of data that are checked when they are read, or what is known of a file."""
 FromDataset: TypeAlias = "Callable[[xr.Dataset], Any]"
 """A number that is taken from the result of a run."""
 
@@ -86,11 +89,12 @@ class BaseConfig(BaseModel):
         note_fields(type(self).model_fields)
         return hash((type(self), *self.__dict__.values()))
 
-    def data(self) -> dict[str, Path | str]:
+    def data(self) -> Mapping[str, Data]:
         """The data that a run reads, by a name for each: their content is part of what is asked.
 
-        A file is given by its path (and has the name of the field that holds it, where one does); data that are checked
-        when they are read, by the digest that they must have.
+        A file is given by its path (and has the name of the field that holds it, where one does). Of data that are
+        checked when they are read the digest is given that they must have, or a `KnownFile` where some machines lack
+        them.
         """
         return {}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from morphax.files import KnownFile
 from morphax.lab.script import load_experiment, names_a_file, spec_of
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Task(NamedTuple):
     job: Job
     label: str
     checkpoints: Path | None = None
-    files: dict[str, Path] = {}
+    files: Mapping[str, Path | KnownFile] = {}
 
 
 def place_of(experiment: type[Experiment]) -> str:

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from morphax.files import (
     TEMPORARY,
     DamagedError,
+    KnownFile,
     digest_of,
     digest_of_file,
     noting_files,
@@ -33,7 +34,7 @@ from morphax.files import (
 )
 from morphax.lab.environment import environment
 from morphax.lab.errors import UsageError
-from morphax.lab.experiment import BaseConfig, Experiment
+from morphax.lab.experiment import BaseConfig, Data, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
 from morphax.lab.identity import source_of, versions
 from morphax.lab.job import Job, Task, place_of
@@ -106,7 +107,8 @@ class RunFolder:
         self.fresh = fresh
         self.console = console
         self.executor = executor
-        self.files, digests = _data_of(config)
+        self.data, digests = _data_of(config)
+        self.files = {name: entry for name, entry in self.data.items() if isinstance(entry, Path)}
         self.request = {
             "format": FORMAT,
             "experiment": experiment.name,
@@ -223,7 +225,7 @@ class RunFolder:
             assert progress.store is not None
             if id(progress) not in jobs:
                 jobs[id(progress)] = Job(place, progress.store.values, self.request["data"], source, versions())
-            tasks.append(Task(jobs[id(progress)], label, progress.checkpoints, self.files))
+            tasks.append(Task(jobs[id(progress)], label, progress.checkpoints, self.data))
         return self.executor.carry_out(tasks, tell)
 
     def _checkpoints(self) -> Path:
@@ -393,15 +395,20 @@ def _make(path: Path) -> None:
         raise UsageError(f"out is {str(path)!r}, which cannot be written")
 
 
-def _data_of(config: BaseConfig) -> tuple[dict[str, Path], dict[str, str]]:
-    """The files that a run reads, each of which is there, and the digests of all its data."""
+def _data_of(config: BaseConfig) -> tuple[dict[str, Path | KnownFile], dict[str, str]]:
+    """The files that a run reads, of which those of a user are there, and the digests of all its data."""
     data = config.data()
-    files = {name: entry for name, entry in data.items() if isinstance(entry, Path)}
-    for name, file in files.items():
-        if not file.is_file():
-            raise UsageError(f"{name} is {str(file)!r}, which is no file that can be read")
-    digests = {name: entry if isinstance(entry, str) else digest_of_file(entry) for name, entry in data.items()}
-    return files, digests
+    for name, entry in data.items():
+        if isinstance(entry, Path) and not entry.is_file():
+            raise UsageError(f"{name} is {str(entry)!r}, which is no file that can be read")
+    files = {name: entry for name, entry in data.items() if not isinstance(entry, str)}
+    return files, {name: _digest_of_data(entry) for name, entry in data.items()}
+
+
+def _digest_of_data(entry: Data) -> str:
+    if isinstance(entry, KnownFile):
+        return entry.sha256
+    return digest_of_file(entry) if isinstance(entry, Path) else entry
 
 
 def _digest_of_any(path: Path) -> str | None:

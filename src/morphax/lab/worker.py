@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tempfile
 import threading
@@ -16,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from morphax._lazy import xr
-from morphax.files import digest_of_file, noting_files, write_atomically
+from morphax.files import KnownFile, digest_of_file, noting_files, received, write_atomically
 from morphax.lab.identity import installed, source_of, versions
 from morphax.lab.job import Job, class_at
 from morphax.lab.progress import Known, Listing, Outcome, checkpoint_of
@@ -41,7 +40,7 @@ class PieceError(RuntimeError):
 
 
 class LackingError(RuntimeError):
-    """A worker lacks files of data: their digests are the arguments."""
+    """A worker lacks files of data: their names are the arguments."""
 
 
 def carry_out(
@@ -65,15 +64,9 @@ def carry_out(
         return [here.carry_out_piece(label, states.get(label, {}), shared, send) for label in labels]
 
 
-def data_folder() -> Path:
-    """Where a worker keeps files of data that were sent to it, each named by its digest."""
-    name = f"morphax-data-{os.getuid() if hasattr(os, 'getuid') else os.environ.get('USERNAME', 'user')}"
-    return Path(tempfile.gettempdir()) / name
-
-
 def take_data(digest: str, suffix: str, content: bytes) -> None:
     """Keep a file that was sent."""
-    write_atomically(data_folder() / f"{digest}{suffix}", lambda path: path.write_bytes(content))
+    write_atomically(received(digest, suffix), lambda path: path.write_bytes(content))
 
 
 @cache
@@ -102,7 +95,10 @@ class _Pieces(Listing):
         _check(job, module_of(experiment))
         self.job = job
         self.config = experiment.Config(**_with_data(job))
-        self.files = {path.resolve() for path in self.config.data().values() if isinstance(path, Path)}
+        data = self.config.data()
+        if lacking := [name for name, file in data.items() if isinstance(file, KnownFile) and not file.is_here()]:
+            raise LackingError(*lacking)
+        self.files = {path.resolve() for path in data.values() if isinstance(path, Path)}
         self.work: Mapping[str, Callable[[], xr.Dataset]] = {}
         self._send: Callable[[], object] = lambda: None
         import jax
@@ -213,7 +209,7 @@ def _with_data(job: Job) -> dict[str, Any]:
         path = config.get(name)
         if not isinstance(path, str) or _is(Path(path), digest):
             continue
-        sent = data_folder() / f"{digest}{Path(path).suffix}"
+        sent = received(digest, Path(path).suffix)
         if _is(sent, digest):
             config[name] = str(sent)
         else:

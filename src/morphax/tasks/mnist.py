@@ -1,6 +1,7 @@
 """MNIST: 70,000 handwritten digits of 28 x 28 pixels, of which 15,000 are installed with morphax."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_key
 from morphax._optional import needed
+from morphax.files import KnownFile, received
 from morphax.tasks.base import Task, one_hot
 from morphax.tasks.idx import SHIPPED as SHA256, load_idx, read_shipped
 
@@ -80,11 +82,12 @@ def mnist(
     )
 
 
-def mnist_digests(train_images: int = SHIPPED, *, drawn_from: int | None = None) -> dict[str, str]:
-    """The SHA-256 of the files that `mnist` reads, by their names; each is checked when it is read."""
+def mnist_data(train_images: int = SHIPPED, *, drawn_from: int | None = None) -> dict[str, str | KnownFile]:
+    """The files that `mnist` reads, by their names, for `BaseConfig.data`: the SHA-256 of those that are installed."""
     shipped = (drawn_from or train_images) <= SHIPPED
-    train = {f"train-5000-{kind}": SHA256[f"train-5000-{kind}"] for kind in KINDS} if shipped else CHECKSUMS
-    return {**train, **{f"t10k-{kind}": SHA256[f"t10k-{kind}"] for kind in KINDS}}
+    names = [f"{part}-{kind}" for part in (("train-5000", "t10k") if shipped else ("t10k",)) for kind in KINDS]
+    everything = {} if shipped else {name: _known(name) for name in CHECKSUMS}
+    return {**everything, **{name: SHA256[name] for name in names}}
 
 
 def data_directory() -> Path:
@@ -104,11 +107,26 @@ def _examples(
 
 def _load(name: str) -> np.ndarray:
     """One of the files with all training images, found or downloaded, with the right bytes."""
+    return load_idx(_place(name), CHECKSUMS[name], "remove it to download it anew")
+
+
+def _known(name: str) -> KnownFile:
+    return KnownFile(CHECKSUMS[name], lambda: _find(name) is not None, partial(_place, name))
+
+
+def _find(name: str) -> Path | None:
+    folder, digest = data_directory() / "mnist", CHECKSUMS[name]
+    places = (folder / name, folder / f"{name}.gz", received(digest), received(digest, ".gz"))
+    return next((path for path in places if path.is_file()), None)
+
+
+def _place(name: str) -> Path:
+    return _find(name) or _download(name)
+
+
+def _download(name: str) -> Path:
+    """One of the files with all training images, with the right bytes."""
     folder = data_directory() / "mnist"
-    remedy = "remove it to download it anew"
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return load_idx(path, CHECKSUMS[name], remedy)
     missing = f"{name} is not in {folder}"
     put = f"put {' and '.join(CHECKSUMS)} there, or set MORPHAX_DATA_DIR to the folder that holds mnist/"
     try:
@@ -124,7 +142,8 @@ def _load(name: str) -> np.ndarray:
             failures.append(f"{mirror}: {type(error).__name__}")
             continue
         try:
-            return load_idx(path, CHECKSUMS[name], remedy)
+            load_idx(path, CHECKSUMS[name], "it is tried elsewhere")
+            return path
         except ValueError as error:
             path.unlink()
             failures.append(f"{mirror}: {error}")

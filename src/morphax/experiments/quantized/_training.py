@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -20,6 +19,7 @@ from pydantic import Field, model_validator
 from morphax._checks import check_range
 from morphax._lazy import xr
 from morphax.experiments.training import Trained, Trainer
+from morphax.files import KnownFile
 from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import BaseConfig, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, mean_and_range
@@ -32,7 +32,7 @@ from morphax.learning.rule import Metrics
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
-from morphax.tasks.mnist import mnist_digests
+from morphax.tasks.mnist import mnist_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,8 +82,8 @@ class PerceptronConfig(BaseConfig):
         """MNIST."""
         return mnist(self.train_images, self.test_images)
 
-    def data(self) -> dict[str, Path | str]:
-        return {**mnist_digests(self.train_images)}
+    def data(self) -> dict[str, str | KnownFile]:
+        return mnist_data(self.train_images)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 import jax
@@ -15,13 +14,14 @@ from morphax.experiments.quantized import _claims as paper
 from morphax.experiments.quantized._claims import CLASSICAL, Point, advantage, final
 from morphax.experiments.quantized._training import COLOURS, SMALL, PerceptronConfig
 from morphax.experiments.training import Trainer
+from morphax.files import KnownFile
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.substrates.quantized import Backward
 from morphax.tasks import Task, mnist
-from morphax.tasks.mnist import mnist_digests
+from morphax.tasks.mnist import mnist_data
 
 HTANH, OWN, WEAK, BOTH = "rotation, htanh", "rotation, own slope", "weak", "both, own slope"
 PAPER: dict[str, Point] = {HTANH: paper.ROTATION, OWN: paper.ROTATION, WEAK: paper.WEAK, BOTH: paper.BOTH}
@@ -56,8 +56,8 @@ class Subsets(Experiment):
                 raise ValueError(f"drawn_from is {self.drawn_from}; it must be >= train_images, {self.train_images}")
             return self
 
-        def data(self) -> dict[str, Path | str]:
-            return {**mnist_digests(self.train_images, drawn_from=self.drawn_from)}
+        def data(self) -> dict[str, str | KnownFile]:
+            return mnist_data(self.train_images, drawn_from=self.drawn_from)
 
     name = "quantized/subsets"
     quick = SMALL | {"epochs": 2, "drawn_from": 5_000}
