@@ -35,6 +35,7 @@ from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
@@ -115,7 +116,7 @@ class Setting:
 
     def __init__(self, experiment: Experiment, config: BaseConfig, folder: Path):
         source, values = source_of(module_of(experiment)), config.model_dump(mode="json")
-        self.job = Job(place_of(experiment.origin), values, {}, source, versions())
+        self.job = Job(place_of(experiment.origin), values, {}, source, versions() | {"backend": jax.default_backend()})
         self.store = PieceStore(folder / ".pieces", {"experiment": experiment.name}, values)
         self.checkpoints = folder / "checkpoints"
 

@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stopped_by_signals(), _warnings_in_a_line(err):
             return options.action(options, out, err)
     except (KeyboardInterrupt, Stopped) as stop:
-        again = " ".join(["morphax", *(sys.argv[1:] if arguments is None else arguments)])
+        from morphax.lab.environment import command_line
+
+        again = command_line(arguments)
         err.print(f"\nstopped; finished pieces are kept. Resume with: {again}", markup=False, soft_wrap=True)
         return STOPPED + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except Exception as error:

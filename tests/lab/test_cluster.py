@@ -118,9 +118,10 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(tmp_path, clust
     assert pieces(tmp_path) == 12
 
 
-def test_no_scheduler_is_one_line():
-    with pytest.raises(UsageError, match=r"scheduler is 'tcp://127.0.0.1:1'; none answers there"):
-        Executor(scheduler="tcp://127.0.0.1:1", patience=1.0).backend  # noqa: B018
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1"])  # the second without certificates
+def test_no_scheduler_is_one_line(address):
+    with pytest.raises(UsageError, match=f"scheduler is '{address}'; none answers there"):
+        Executor(scheduler=address, patience=1.0).backend  # noqa: B018
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+import tempfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,9 +13,10 @@ import pytest
 import xarray as xr
 
 from morphax._checks import cores
-from morphax.files import read_sealed, received
+from morphax.files import TEMPORARY, read_sealed, received, writer_of
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor, SchedulerLostError, _called
+from morphax.lab.lock import lives
 from morphax.lab.progress import PiecesFailedError
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment
@@ -73,6 +76,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path, 
     serial = computed(tmp_path / "other" / "out", None)
     assert dataset.x.identical(serial.x)
     assert not (tmp_path / "out" / "checkpoints").exists()
+    mine = Path(tempfile.gettempdir()).glob(f"{TEMPORARY}{socket.gethostname()}-*")
+    assert all(lives(writer_of(folder)[1]) for folder in mine)  # those of the dead are gone
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "matplotlib")
 
 
-def command_line() -> str:
-    """The command of this process."""
-    return " ".join(["morphax", *map(without_password, sys.argv[1:])])
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """The command of this process, or of `arguments`, as others may read it."""
+    return " ".join(["morphax", *map(without_password, sys.argv[1:] if arguments is None else arguments)])
 
 
 def without_password(url: str) -> str:

@@ -147,7 +147,7 @@ class Executor:
             address, loop = self.scheduler, None
         try:
             client = distributed.Client(address, loop=loop, timeout=self.patience, set_as_default=False, name="morphax")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # of TLS without certificates the type
             raise UsageError(f"scheduler is {address!r}; none answers there ({_one_line(error)})") from error
         self._stack.enter_context(client)
         return client

@@ -22,7 +22,7 @@ class Job(NamedTuple):
     - `config`: the configuration, as JSON.
     - `data`: name -> digest of all that is read.
     - `source`: the digest of the source behind the numbers.
-    - `versions`: of what compiles and computes.
+    - `versions`: of what compiles and computes, and, as "backend", on what.
     """
 
     experiment: str

@@ -218,13 +218,15 @@ class RunFolder:
     def _elsewhere(self, wanted: Sequence[tuple[Progress, str]], tell: Tell) -> Iterator[tuple[int, Outcome]]:
         """Have pieces carried out by the executor."""
         assert self.executor is not None
-        place, source = place_of(self.experiment.origin), self._identity()["source"]
+        place, identity = place_of(self.experiment.origin), self._identity()
         jobs: dict[int, Job] = {}
         tasks = []
         for progress, label in wanted:
             assert progress.store is not None
             if id(progress) not in jobs:
-                jobs[id(progress)] = Job(place, progress.store.values, self.request["data"], source, versions())
+                jobs[id(progress)] = Job(
+                    place, progress.store.values, identity["data"], identity["source"], identity["versions"]
+                )
             tasks.append(Task(jobs[id(progress)], label, progress.checkpoints, self.data))
         return self.executor.carry_out(tasks, tell)
 

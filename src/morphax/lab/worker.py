@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -15,9 +17,18 @@ from typing import Any
 from uuid import uuid4
 
 from morphax._lazy import xr
-from morphax.files import KnownFile, digest_of_file, noting_files, received, write_atomically
-from morphax.lab.identity import installed, source_of, versions
+from morphax.files import (
+    TEMPORARY,
+    KnownFile,
+    digest_of_file,
+    noting_files,
+    received,
+    write_atomically,
+    writer_of,
+)
+from morphax.lab.identity import installed, source_of
 from morphax.lab.job import Job, class_at
+from morphax.lab.lock import lives
 from morphax.lab.progress import Known, Listing, Outcome, checkpoint_of
 from morphax.lab.script import module_of
 
@@ -77,8 +88,16 @@ def _prepare() -> None:
     from morphax.lab.compile_cache import compile_cache
 
     threadpool_limits(limits=1, user_api="blas")
+    _remove_dead()
     _FOR_GOOD.enter_context(compile_cache())
     atexit.register(_FOR_GOOD.close)
+
+
+def _remove_dead() -> None:
+    """Remove the folders of workers of this machine that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}{socket.gethostname()}-*"):
+        if not lives(writer_of(folder)[1]):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=4)
@@ -191,7 +210,7 @@ class _Sender:
 def _attempt(shared: str | None, label: str) -> Path:
     """A folder that only this attempt at a piece writes, with what the last one left."""
     if shared is None:
-        return Path(tempfile.mkdtemp(prefix="morphax-"))
+        return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"))
     attempts = checkpoint_of(Path(shared), label)
     before = sorted(attempts.glob("*"), key=lambda path: path.stat().st_mtime)
     attempt = attempts / uuid4().hex
@@ -225,9 +244,10 @@ def _is(path: Path, digest: str) -> bool:
 
 def _check(job: Job, module: str) -> None:
     """Refuse to give other numbers than those that are asked for."""
-    for name, version in versions().items():
-        if version != job.versions[name]:
-            raise UnfitError(f"it has {name} {version}, and {job.versions[name]} is asked for")
+    here = about()
+    for name, asked in job.versions.items():
+        if here[name] != asked:
+            raise UnfitError(f"it has {name} {here[name]}, and {asked} is asked for")
     if source_of(module) != job.source:
         raise UnfitError(
             f"its source of {job.experiment} or of morphax is another one; install the same on all machines"
