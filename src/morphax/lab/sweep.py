@@ -6,7 +6,7 @@ import inspect
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,10 +14,12 @@ import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
+from pydantic import ValidationError
 
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import GREEN, GREY, RED, Figures, mean_and_range, new_figure
+from morphax.lab.points import every_point, side_by_side
 from morphax.lab.progress import Known, Listing, Progress, raise_failures
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Sweep(Experiment):
 
     Every point is a run with that configuration, whose pieces it shares: a finer sweep computes only what is new. The
     dataset has an axis for everything that is swept; it is called `swept_KEY` where the experiment has such a name
-    itself. Places that only some points have hold NaN at the others.
+    itself. Places that only some points have hold NaN at the others; claims see each point as its own run gives it.
 
     **Arguments:**
 
@@ -84,7 +86,8 @@ class Sweep(Experiment):
     def points(self, config: BaseConfig) -> list[Point]:
         """All points around a configuration, the last axis running fastest.
 
-        **Raises:** `UsageError`, naming the point, where the configuration takes no such value.
+        **Raises:** `UsageError`, naming the point, where the configuration takes no such value, or asks for other data:
+        those of the run are what its identity knows.
         """
         points = []
         for values in itertools.product(*self.over.values()):
@@ -94,12 +97,13 @@ class Sweep(Experiment):
                 here = self.Config(**(config.model_dump() | changes))
             except ValueError as error:
                 raise UsageError(f"over is {name}; {first_line(error)}") from error
+            if data := other_data(config, here, self.over):
+                what = f"{data}, a file of data" if data in self.over else f"{name}, which changes the data ({data})"
+                raise UsageError(f"over is {what}; a sweep has the same data at all points")
             points.append(Point(name, here))
         return points
 
     def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        if data := sorted(config.data().keys() & self.over.keys()):
-            raise UsageError(f"over is {data[0]}, a file of data; a sweep has the same data at all points")
         points = self.points(config)
         for point in points:
             point.config.check_memory()
@@ -113,11 +117,12 @@ class Sweep(Experiment):
                 failed[point.name] = error
             progress.take(part)
         raise_failures(failed, len(points), "points")
-        return self._side_by_side(found)
+        return self._side_by_side(found, points)
 
     def judge(self, dataset: xr.Dataset) -> list[dict[str, Any]]:
         """Every claim at every point, which is its `at`."""
-        return [claim.judge(part) | {"at": at} for claim in self.claims for at, part in self._at_every_point(dataset)]
+        points = list(self._at_every_point(dataset))
+        return [claim.judge(part) | {"at": at} for claim in self.claims for at, part in points]
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         """The numbers of the claims, and all variables, against what is swept."""
@@ -149,26 +154,22 @@ class Sweep(Experiment):
         """The swept keys by the names of their axes."""
         return {f"swept_{key}" if f"swept_{key}" in dataset.dims else key: key for key in self.over}
 
-    def _side_by_side(self, found: list[xr.Dataset]) -> xr.Dataset:
+    def _side_by_side(self, found: list[xr.Dataset], points: list[Point]) -> xr.Dataset:
         taken = set().union(*(set(map(str, {*d.variables, *d.dims})) for d in found))
-        for key, values in reversed(self.over.items()):
-            axis = f"swept_{key}" if key in taken else key
+        axes = {}
+        for key, values in self.over.items():
+            # A scalar coordinate that says where a point is needs no place beside the axis.
+            told = all(_is_scalar(d, key, getattr(p.config, key)) for d, p in zip(found, points, strict=True))
+            axis = f"swept_{key}" if key in taken and not told else key
             extra = self.Config.model_fields[key].json_schema_extra
             unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-            coordinate = xr.Variable(axis, _coordinate(values), {"units": str(unit)} if unit else {})
-            chunks = [found[i : i + len(values)] for i in range(0, len(found), len(values))]
-            found = [
-                xr.concat(chunk, coordinate, join="outer", data_vars="all", coords="minimal", combine_attrs="override")
-                for chunk in chunks
-            ]
-        return found[0]
+            axes[axis] = xr.Variable(axis, _coordinate(values), {"units": str(unit)} if unit else {})
+        return side_by_side(found, axes)
 
     def _at_every_point(self, dataset: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
-        axes = {key: axis for axis, key in self._axes(dataset).items()}
-        for places in itertools.product(*(range(len(values)) for values in self.over.values())):
-            index = dict(zip(self.over, places, strict=True))
-            part = dataset.isel({axes[key]: place for key, place in index.items()}).drop_vars(list(axes.values()))
-            yield {key: self.over[key][place] for key, place in index.items()}, _without_gaps(part)
+        places = itertools.product(*self.over.values())
+        for values, part in zip(places, every_point(dataset, list(self._axes(dataset))), strict=True):
+            yield dict(zip(self.over, values, strict=True)), part
 
     def _of_claims(self, dataset: xr.Dataset) -> Figures:
         """One panel a claim, while there is room: ours along the first axis, the paper's number as a line."""
@@ -218,6 +219,13 @@ def prepare(
             for label in _pieces_at(experiment, config, part)
         ]
         progress.ahead(wanted)
+
+
+def other_data(config: BaseConfig, here: BaseConfig, over: Collection[str]) -> str | None:
+    """The name of data that two configurations do not share, if possible of a field of `over`; None without any."""
+    ours, theirs = config.data(), here.data()
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return min(names, key=lambda name: name not in over, default=None)
 
 
 def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.Dataset:
@@ -303,8 +311,10 @@ def over_folder(folder: Path, keys: Sequence[str], content: Any, *, kind: str = 
 
 def first_line(error: ValueError) -> str:
     """What pydantic says of a value, in one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return ": ".join(lines[1:3]) if len(lines) > 2 else lines[0]
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    entry = error.errors()[0]
+    return ": ".join([*map(str, entry["loc"]), entry["msg"].removeprefix("Value error, ")])
 
 
 def _text(value: Any) -> str:
@@ -317,17 +327,8 @@ def _coordinate(values: list[Any]) -> np.ndarray:
     return np.array(values if plain else [_text(value) for value in values])
 
 
-def _without_gaps(part: xr.Dataset) -> xr.Dataset:
-    """A point without the places that only other points have."""
-    for dim in part.dims:
-        there = np.zeros(part.sizes[dim], bool)
-        for array in part.data_vars.values():
-            if dim in array.dims:
-                others = [other for other in array.dims if other != dim]
-                there |= np.asarray(array.notnull().any(others))
-        if there.any() and not there.all():
-            part = part.isel({dim: there})
-    return part
+def _is_scalar(dataset: xr.Dataset, key: str, value: Any) -> bool:
+    return key in dataset.coords and not dataset[key].dims and bool(dataset[key].item() == value)
 
 
 def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
