@@ -4,7 +4,9 @@ import re
 import sys
 from pathlib import Path
 from threading import Thread
+from unittest.mock import Mock
 
+import jax
 import numpy as np
 import optuna
 import pytest
@@ -18,8 +20,11 @@ from morphax.lab import tune
 from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
+from morphax.lab.lock import LostError
+from morphax.lab.progress import Outcome, PiecesFailedError, Progress
 from morphax.lab.run_folder import RunFolder, open_run
 from morphax.lab.script import load_experiment
+from morphax.lab.store import PieceStore
 from morphax.lab.study import Goal, Study, read_entry
 from morphax.lab.tune import Choice, Range, Shared, propose
 
@@ -102,6 +107,78 @@ def test_trials_that_fail_have_no_value_and_the_others_go_on(tmp_path):
     assert np.isnan(dataset.value[dataset.x > 1]).all()
     assert np.isfinite(dataset.value[dataset.x <= 1]).all()
     assert 0 < (dataset.x > 1).sum() < 12
+
+
+def test_what_fails_around_the_trials_is_no_failed_trial(tmp_path):
+    study = Study(Hill(), SPACE, GOAL, trials=3, folder=tmp_path)
+    for error in (LostError("taken over"), OSError(1, "not permitted"), UsageError("csv has changed")):
+        Hill.done.clear()
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            study.run(Hill.Config(), key=jax.random.key(0), progress=Progress(before_keeping=Mock(side_effect=error)))
+        assert len(Hill.done) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_store_that_cannot_be_written_ends_the_study(tmp_path, monkeypatch):
+    monkeypatch.setattr(PieceStore, "keep", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        searched(tmp_path / "out")
+    assert len(Hill.done) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_study_whose_trials_all_failed_is_not_complete(tmp_path):
+    with pytest.raises(PiecesFailedError, match=r"3 of 3 trials failed.*trial 0: too far"):
+        searched(tmp_path / "out", trials=3, broken=-99.0)
+    assert not open_run(tmp_path / "out", {"demo/hill": Hill}).complete
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_without_the_place_has_no_value(tmp_path):
+    class Steps(Hill):
+        def run(self, config, *, key, progress):
+            return xr.Dataset({"height": ("k", np.arange(config.size) * 1.0)}, {"k": np.arange(config.size)})
+
+    def searching(place: int) -> xr.Dataset:
+        goal = Goal.read(f"height[k={place}]")
+        study = Study(Steps(), {"size": Range(2, 8, False, True)}, goal, trials=8, folder=tmp_path)
+        return study.run(Hill.Config(), key=jax.random.key(0), progress=Progress())
+
+    table = searching(3)
+    assert np.isnan(table.value.values).tolist() == (table["size"] <= 3).values.tolist()
+    assert 0 < (table["size"] <= 3).sum() < 8
+    with pytest.raises(UsageError, match="height has no place k=99"):
+        searching(99)
+
+
+def test_a_trial_that_fails_before_its_pieces_fails_alike_with_workers(tmp_path):
+    class Early(Hill):
+        def run(self, config, *, key, progress):
+            if config.x > 1:
+                raise RuntimeError("no such place")
+            return super().run(config, key=key, progress=progress)
+
+    def elsewhere(wanted, tell):
+        for place, (_, label) in enumerate(wanted):
+            yield place, Outcome(label, xr.Dataset({"height": ("kind", [1.0])}, {"kind": ["a, b"]}), {}, 0, frozenset())
+
+    study = Study(Early(), SPACE, GOAL, trials=6, together=3, folder=tmp_path)
+    table = study.run(Hill.Config(), key=jax.random.key(0), progress=Progress(elsewhere=elsewhere))
+    assert np.isnan(table.value.values).tolist() == (table.x > 1).values.tolist()
+    assert 0 < (table.x > 1).sum() < 6
+
+
+def test_other_data_are_refused(tmp_path):
+    class Read(Hill):
+        class Config(Hill.Config):
+            csv: str | None = parameter(None, "file of data")
+
+            def data(self) -> dict[str, Path | str]:
+                return {} if self.csv is None else {"csv": Path(self.csv)}
+
+    study = Study(Read(), {"csv": Choice(("a.csv", "b.csv"))}, GOAL, trials=1, folder=tmp_path)
+    with pytest.raises(UsageError, match="over is csv, a file of data; all trials have the same data"):
+        study.check_ends(Read.Config())
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,7 +1,9 @@
 """Sweeps: one dataset with the swept axes, whose points are runs, and share their pieces."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,6 +16,8 @@ from morphax.files import read_json
 from morphax.lab.compare import Comparison, read_runs
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
+from morphax.lab.lock import LostError
+from morphax.lab.progress import Progress
 from morphax.lab.run_folder import RunFolder, open_run
 from morphax.lab.script import load_experiment
 from morphax.lab.sweep import Sweep, over_folder, read_axis
@@ -253,6 +257,13 @@ def test_what_the_configuration_refuses_by_itself_is_told_in_one_line():
     with pytest.raises(UsageError) as refused:
         Sweep(forecast, {"csv": ["none.csv", "nothing.csv"]}).points(forecast.Config())
     assert str(refused.value) == "over is csv=none.csv; none.csv cannot be read: No such file or directory"
+
+
+def test_what_fails_around_the_points_ends_the_sweep():
+    lost = Progress(before_keeping=Mock(side_effect=LostError("taken over")))
+    with pytest.raises(LostError):
+        Sweep(Line(), {"slope": [1.0, 2.0]}).run(Line.Config(largest=1), key=jax.random.key(0), progress=lost)
+    assert len(Line.done) == 1
 
 
 def test_axes_are_read_as_people_write_them():

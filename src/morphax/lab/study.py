@@ -18,9 +18,9 @@ from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
-from morphax.lab.progress import Progress
-from morphax.lab.sweep import first_line, prepare, run_part
-from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, as_number, propose
+from morphax.lab.progress import Progress, raise_failures
+from morphax.lab.sweep import first_line, other_data, prepare, run_part
+from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, propose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,16 +156,24 @@ class Study(Experiment):
             for value in entry.values if isinstance(entry, Choice) else entry[:2]:
                 changes: dict[str, Any] = {key: round(value) if _is_whole(entry) else value}
                 try:
-                    self.Config(**(config.model_dump() | changes))
+                    here = self.Config(**(config.model_dump() | changes))
                 except ValueError as error:
                     raise UsageError(f"over is {key}={value}; {first_line(error)}") from error
+                self._check_data(config, here)
 
     def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        if data := sorted(config.data().keys() & self.over.keys()):
-            raise UsageError(f"over is {data[0]}, a file of data; all trials have the same data")
+        failed: dict[int, Exception] = {}
+        known: set[str] = set()
 
         def evaluate(first: int, several: list[Settings]) -> list[float | None]:
-            return self._evaluated(first, several, config, progress)
+            """The values of settings, None where a trial failed, which is told."""
+            several_came = self._carried_out(first, several, config, progress)
+            values = [self._judged(came, known) for came in several_came]
+            for number, value in enumerate(values, first):
+                if isinstance(value, Exception):
+                    failed[number] = value
+                    progress.tell(f"trial {number} failed: {' '.join(str(value).split()) or type(value).__name__}")
+            return [None if isinstance(value, Exception) else value for value in values]
 
         if self.storage is None:
             finished = self._own(config.seed, evaluate)
@@ -173,6 +181,8 @@ class Study(Experiment):
             shared = Shared(self.storage, self._study_name(config), self.over, self.direction)
             shared.work(self.trials, self.together, evaluate)
             finished = shared.finished
+        if all(trial.value is None for trial in finished):
+            _raise_all(failed, len(finished))
         return self._table(finished)
 
     def figures(self, dataset: xr.Dataset) -> Figures:
@@ -205,34 +215,48 @@ class Study(Experiment):
             record.write(finished)
         return finished
 
-    def _evaluated(
+    def _carried_out(
         self, first: int, several: list[Settings], config: BaseConfig, progress: Progress
-    ) -> list[float | None]:
-        """The values of settings, tried at once where there are workers; None where a trial failed, which is told."""
+    ) -> list[xr.Dataset | Exception]:
+        """What came of settings, tried at once where there are workers."""
         trials: dict[int, tuple[BaseConfig, Progress]] = {}
-        failed: dict[int, Exception] = {}
+        came: dict[int, xr.Dataset | Exception] = {}
         for place, settings in enumerate(several):
             try:
                 here = self.Config(**(config.model_dump() | settings))
                 here.check_memory()
-                trials[place] = here, progress.at(f"trial {first + place}", here)
             except ValueError as error:
-                failed[place] = UsageError(first_line(error))
+                came[place] = UsageError(first_line(error))
+                continue
+            self._check_data(config, here)
+            trials[place] = here, progress.at(f"trial {first + place}", here)
         parts = [part for _, part in trials.values()]
         prepare(self.experiment, progress, parts, [here for here, _ in trials.values()])
-        values: list[float | None] = [None] * len(several)
         for place, (here, part) in trials.items():
-            try:
-                dataset = run_part(self.experiment, here, part)
-            except Exception as error:
-                failed[place] = error
-                continue
-            finally:
-                progress.take(part)
-            values[place] = as_number(self.goal.value(dataset))
-        for place, error in failed.items():
-            progress.tell(f"trial {first + place} failed: {' '.join(str(error).split()) or type(error).__name__}")
-        return values
+            came[place] = run_part(self.experiment, here, part)
+            progress.take(part)
+        return [came[place] for place in range(len(several))]
+
+    def _judged(self, came: xr.Dataset | Exception, known: set[str]) -> float | Exception:
+        """The value of a trial, or why it has none; `known` are the variables that any trial had.
+
+        **Raises:** `UsageError` where none had that which decides: it is a slip, and not this trial's failure.
+        """
+        if isinstance(came, Exception):
+            return came
+        known |= set(map(str, came.data_vars))
+        try:
+            value = self.goal.value(came)
+        except UsageError as error:
+            if self.goal.variable not in known:
+                raise
+            return error
+        return value if np.isfinite(value) else ValueError(f"{self.goal.text} is {value}")
+
+    def _check_data(self, config: BaseConfig, here: BaseConfig) -> None:
+        if data := other_data(config, here, self.over):
+            what = f"{data}, a file of data" if data in self.over else f"{', '.join(self.over)}, which changes the data"
+            raise UsageError(f"over is {what}; all trials have the same data")
 
     def _table(self, finished: Sequence[Trial]) -> xr.Dataset:
         columns: dict[str, Any] = {}
@@ -348,6 +372,14 @@ def _value(text: str) -> Any:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _raise_all(failed: Mapping[int, Exception], trials: int) -> None:
+    """Raise what is wrong where no trial has a value."""
+    if failed and all(isinstance(error, UsageError) for error in failed.values()):
+        raise next(iter(failed.values()))
+    raise_failures({f"trial {number}": error for number, error in failed.items()}, trials, "trials")
+    raise RuntimeError(f"all {trials} trials of the shared study failed in other runs")
 
 
 def _is_whole(entry: Range | Choice) -> bool:

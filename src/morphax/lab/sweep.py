@@ -111,10 +111,11 @@ class Sweep(Experiment):
         prepare(self.experiment, progress, parts, [point.config for point in points])
         found, failed = [], {}
         for point, part in zip(points, parts, strict=True):
-            try:
-                found.append(run_part(self.experiment, point.config, part))
-            except Exception as error:
-                failed[point.name] = error
+            came = run_part(self.experiment, point.config, part)
+            if isinstance(came, Exception):
+                failed[point.name] = came
+            else:
+                found.append(came)
             progress.take(part)
         raise_failures(failed, len(points), "points")
         return self._side_by_side(found, points)
@@ -228,20 +229,33 @@ def other_data(config: BaseConfig, here: BaseConfig, over: Collection[str]) -> s
     return min(names, key=lambda name: name not in over, default=None)
 
 
-def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.Dataset:
-    """What an experiment gives at a configuration other than that of the run."""
-    with part.noting(), jax.enable_x64(config.precision == "double"):
-        return experiment.run(config, key=jax.random.key(config.seed), progress=part)
+def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.Dataset | Exception:
+    """What an experiment gives, or raised, at a configuration other than that of the run.
+
+    **Raises:** what keeps the whole run from going on: its folder, the store or the scheduler is lost, or data changed.
+    """
+    try:
+        with part.noting(), jax.enable_x64(config.precision == "double"):
+            return experiment.run(config, key=jax.random.key(config.seed), progress=part)
+    except Exception as error:
+        if part.broken is not None:
+            raise
+        return error
 
 
 def _pieces_at(experiment: Experiment, config: BaseConfig, part: Progress) -> list[str]:
-    """The names of the pieces; none where they are a chain, which is carried out when it is its turn."""
+    """The names of the pieces; none where they are a chain, which is carried out when it is its turn.
+
+    None, too, where the experiment fails before they are known: it does so again when it is its turn.
+    """
     listing = Listing()
     try:
         with part.noting(), jax.enable_x64(config.precision == "double"):
             experiment.run(config, key=jax.random.key(config.seed), progress=listing)
     except Known as known:
         return known.wanted
+    except Exception:
+        pass
     return []
 
 

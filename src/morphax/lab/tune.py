@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import time
 import warnings
@@ -277,8 +276,3 @@ def quiet_optuna() -> Any:
     # Here signs of life are given by hand.
     warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
     return optuna
-
-
-def as_number(value: Any) -> float | None:
-    """A value of a trial; None where it is no number."""
-    return float(value) if math.isfinite(value) else None
