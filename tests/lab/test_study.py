@@ -221,21 +221,24 @@ def test_runs_that_share_a_study_do_not_propose_the_same(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("signs", [0, 1])
+def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch, signs):
     monkeypatch.setattr(tune, "HEARTBEAT", 1)
     monkeypatch.setattr(tune, "GRACE", 2)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     dead = Shared(url, "demo", SPACE, "maximize")
     trial = dead.study.ask(dead.space)
-    dead.storage.record_heartbeat(trial._trial_id)
-    tried = []
+    for _ in range(signs):
+        dead.storage.record_heartbeat(trial._trial_id)
+    tried, said = [], []
 
     def evaluate(first, several) -> list[float | None]:
         tried.extend(settings["x"] for settings in several)
         return [0.0] * len(several)
 
     living = Shared(url, "demo", SPACE, "maximize")
-    living.work(2, 1, evaluate)
+    living.work(2, 1, evaluate, said.append)
+    assert said == ["waiting for 1 trial of other runs; what gives no sign of life for 2 s is tried again"]
     assert trial.params["x"] in tried
     assert len(living.finished) == 2
 

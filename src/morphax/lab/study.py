@@ -179,7 +179,7 @@ class Study(Experiment):
             finished = self._own(config.seed, evaluate)
         else:
             shared = Shared(self.storage, self._study_name(config), self.over, self.direction)
-            shared.work(self.trials, self.together, evaluate)
+            shared.work(self.trials, self.together, evaluate, progress.tell)
             finished = shared.finished
         if all(trial.value is None for trial in finished):
             _raise_all(failed, len(finished))

@@ -187,23 +187,43 @@ class Shared:
         """Of all runs."""
         return [Trial(dict(trial.params), trial.value) for trial in self._trials() if self._is_finished(trial)]
 
-    def work(self, trials: int, together: int, evaluate: Callable[[int, list[Settings]], list[float | None]]) -> None:
+    def work(
+        self,
+        trials: int,
+        together: int,
+        evaluate: Callable[[int, list[Settings]], list[float | None]],
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
         """Take part until so many trials are finished, by whomever; `evaluate` is given the number of the first.
 
-        Trials of others that go on are waited for: one may die, and leave its trial.
+        Trials of others that go on are waited for, which `say` is told: one may die, and leave its trial.
         """
         optuna = quiet_optuna()
+        signed: set[int] = set()
+        waiting = False
         while True:
             optuna.storages.fail_stale_trials(self.study)
             found = self._trials()
             ended = sum(map(self._is_finished, found))
-            going_on = sum(trial.state == self.states.RUNNING for trial in found)
+            going_on = [trial._trial_id for trial in found if trial.state == self.states.RUNNING]
             if ended >= trials:
                 return
-            if (count := min(together, trials - ended - going_on)) <= 0:
+            # Optuna never misses what gave no sign of life at all, as when its process was killed right after `ask`.
+            for trial in set(going_on) - signed:
+                self._sign(trial)
+            signed.update(going_on)
+            if (count := min(together, trials - ended - len(going_on))) <= 0:
+                if not waiting:
+                    number = f"{len(going_on)} trial{'s' if len(going_on) > 1 else ''}"
+                    say(f"waiting for {number} of other runs; what gives no sign of life for {GRACE} s is tried again")
+                waiting = True
                 time.sleep(0.5)
                 continue
-            asked = [self.study.ask(self.space) for _ in range(count)]
+            asked = []
+            for _ in range(count):
+                asked.append(self.study.ask(self.space))
+                self._sign(asked[-1]._trial_id)
+            waiting = False
             with self._alive(asked):
                 values = evaluate(asked[0].number, [dict(trial.params) for trial in asked])
             for trial, value in zip(asked, values, strict=True):
@@ -215,6 +235,11 @@ class Shared:
             self.study.tell(trial, state=self.states.FAIL)
         else:
             self.study.tell(trial, value)
+
+    def _sign(self, trial: int) -> None:
+        """Give a sign of life of a trial."""
+        with suppress(Exception):  # a database that does not answer now does so next time
+            self.storage.record_heartbeat(trial)
 
     def _trials(self) -> list[Any]:
         return self.study.get_trials(deepcopy=False)
@@ -232,8 +257,7 @@ class Shared:
         def beat() -> None:
             while True:
                 for trial in trials:
-                    with suppress(Exception):  # a database that does not answer now does so next time
-                        self.storage.record_heartbeat(trial._trial_id)
+                    self._sign(trial._trial_id)
                 if stop.wait(HEARTBEAT):
                     return
 
