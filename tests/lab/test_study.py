@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 from threading import Thread
+from typing import Annotated
 from unittest.mock import Mock
 
 import jax
@@ -12,6 +13,7 @@ import optuna
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from morphax import BaseConfig, Experiment, parameter
 from morphax.cli import main
@@ -38,6 +40,9 @@ class Hill(Experiment):
         x: float = parameter(0.0, "place", unit="m", ge=-10, le=10)
         size: int = parameter(1, "of a step", ge=1, le=100)
         method: str = parameter("plus", "of counting")
+        steps: tuple[int, ...] = parameter((1,), "of the way up")
+        most: int | None = parameter(None, "of something")
+        least: Annotated[int, Field(ge=1)] | float | None = parameter(None, "of something")
         broken: float = parameter(99.0, "beyond which nothing works")
 
     name = "demo/hill"
@@ -191,6 +196,52 @@ def test_a_study_is_made_anew_from_its_folder(tmp_path):
     assert again.dataset()["size"].dtype.kind == "i"
 
 
+def recorded(folder: Path) -> list[tuple[dict, float | None]]:
+    kept = optuna.load_study(study_name="demo/hill", storage=f"sqlite:///{folder / 'study.db'}")
+    return [(trial.params, trial.value) for trial in kept.trials]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_record_that_is_gone_or_damaged_is_written_anew_from_the_result(tmp_path):
+    over = {**SPACE, "steps": Choice(([1], [2, 3])), "method": Choice(("plus", "minus")), "most": Choice((None, 3))}
+    ran = searched(tmp_path, over, trials=6, together=2)
+    before, file = recorded(tmp_path), tmp_path / "study.db"
+    assert {params["steps"] for params, _ in before} <= {"[1]", "[2, 3]"}
+    file.unlink()
+    open_run(tmp_path, {"demo/hill": Hill}).publish()
+    assert recorded(tmp_path) == before
+    content = file.read_bytes()
+    for start in range(4096, len(content), 4096):  # page by page
+        file.write_bytes(content[:start] + bytes(4096) + content[start + 4096 :])
+        ran.experiment.exports(ran.dataset())
+        assert recorded(tmp_path) == before
+
+
+def test_a_failed_trial_that_is_tried_again_is_recorded_as_finished(tmp_path):
+    class Repaired(Hill):
+        works = False
+
+        def run(self, config, *, key, progress):
+            if config.x > 2 and not self.works:
+                raise RuntimeError("out of order")
+            return super().run(config, key=key, progress=progress)
+
+    study = Study(Repaired(), SPACE, GOAL, trials=4, together=4, folder=tmp_path)
+    study.run(Hill.Config(), key=jax.random.key(0), progress=Progress())
+    assert None in [value for _, value in recorded(tmp_path)]
+    Repaired.works = True
+    table = study.run(Hill.Config(), key=jax.random.key(0), progress=Progress())
+    assert [value for _, value in recorded(tmp_path)] == table.value.values.tolist()
+
+
+def test_lists_are_chosen_from_and_numbers_are_whole_where_a_field_takes_no_others():
+    assert read_entry("steps=[1],[2,3]", Hill.Config) == ("steps", Choice(([1], [2, 3])))
+    assert read_entry("most=1:5", Hill.Config) == ("most", Range(1, 5, False, True))
+    assert read_entry("least=1:5", Hill.Config) == ("least", Range(1, 5, False, False))
+    with pytest.raises(UsageError, match="two or more different values"):
+        read_entry("steps=[1],[1]", Hill.Config)
+
+
 def test_proposals_depend_on_what_was_finished_and_on_nothing_else():
     batches = [propose(SPACE, [], 3, seed=1) for _ in range(2)]
     assert batches[0] == batches[1]
@@ -217,7 +268,7 @@ def test_two_runs_share_a_study(tmp_path):
 def test_runs_that_share_a_study_do_not_propose_the_same(tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     one, other = (Shared(url, "demo", SPACE, "maximize") for _ in range(2))
-    assert one.study.ask(one.space).params != other.study.ask(other.space).params
+    assert one.study.ask(one.distributions).params != other.study.ask(other.distributions).params
 
 
 @pytest.mark.slow
@@ -227,7 +278,7 @@ def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch, signs
     monkeypatch.setattr(tune, "GRACE", 2)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     dead = Shared(url, "demo", SPACE, "maximize")
-    trial = dead.study.ask(dead.space)
+    trial = dead.study.ask(dead.distributions)
     for _ in range(signs):
         dead.storage.record_heartbeat(trial._trial_id)
     tried, said = [], []

@@ -64,6 +64,7 @@ class Named(Experiment):
         names: tuple[int, ...] = parameter((3, 1), "of the things")
         steps: int = parameter(3, "of the loss", ge=1)
         noise: float = parameter(0.1, "of everything")
+        most: int | None = parameter(None, "of something")
 
     name = "demo/named"
     claims = (
@@ -271,6 +272,12 @@ def test_axes_are_read_as_people_write_them():
     assert read_axis("method=plus,minus", Line.Config) == ("method", ["plus", "minus"])
     assert read_axis('method="a:b"', Line.Config) == ("method", ["a:b"])
     assert read_axis("csv=null", Line.Config) == ("csv", [None])
+    assert read_axis("csv=a[1,2].csv,b", Line.Config) == ("csv", ["a[1,2].csv", "b"])
+    assert read_axis("names=[3,1],[3,2]", Named.Config) == ("names", [[3, 1], [3, 2]])
+    assert read_axis("names=[[3,1],[3,2]]", Named.Config) == ("names", [[3, 1], [3, 2]])
+    assert read_axis("steps=[3,5]", Named.Config) == ("steps", [3, 5])
+    _, values = read_axis("most=100:1000:3", Named.Config)
+    assert [repr(value) for value in values] == ["100", "550", "1000"]
 
 
 def test_other_sweeps_have_other_folders():

@@ -19,7 +19,7 @@ from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, raise_failures
-from morphax.lab.sweep import first_line, other_data, prepare, run_part
+from morphax.lab.sweep import first_line, other_data, prepare, run_part, split, takes_whole
 from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, propose
 
 if TYPE_CHECKING:
@@ -203,9 +203,33 @@ class Study(Experiment):
         panels[0].set_ylabel(self.goal.text)
         return {"study": figure}
 
+    def exports(self, dataset: xr.Dataset) -> dict[str, str]:
+        """None as texts; where the record of the trials is gone or broken, it is written anew."""
+        if self.storage is None:
+            self._record().write(self._trials(dataset))
+        return {}
+
+    def _record(self) -> Record:
+        return Record(self.folder / "study.db", self.name, self.over, self.direction)
+
+    def _trials(self, dataset: xr.Dataset) -> list[Trial]:
+        """Those that a table is of."""
+        columns = {key: [self._setting(key, told) for told in dataset[key].values.tolist()] for key in self.over}
+        return [
+            Trial({key: columns[key][number] for key in self.over}, None if np.isnan(value) else value)
+            for number, value in enumerate(dataset.value.values.tolist())
+        ]
+
+    def _setting(self, key: str, told: Any) -> Any:
+        """What stands in a table as it was asked for."""
+        entry = self.over[key]
+        if isinstance(entry, Range):
+            return told
+        return next(value for value in entry.values if told in (value, _text(value)))
+
     def _own(self, seed: int, evaluate: Any) -> list[Trial]:
         """All trials, those of a batch from the batches before it."""
-        record = Record(self.folder / "study.db", self.name, self.over, self.direction)
+        record = self._record()
         finished: list[Trial] = []
         while len(finished) < self.trials:
             count = min(self.together, self.trials - len(finished))
@@ -346,14 +370,14 @@ def read_entry(text: str, config: type[BaseConfig]) -> tuple[str, Range | Choice
     if key not in config.model_fields:
         raise UsageError(f"--over {key} is unknown; {nearest(key, config.model_fields)}")
     if ":" not in values:
-        choices = tuple(_value(value) for value in values.split(","))
-        if len(choices) < 2 or len(set(choices)) < len(choices):
+        choices = tuple(_value(value) for value in split(values))
+        if len(choices) < 2 or len(set(map(json.dumps, choices))) < len(choices):
             raise UsageError(f"--over is {text!r}; there must be two or more different values to choose from")
         return key, Choice(choices)
     low, _, rest = values.partition(":")
     high, _, scale = rest.partition(":")
     try:
-        entry = Range(float(low), float(high), scale == "log", config.model_fields[key].annotation is int)
+        entry = Range(float(low), float(high), scale == "log", takes_whole(config.model_fields[key].annotation))
     except ValueError:
         raise UsageError(f"--over is {text!r}; {form}") from None
     if scale not in ("", "log") or not -np.inf < entry.low < entry.high < np.inf or (entry.log and entry.low <= 0):

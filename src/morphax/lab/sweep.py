@@ -7,8 +7,10 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import jax
 import numpy as np
@@ -282,7 +284,7 @@ def read_axis(text: str, config: type[BaseConfig]) -> tuple[str, list[Any]]:
     if ":" not in values or values.startswith(("[", '"')):
         return key, _listed(values)
     found = _range(text, values.split(":"))
-    if config.model_fields[key].annotation is int:
+    if takes_whole(config.model_fields[key].annotation):
         if any(value != round(value) for value in found):
             raise UsageError(f"--over is {text!r}; {key} takes whole numbers, and {found[1]:g} is none")
         return key, [round(value) for value in found]
@@ -306,12 +308,40 @@ def _range(text: str, parts: list[str]) -> list[float]:
     return [float(f"{value:.12g}") for value in values]
 
 
+def takes_whole(annotation: Any) -> bool:
+    """Whether a field takes whole numbers and no others, whatever it takes beside numbers."""
+    if get_origin(annotation) is Annotated:
+        annotation = annotation.__origin__
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if part is not NoneType]
+        return bool(parts) and all(map(takes_whole, parts))
+    return annotation is int
+
+
+def split(values: str) -> list[str]:
+    """At the commas outside of brackets and quotation marks.
+
+    >>> from morphax.lab.sweep import split
+    >>> split('[3,1],[3,2]')
+    ['[3,1]', '[3,2]']
+    """
+    parts, depth, quoted = [""], 0, False
+    for letter in values:
+        quoted ^= letter == '"'
+        depth += 0 if quoted else (letter == "[") - (letter == "]")
+        if letter == "," and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _listed(values: str) -> list[Any]:
-    try:
-        found = json.loads(values if values.startswith("[") else f"[{values}]")
-    except json.JSONDecodeError:
-        found = values.split(",")
-    return list(found)
+    for text in (values, f"[{values}]"):
+        with suppress(json.JSONDecodeError):
+            if isinstance(found := json.loads(text), list):
+                return found
+    return split(values)
 
 
 def over_folder(folder: Path, keys: Sequence[str], content: Any, *, kind: str = "sweep") -> Path:
