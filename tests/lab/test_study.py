@@ -234,6 +234,11 @@ def test_a_failed_trial_that_is_tried_again_is_recorded_as_finished(tmp_path):
     assert [value for _, value in recorded(tmp_path)] == table.value.values.tolist()
 
 
+def test_texts_with_dollar_signs_are_drawn(tmp_path):
+    searched(tmp_path, {"method": Choice((r"$\frac$", "b"))}, trials=3)
+    assert (tmp_path / "figures" / "study.png").exists()
+
+
 def test_lists_are_chosen_from_and_numbers_are_whole_where_a_field_takes_no_others():
     assert read_entry("steps=[1],[2,3]", Hill.Config) == ("steps", Choice(([1], [2, 3])))
     assert read_entry("most=1:5", Hill.Config) == ("most", Range(1, 5, False, True))

@@ -235,6 +235,23 @@ def test_places_stay_in_their_order_and_what_is_missing_is_not_a_number(tmp_path
     assert np.isnan(dataset.number.values).tolist() == [[False, False, True], [False, True, True]]
 
 
+class Odd(Line):
+    """A variable of the name of a figure, and one along texts."""
+
+    name = "demo/odd"
+    claims = (Claim.reported(r"costs $\frac$", lambda d: d.claims, source="ours"),)
+
+    def run(self, config, *, key, progress):
+        return xr.Dataset({"claims": config.slope, "x": ("kind", [1.0, 2.0])}, {"kind": [r"$\frac$", "b"]})
+
+
+@pytest.mark.parametrize("others", [{}, {"slope": [1.0, 2.0]}])
+def test_names_with_dollar_signs_are_drawn_and_figures_keep_apart(tmp_path, others):
+    over = {"method": [r"$\frac$", "b"], **others}
+    RunFolder(tmp_path / "a", Sweep(Odd(), over), Odd.Config()).execute()
+    assert {path.stem for path in (tmp_path / "a" / "figures").iterdir()} == {"claims", "variable claims", "x"}
+
+
 def test_files_of_data_are_not_swept(tmp_path):
     (tmp_path / "data.csv").write_text("1")
     files = [str(tmp_path / "data.csv"), str(tmp_path / "other.csv")]

@@ -17,7 +17,7 @@ from morphax.files import digest_of
 from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
-from morphax.lab.figures import BLUE, RED, Figures, new_figure
+from morphax.lab.figures import BLUE, RED, Figures, literal, new_figure
 from morphax.lab.progress import Progress, raise_failures
 from morphax.lab.sweep import first_line, other_data, prepare, run_part, split, takes_whole
 from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, propose
@@ -200,7 +200,7 @@ class Study(Experiment):
         panels[-1].step(dataset.trial, so_far.accumulate(start), where="post", color=RED, label="best so far")
         panels[-1].set_xlabel("trial")
         panels[-1].legend(fontsize="small")
-        panels[0].set_ylabel(self.goal.text)
+        panels[0].set_ylabel(literal(self.goal.text))
         return {"study": figure}
 
     def exports(self, dataset: xr.Dataset) -> dict[str, str]:
@@ -344,6 +344,7 @@ class Study(Experiment):
 
     def _draw(self, axes: Axes, key: str, dataset: xr.Dataset, best: int | None) -> None:
         x = dataset[key].values
+        x = x if x.dtype.kind in "biuf" else np.array([literal(text) for text in x.tolist()])
         axes.plot(x, dataset.value, "o", color=BLUE, markersize=3.5)
         if best is not None:
             axes.plot(x[best], dataset.value[best], "o", color=RED, markersize=6, label="best")

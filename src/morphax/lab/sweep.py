@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Experiment
-from morphax.lab.figures import GREEN, GREY, RED, Figures, mean_and_range, new_figure
+from morphax.lab.figures import GREEN, GREY, RED, Figures, literal, mean_and_range, new_figure
 from morphax.lab.points import every_point, side_by_side
 from morphax.lab.progress import Known, Listing, Progress, raise_failures
 
@@ -130,7 +130,7 @@ class Sweep(Experiment):
     def figures(self, dataset: xr.Dataset) -> Figures:
         """The numbers of the claims, and all variables, against what is swept."""
         return self._of_claims(dataset) | {
-            f"{name}": _drawn(self._axes(dataset), array)
+            "variable claims" if name == "claims" else str(name): _drawn(self._axes(dataset), array)
             for name, array in dataset.data_vars.items()
             if array.dtype.kind in "biuf" and array.size
         }
@@ -188,7 +188,7 @@ class Sweep(Experiment):
             ours = np.array([math.nan if c["ours"] is None else c["ours"] for c in several], float).reshape(shape)
             met = np.array([{None: math.nan, True: 1.0, False: 0.0}[c["met"]] for c in several]).reshape(shape)
             self._draw_claim(axes, ours, met, several[0]["paper"])
-            axes.set_title(_wrapped(text), fontsize="small")
+            axes.set_title(literal(_wrapped(text)), fontsize="small")
         marks = "a cross where it is not met" if len(shape) == 2 else "green where it is met, red where not"
         figure.suptitle(f"the claims: what came out here; {marks}")
         return {"claims": figure}
@@ -388,7 +388,7 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
     figure, panels = _panels(len(chosen))
     for panel, place in zip(panels, chosen, strict=False):
         part = array.isel(dict(zip(others, place, strict=True)))
-        title = ", ".join(f"{dim} {_text(array[dim].values[i].item())}" for dim, i in zip(others, place, strict=True))
+        title = ", ".join(f"{dim} {_text(array[dim].values.tolist()[i])}" for dim, i in zip(others, place, strict=True))
         if len(axes) == 2:
             mean = part.mean(seeds) if seeds else part
             both = [(axis, mean[axis].values.tolist()) for axis in axes]
@@ -399,7 +399,7 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
             part = part.stack({MEMBER: seeds}) if seeds else part.expand_dims(MEMBER)
             mean_and_range(panel, x, part.transpose(axes[0], MEMBER), over=MEMBER, marker="o", markersize=3.5)
             _label(panel, axes[0], values, numeric)
-        panel.set_title(title, fontsize="small")
+        panel.set_title(literal(title), fontsize="small")
     unit = array.attrs.get("units", "")
     name = f"{array.name}{'' if unit in ('', '1') else f' ({unit})'}"
     shown = "" if len(chosen) == len(places) else f"; {len(chosen)} of {len(places)} places, evenly spaced"
@@ -427,7 +427,7 @@ def _places(values: Sequence[Any]) -> tuple[np.ndarray, bool]:
 def _label(axes: Axes, name: str, values: Sequence[Any], numeric: bool) -> None:
     axes.set_xlabel(name)
     if not numeric:
-        axes.set_xticks(range(len(values)), [_text(value) for value in values])
+        axes.set_xticks(range(len(values)), [literal(_text(value)) for value in values])
     elif _is_logarithmic(values):
         axes.set_xscale("log")
 
@@ -449,7 +449,7 @@ def _heat_map(
         ticks = np.unique(np.linspace(0, len(values) - 1, 6).round().astype(int))
         set_ticks(
             ticks,
-            [_text(values[tick]) if not isinstance(values[tick], float) else f"{values[tick]:.3g}" for tick in ticks],
+            [f"{v:.3g}" if isinstance(v := values[tick], float) else literal(_text(v)) for tick in ticks],
         )
         set_label(name)
     axes.grid(visible=False)
