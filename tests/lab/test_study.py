@@ -217,6 +217,14 @@ def test_a_record_that_is_gone_or_damaged_is_written_anew_from_the_result(tmp_pa
         assert recorded(tmp_path) == before
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_is_made_without_optuna(tmp_path, monkeypatch):
+    searched(tmp_path, trials=2)
+    claims = read_json(tmp_path / "claims.json")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert open_run(tmp_path, {"demo/hill": Hill}).publish() == claims
+
+
 def test_a_failed_trial_that_is_tried_again_is_recorded_as_finished(tmp_path):
     class Repaired(Hill):
         works = False

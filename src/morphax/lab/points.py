@@ -46,7 +46,8 @@ def side_by_side(found: Sequence[xr.Dataset], axes: Mapping[str, xr.Variable]) -
     whole = xr.Dataset(variables, attrs=found[0].attrs).set_coords(coordinates)
     layouts = [_layout(dataset, rows, point) for point, dataset in enumerate(found)]
     whole = whole.assign_coords(axes)
-    if any(layout != _plain_layout(whole, axes) for layout in layouts):
+    plain = _plain_layout(whole, axes)
+    if any(layout != plain for layout in layouts):
         whole[LAYOUT] = _told(layouts)
     return whole
 

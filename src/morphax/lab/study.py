@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -167,8 +168,7 @@ class Study(Experiment):
 
         def evaluate(first: int, several: list[Settings]) -> list[float | None]:
             """The values of settings, None where a trial failed, which is told."""
-            several_came = self._carried_out(first, several, config, progress)
-            values = [self._judged(came, known) for came in several_came]
+            values = [self._judged(came, known) for came in self._carried_out(first, several, config, progress)]
             for number, value in enumerate(values, first):
                 if isinstance(value, Exception):
                     failed[number] = value
@@ -206,7 +206,8 @@ class Study(Experiment):
     def exports(self, dataset: xr.Dataset) -> dict[str, str]:
         """None as texts; where the record of the trials is gone or broken, it is written anew."""
         if self.storage is None:
-            self._record().write(self._trials(dataset))
+            with suppress(ImportError):  # a result is read, and a report made, without Optuna
+                self._record().write(self._trials(dataset))
         return {}
 
     def _record(self) -> Record:
@@ -403,8 +404,9 @@ def _raise_all(failed: Mapping[int, Exception], trials: int) -> None:
     """Raise what is wrong where no trial has a value."""
     if failed and all(isinstance(error, UsageError) for error in failed.values()):
         raise next(iter(failed.values()))
-    raise_failures({f"trial {number}": error for number, error in failed.items()}, trials, "trials")
-    raise RuntimeError(f"all {trials} trials of the shared study failed in other runs")
+    if len(failed) == trials:
+        raise_failures({f"trial {number}": error for number, error in failed.items()}, trials, "trials")
+    raise RuntimeError(f"all {trials} trials of the shared study have failed, {len(failed)} of them in this run")
 
 
 def _is_whole(entry: Range | Choice) -> bool:
