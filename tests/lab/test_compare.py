@@ -143,9 +143,10 @@ def test_what_cannot_be_asked_is_refused(folders, arguments, message, capsys):
 
 
 def test_a_run_inside_another_has_its_own_name(dice):
-    for path in ("out", "out/inner"):
+    for path in ("out", "out/inner", "out/out"):
         RunFolder(Path(path), dice(), dice.Config()).execute()
-    assert [run.label for run in read_runs([Path("out"), Path("out/inner")])] == ["out", "inner"]
+    for inside in ("out/inner", "out/out"):
+        assert [run.label for run in read_runs([Path("out"), Path(inside)])] == ["out", inside]
 
 
 def test_what_has_other_axes_or_another_unit_or_no_numbers_is_left_out_with_its_reason():
@@ -214,3 +215,20 @@ def test_slices_that_no_two_runs_share_are_not_drawn_and_the_page_says_so():
     figures, notes = _pictures(comparison)
     assert figures == []
     assert notes == {"x": "not drawn: the runs have no place in common along the axes of its panels"}
+
+
+def test_verdicts_of_a_sweep_are_those_of_all_its_points():
+    claims = [{"claim": "grows", "paper": 0.0, "ours": x, "tolerance": 0, "relation": "at least"} for x in (-1.0, 2.0)]
+    claims = [claim | {"met": claim["ours"] >= 0} for claim in claims]
+    ((_, expected, columns),) = Comparison([made_up("swept", claims), made_up("one", claims[1:])]).claims
+    assert expected == "≥ 0"
+    assert [row and (row["here"], row["verdict"]) for row in columns] == [
+        ("-1 … 2", "met at 1 of 2 points"),
+        ("2", "met"),
+    ]
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are():
+    kinds = {"kind": [r"$\frac$", "b"]}
+    runs = [made_up(name, x=("kind", [1.0, 2.0]), **kinds) for name in (r"run $\frac$", "run b")]
+    assert len(_pictures(Comparison(runs))[0]) == 1

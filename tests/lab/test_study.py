@@ -4,12 +4,16 @@ import re
 import sys
 from pathlib import Path
 from threading import Thread
+from typing import Annotated
+from unittest.mock import Mock
 
+import jax
 import numpy as np
 import optuna
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from morphax import BaseConfig, Experiment, parameter
 from morphax.cli import main
@@ -18,8 +22,11 @@ from morphax.lab import tune
 from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
+from morphax.lab.lock import LostError
+from morphax.lab.progress import Outcome, PiecesFailedError, Progress
 from morphax.lab.run_folder import RunFolder, open_run
 from morphax.lab.script import load_experiment
+from morphax.lab.store import PieceStore
 from morphax.lab.study import Goal, Study, read_entry
 from morphax.lab.tune import Choice, Range, Shared, propose
 
@@ -33,6 +40,9 @@ class Hill(Experiment):
         x: float = parameter(0.0, "place", unit="m", ge=-10, le=10)
         size: int = parameter(1, "of a step", ge=1, le=100)
         method: str = parameter("plus", "of counting")
+        steps: tuple[int, ...] = parameter((1,), "of the way up")
+        most: int | None = parameter(None, "of something")
+        least: Annotated[int, Field(ge=1)] | float | None = parameter(None, "of something")
         broken: float = parameter(99.0, "beyond which nothing works")
 
     name = "demo/hill"
@@ -104,6 +114,78 @@ def test_trials_that_fail_have_no_value_and_the_others_go_on(tmp_path):
     assert 0 < (dataset.x > 1).sum() < 12
 
 
+def test_what_fails_around_the_trials_is_no_failed_trial(tmp_path):
+    study = Study(Hill(), SPACE, GOAL, trials=3, folder=tmp_path)
+    for error in (LostError("taken over"), OSError(1, "not permitted"), UsageError("csv has changed")):
+        Hill.done.clear()
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            study.run(Hill.Config(), key=jax.random.key(0), progress=Progress(before_keeping=Mock(side_effect=error)))
+        assert len(Hill.done) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_store_that_cannot_be_written_ends_the_study(tmp_path, monkeypatch):
+    monkeypatch.setattr(PieceStore, "keep", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        searched(tmp_path / "out")
+    assert len(Hill.done) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_study_whose_trials_all_failed_is_not_complete(tmp_path):
+    with pytest.raises(PiecesFailedError, match=r"3 of 3 trials failed.*trial 0: too far"):
+        searched(tmp_path / "out", trials=3, broken=-99.0)
+    assert not open_run(tmp_path / "out", {"demo/hill": Hill}).complete
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_without_the_place_has_no_value(tmp_path):
+    class Steps(Hill):
+        def run(self, config, *, key, progress):
+            return xr.Dataset({"height": ("k", np.arange(config.size) * 1.0)}, {"k": np.arange(config.size)})
+
+    def searching(place: int) -> xr.Dataset:
+        goal = Goal.read(f"height[k={place}]")
+        study = Study(Steps(), {"size": Range(2, 8, False, True)}, goal, trials=8, folder=tmp_path)
+        return study.run(Hill.Config(), key=jax.random.key(0), progress=Progress())
+
+    table = searching(3)
+    assert np.isnan(table.value.values).tolist() == (table["size"] <= 3).values.tolist()
+    assert 0 < (table["size"] <= 3).sum() < 8
+    with pytest.raises(UsageError, match="height has no place k=99"):
+        searching(99)
+
+
+def test_a_trial_that_fails_before_its_pieces_fails_alike_with_workers(tmp_path):
+    class Early(Hill):
+        def run(self, config, *, key, progress):
+            if config.x > 1:
+                raise RuntimeError("no such place")
+            return super().run(config, key=key, progress=progress)
+
+    def elsewhere(wanted, tell):
+        for place, (_, label) in enumerate(wanted):
+            yield place, Outcome(label, xr.Dataset({"height": ("kind", [1.0])}, {"kind": ["a, b"]}), {}, 0, frozenset())
+
+    study = Study(Early(), SPACE, GOAL, trials=6, together=3, folder=tmp_path)
+    table = study.run(Hill.Config(), key=jax.random.key(0), progress=Progress(elsewhere=elsewhere))
+    assert np.isnan(table.value.values).tolist() == (table.x > 1).values.tolist()
+    assert 0 < (table.x > 1).sum() < 6
+
+
+def test_other_data_are_refused(tmp_path):
+    class Read(Hill):
+        class Config(Hill.Config):
+            csv: str | None = parameter(None, "file of data")
+
+            def data(self) -> dict[str, Path | str]:
+                return {} if self.csv is None else {"csv": Path(self.csv)}
+
+    study = Study(Read(), {"csv": Choice(("a.csv", "b.csv"))}, GOAL, trials=1, folder=tmp_path)
+    with pytest.raises(UsageError, match="over is csv, a file of data; all trials have the same data"):
+        study.check_ends(Read.Config())
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_study_is_made_anew_from_its_folder(tmp_path):
     ran = searched(tmp_path / "out", {**SPACE, "method": Choice(("plus", "minus")), "size": Range(1, 9, False, True)})
@@ -112,6 +194,65 @@ def test_a_study_is_made_anew_from_its_folder(tmp_path):
     assert again.publish() == read_json(tmp_path / "out" / "claims.json")
     assert set(np.unique(again.dataset().method)) <= {"plus", "minus"}
     assert again.dataset()["size"].dtype.kind == "i"
+
+
+def recorded(folder: Path) -> list[tuple[dict, float | None]]:
+    kept = optuna.load_study(study_name="demo/hill", storage=f"sqlite:///{folder / 'study.db'}")
+    return [(trial.params, trial.value) for trial in kept.trials]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_record_that_is_gone_or_damaged_is_written_anew_from_the_result(tmp_path):
+    over = {**SPACE, "steps": Choice(([1], [2, 3])), "method": Choice(("plus", "minus")), "most": Choice((None, 3))}
+    ran = searched(tmp_path, over, trials=6, together=2)
+    before, file = recorded(tmp_path), tmp_path / "study.db"
+    assert {params["steps"] for params, _ in before} <= {"[1]", "[2, 3]"}
+    file.unlink()
+    open_run(tmp_path, {"demo/hill": Hill}).publish()
+    assert recorded(tmp_path) == before
+    content = file.read_bytes()
+    for start in range(4096, len(content), 4096):  # page by page
+        file.write_bytes(content[:start] + bytes(4096) + content[start + 4096 :])
+        ran.experiment.exports(ran.dataset())
+        assert recorded(tmp_path) == before
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_is_made_without_optuna(tmp_path, monkeypatch):
+    searched(tmp_path, trials=2)
+    claims = read_json(tmp_path / "claims.json")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert open_run(tmp_path, {"demo/hill": Hill}).publish() == claims
+
+
+def test_a_failed_trial_that_is_tried_again_is_recorded_as_finished(tmp_path):
+    class Repaired(Hill):
+        works = False
+
+        def run(self, config, *, key, progress):
+            if config.x > 2 and not self.works:
+                raise RuntimeError("out of order")
+            return super().run(config, key=key, progress=progress)
+
+    study = Study(Repaired(), SPACE, GOAL, trials=4, together=4, folder=tmp_path)
+    study.run(Hill.Config(), key=jax.random.key(0), progress=Progress())
+    assert None in [value for _, value in recorded(tmp_path)]
+    Repaired.works = True
+    table = study.run(Hill.Config(), key=jax.random.key(0), progress=Progress())
+    assert [value for _, value in recorded(tmp_path)] == table.value.values.tolist()
+
+
+def test_texts_with_dollar_signs_are_drawn(tmp_path):
+    searched(tmp_path, {"method": Choice((r"$\frac$", "b"))}, trials=3)
+    assert (tmp_path / "figures" / "study.png").exists()
+
+
+def test_lists_are_chosen_from_and_numbers_are_whole_where_a_field_takes_no_others():
+    assert read_entry("steps=[1],[2,3]", Hill.Config) == ("steps", Choice(([1], [2, 3])))
+    assert read_entry("most=1:5", Hill.Config) == ("most", Range(1, 5, False, True))
+    assert read_entry("least=1:5", Hill.Config) == ("least", Range(1, 5, False, False))
+    with pytest.raises(UsageError, match="two or more different values"):
+        read_entry("steps=[1],[1]", Hill.Config)
 
 
 def test_proposals_depend_on_what_was_finished_and_on_nothing_else():
@@ -140,25 +281,28 @@ def test_two_runs_share_a_study(tmp_path):
 def test_runs_that_share_a_study_do_not_propose_the_same(tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     one, other = (Shared(url, "demo", SPACE, "maximize") for _ in range(2))
-    assert one.study.ask(one.space).params != other.study.ask(other.space).params
+    assert one.study.ask(one.distributions).params != other.study.ask(other.distributions).params
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("signs", [0, 1])
+def test_a_trial_whose_process_ended_is_tried_again(tmp_path, monkeypatch, signs):
     monkeypatch.setattr(tune, "HEARTBEAT", 1)
     monkeypatch.setattr(tune, "GRACE", 2)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     dead = Shared(url, "demo", SPACE, "maximize")
-    trial = dead.study.ask(dead.space)
-    dead.storage.record_heartbeat(trial._trial_id)
-    tried = []
+    trial = dead.study.ask(dead.distributions)
+    for _ in range(signs):
+        dead.storage.record_heartbeat(trial._trial_id)
+    tried, said = [], []
 
     def evaluate(first, several) -> list[float | None]:
         tried.extend(settings["x"] for settings in several)
         return [0.0] * len(several)
 
     living = Shared(url, "demo", SPACE, "maximize")
-    living.work(2, 1, evaluate)
+    living.work(2, 1, evaluate, said.append)
+    assert said == ["waiting for 1 trial of other runs; what gives no sign of life for 2 s is tried again"]
     assert trial.params["x"] in tried
     assert len(living.finished) == 2
 

@@ -1,7 +1,9 @@
 """Sweeps: one dataset with the swept axes, whose points are runs, and share their pieces."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,10 +11,13 @@ from matplotlib.figure import Figure
 
 from morphax import BaseConfig, Claim, Experiment, parameter
 from morphax.cli import main
+from morphax.experiments.josephson.forecast import Forecast
 from morphax.files import read_json
 from morphax.lab.compare import Comparison, read_runs
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor
+from morphax.lab.lock import LostError
+from morphax.lab.progress import Progress
 from morphax.lab.run_folder import RunFolder, open_run
 from morphax.lab.script import load_experiment
 from morphax.lab.sweep import Sweep, over_folder, read_axis
@@ -50,6 +55,44 @@ class Line(Experiment):
 
     def figures(self, dataset):
         return {"line": Figure()}
+
+
+class Named(Experiment):
+    """Numbers, flags, texts and coordinates of things that have names."""
+
+    class Config(BaseConfig):
+        names: tuple[int, ...] = parameter((3, 1), "of the things")
+        steps: int = parameter(3, "of the loss", ge=1)
+        noise: float = parameter(0.1, "of everything")
+        most: int | None = parameter(None, "of something")
+
+    name = "demo/named"
+    claims = (
+        Claim.reported("first", lambda d: d.number[0], source="ours"),
+        Claim.reported("size", lambda d: d.number.size, source="ours"),
+        Claim.reported("not flagged", lambda d: (~d.flag).sum(), source="ours"),
+        Claim.reported("last letter", lambda d: ord(str(d.text.values[-1])), source="ours"),
+        Claim.reported("steps", lambda d: d.loss.size, source="ours"),
+    )
+
+    def run(self, config, *, key, progress):
+        names = np.array(config.names)
+
+        def numbers():
+            return xr.Dataset(
+                {
+                    "number": ("name", np.where(names == 2, np.nan, names), {"may_be_missing": 1}),
+                    "flag": ("name", names > 1),
+                    "text": ("name", [chr(96 + n) for n in names]),
+                    "loss": ("step", np.arange(config.steps) * config.noise),
+                },
+                {"name": names, "noise": config.noise, "square": ("name", names**2), "rate": 1 / config.steps},
+            )
+
+        return progress.pieces({"numbers": numbers})["numbers"]
+
+    def figures(self, dataset):
+        return {}
 
 
 @pytest.fixture(autouse=True)
@@ -154,10 +197,91 @@ def test_points_that_no_configuration_takes_are_refused_before_anything_is_compu
         Sweep(Line(), {"slope": [1.0, 20.0]}).points(Line.Config())
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"names": [[3, 1], [3, 2]]},
+        {"names": [[3, 1], [4, 3, 1]], "noise": [0.1, 0.2]},
+        {"steps": [3, 5]},
+        {"noise": [0.1, 0.2]},
+        {"names": [[1], [2]], "steps": [2, 3], "seed": [0, 1]},
+    ],
+)
+def test_every_point_is_the_run_there(tmp_path, over):
+    sweep = Sweep(Named(), over)
+    ran = RunFolder(tmp_path / "sweep", sweep, Named.Config())
+    claims = ran.execute()
+    for number, point in enumerate(sweep.points(Named.Config())):
+        alone = RunFolder(tmp_path / str(number), Named(), point.config)
+        at_point = claims[number :: len(claims) // len(Named.claims)]
+        assert [claim["ours"] for claim in at_point] == [claim["ours"] for claim in alone.execute()]
+        part = list(sweep._at_every_point(ran.dataset()))[number][1]
+        assert part.equals(alone.dataset())
+        assert {name: v.dtype.kind for name, v in part.variables.items()} == {
+            name: v.dtype.kind for name, v in alone.dataset().variables.items()
+        }
+    assert open_run(tmp_path / "sweep", {"demo/named": Named}).publish() == claims
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_places_stay_in_their_order_and_what_is_missing_is_not_a_number(tmp_path):
+    ran = RunFolder(tmp_path / "a", Sweep(Named(), {"names": [[3, 1], [3, 2]]}), Named.Config())
+    ran.execute()
+    dataset = ran.dataset()
+    assert dataset.name.values.tolist() == [3, 1, 2]
+    assert dataset.square.values.tolist() == [9, 1, 4]
+    assert dataset.text.values.tolist() == [["c", "a", ""], ["c", "", "b"]]
+    assert np.isnan(dataset.number.values).tolist() == [[False, False, True], [False, True, True]]
+
+
+class Odd(Line):
+    """A variable of the name of a figure, and one along texts."""
+
+    name = "demo/odd"
+    claims = (Claim.reported(r"costs $\frac$", lambda d: d.claims, source="ours"),)
+
+    def run(self, config, *, key, progress):
+        return xr.Dataset({"claims": config.slope, "x": ("kind", [1.0, 2.0])}, {"kind": [r"$\frac$", "b"]})
+
+
+@pytest.mark.parametrize("others", [{}, {"slope": [1.0, 2.0]}])
+def test_names_with_dollar_signs_are_drawn_and_figures_keep_apart(tmp_path, others):
+    over = {"method": [r"$\frac$", "b"], **others}
+    RunFolder(tmp_path / "a", Sweep(Odd(), over), Odd.Config()).execute()
+    assert {path.stem for path in (tmp_path / "a" / "figures").iterdir()} == {"claims", "variable claims", "x"}
+
+
 def test_files_of_data_are_not_swept(tmp_path):
     (tmp_path / "data.csv").write_text("1")
-    with pytest.raises(UsageError, match="over is csv, a file of data"):
-        swept(tmp_path / "a", {"csv": [str(tmp_path / "data.csv"), None]}, csv=str(tmp_path / "data.csv"))
+    files = [str(tmp_path / "data.csv"), str(tmp_path / "other.csv")]
+    for centre in (files[0], None):
+        with pytest.raises(UsageError, match="over is csv, a file of data; a sweep has the same data at all points"):
+            Sweep(Line(), {"csv": [*files, None]}).points(Line.Config(csv=centre))
+
+
+def test_other_data_are_refused_before_anything_is_computed():
+    class Lines(Line):
+        class Config(Line.Config):
+            def data(self) -> dict[str, Path | str]:
+                return {"table": f"of {self.method}"}
+
+    with pytest.raises(UsageError, match=r"over is method=minus, which changes the data \(table\)"):
+        Sweep(Lines(), {"method": ["plus", "minus"]}).points(Lines.Config())
+
+
+def test_what_the_configuration_refuses_by_itself_is_told_in_one_line():
+    forecast = Forecast()
+    with pytest.raises(UsageError) as refused:
+        Sweep(forecast, {"csv": ["none.csv", "nothing.csv"]}).points(forecast.Config())
+    assert str(refused.value) == "over is csv=none.csv; none.csv cannot be read: No such file or directory"
+
+
+def test_what_fails_around_the_points_ends_the_sweep():
+    lost = Progress(before_keeping=Mock(side_effect=LostError("taken over")))
+    with pytest.raises(LostError):
+        Sweep(Line(), {"slope": [1.0, 2.0]}).run(Line.Config(largest=1), key=jax.random.key(0), progress=lost)
+    assert len(Line.done) == 1
 
 
 def test_axes_are_read_as_people_write_them():
@@ -165,6 +289,12 @@ def test_axes_are_read_as_people_write_them():
     assert read_axis("method=plus,minus", Line.Config) == ("method", ["plus", "minus"])
     assert read_axis('method="a:b"', Line.Config) == ("method", ["a:b"])
     assert read_axis("csv=null", Line.Config) == ("csv", [None])
+    assert read_axis("csv=a[1,2].csv,b", Line.Config) == ("csv", ["a[1,2].csv", "b"])
+    assert read_axis("names=[3,1],[3,2]", Named.Config) == ("names", [[3, 1], [3, 2]])
+    assert read_axis("names=[[3,1],[3,2]]", Named.Config) == ("names", [[3, 1], [3, 2]])
+    assert read_axis("steps=[3,5]", Named.Config) == ("steps", [3, 5])
+    _, values = read_axis("most=100:1000:3", Named.Config)
+    assert [repr(value) for value in values] == ["100", "550", "1000"]
 
 
 def test_other_sweeps_have_other_folders():

@@ -23,9 +23,22 @@ from rich.table import Table
 
 from morphax.files import DamagedError, digest_of_file, read_json, read_sealed, read_sealed_dataset, write_text
 from morphax.lab.errors import UsageError
-from morphax.lab.figures import BLUE, GREEN, GREY, KINDS, ORANGE, RED, VIOLET, mean_and_range, new_figure, styled
+from morphax.lab.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    KINDS,
+    ORANGE,
+    RED,
+    VIOLET,
+    literal,
+    mean_and_range,
+    new_figure,
+    styled,
+)
 from morphax.lab.naming import file_name
-from morphax.lab.report import claim_texts, coloured, template
+from morphax.lab.points import LAYOUT
+from morphax.lab.report import coloured, rows_of, template
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +114,7 @@ class Comparison:
 
     - `runs`: that are compared.
     - `differences`: what differs of request and environment: (what, one text for each run).
-    - `claims`: (claim, expected or None where that differs, the columns of `claim_texts` or None for each run).
+    - `claims`: (claim, expected or None where that differs, the row of `rows_of` or None for each run).
     - `variables`: that are shared.
     - `left_out`: variables that are not compared, and why.
     """
@@ -216,15 +229,16 @@ def _read(path: Path, label: str) -> Run:
         raise UsageError(f"dir is {str(path)!r}, whose {name} is not what was written; run the experiment again")
     request, environment = read_sealed(path / "config.json"), read_json(path / "environment.json")
     claims, dataset = read_json(path / "claims.json"), read_sealed_dataset(path / "result.nc")
-    return Run(path, label, request, environment, claims, dataset)
+    return Run(path, label, request, environment, claims, dataset.drop_vars(LAYOUT, errors="ignore"))
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """The ends of the paths, from where they differ."""
     parts = [path.resolve().parts for path in paths]
-    shared = sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False)))
     # Of a folder that holds another run its own name remains.
-    return ["/".join(names[min(shared, len(names) - 1) :]) for names in parts]
+    above = zip(*(names[:-1] for names in parts), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, above))
+    return ["/".join(names[shared:]) for names in parts]
 
 
 def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -252,8 +266,8 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _claims(runs: Sequence[Run]) -> list[tuple[str, str | None, list[dict[str, str] | None]]]:
-    told = [{claim["claim"]: claim_texts(claim) for claim in run.claims} for run in runs]
+def _claims(runs: Sequence[Run]) -> list[tuple[str, str | None, list[dict[str, Any] | None]]]:
+    told = [{row["claim"]: row for row in rows_of(run.claims)} for run in runs]
     rows = []
     for text in dict.fromkeys(text for claims in told for text in claims):
         columns = [claims.get(text) for claims in told]
@@ -262,7 +276,7 @@ def _claims(runs: Sequence[Run]) -> list[tuple[str, str | None, list[dict[str, s
     return rows
 
 
-def _cell(texts: dict[str, str] | None, expected: str | None) -> str:
+def _cell(texts: dict[str, Any] | None, expected: str | None) -> str:
     if texts is None:
         return NOTHING
     against = "" if expected else f" (against {texts['expected']})"
@@ -390,15 +404,15 @@ def _draw(axes: Axes, variable: Variable, place: Mapping[str, Any], styles: Mapp
     """All runs in one panel: curves along numbers, points along names."""
     everywhere = _everywhere(variable)
     names = {value: position for position, value in enumerate(dict.fromkeys(everywhere))}
-    for number, (label, array) in enumerate(variable.arrays.items()):
-        part = _at(array, place).astype(float)
+    for number, (name, array) in enumerate(variable.arrays.items()):
+        part, label = _at(array, place).astype(float), literal(name)
         if _is_numeric(everywhere):
-            _curve(axes, np.array(_values(part, str(variable.along))), part, {"label": label} | styles[label])
+            _curve(axes, np.array(_values(part, str(variable.along))), part, {"label": label} | styles[name])
         else:
             shift = 0.6 * ((number + 0.5) / len(variable.arrays) - 0.5)
             positions = [names[value] for value in _values(part, variable.along)] if variable.along else [0]
             part = part if variable.along else part.expand_dims("one")
-            _points(axes, np.array(positions) + shift, part, label, styles[label]["color"])
+            _points(axes, np.array(positions) + shift, part, label, styles[name]["color"])
     if not _is_numeric(everywhere):
         axes.set_xticks(list(names.values()), [_tick(name) for name in names], rotation=20 if len(names) > 3 else 0)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -423,7 +437,7 @@ def _points(axes: Axes, x: np.ndarray, part: xr.DataArray, label: str, colour: s
 
 
 def _tick(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else literal(str(value))
 
 
 def _scale(axes: Axes, variable: Variable) -> None:

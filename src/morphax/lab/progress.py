@@ -72,7 +72,8 @@ class Progress:
     """Carries out the pieces of a run.
 
     `seconds` is what all pieces took when they were computed, `waited` what went by until they were there; `digests`
-    are those of the pieces, by label.
+    are those of the pieces, by label. `broken` is what went wrong around them, and
+    not in the experiment: the store, the lock, the scheduler.
 
     **Arguments:**
 
@@ -112,6 +113,7 @@ class Progress:
         self.before_keeping = before_keeping
         self.elsewhere = elsewhere
         self.point = ""
+        self.broken: Exception | None = None
         self._ready: dict[str, Piece | Exception] = {}
         self._history = History(history)
         self._extents = frozenset(extents)
@@ -238,7 +240,8 @@ class Progress:
 
         The file is written at the end, and on the way not more often than every few seconds.
         """
-        self._history.add(label, rows)
+        with self._around():
+            self._history.add(label, rows)
 
     def tell(self, text: str) -> None:
         """Say what people should know."""
@@ -281,10 +284,20 @@ class Progress:
         finally:
             self.waited += time.perf_counter() - started
 
+    @contextmanager
+    def _around(self) -> Iterator[None]:
+        """What goes wrong meanwhile is no doing of the experiment."""
+        try:
+            yield
+        except Exception as error:
+            self.broken = error
+            raise
+
     def _found(self, label: str) -> Piece | None:
         if isinstance(ready := self._ready.get(label), Piece):
             return ready
-        piece = None if self.store is None else self.store.find(label)
+        with self._around():
+            piece = None if self.store is None else self.store.find(label)
         if piece is not None:
             self.seconds += piece.seconds
             self._inside |= piece.fields
@@ -323,13 +336,15 @@ class Progress:
         assert self.elsewhere is not None
         if not labels:  # the points of a sweep, whose pieces are there (`ahead`)
             return
-        for _, outcome in self.elsewhere([(self, label) for label in labels], bar.tell):
-            yield outcome
+        with self._around():
+            for _, outcome in self.elsewhere([(self, label) for label in labels], bar.tell):
+                yield outcome
 
     def _keep(self, outcome: Outcome) -> Piece:
         label, dataset, history, seconds, fields, _ = outcome
         assert dataset is not None
-        self.before_keeping()
+        with self._around():
+            self.before_keeping()
         self.seconds += seconds
         self._inside |= fields
         self._history.finish(label, history)
@@ -337,7 +352,8 @@ class Progress:
         if self.store is None:
             piece = Piece(dataset, history, seconds, frozenset(fields), "")
         else:
-            piece = self.store.keep(label, dataset, history, seconds=seconds, fields=fields)
+            with self._around():
+                piece = self.store.keep(label, dataset, history, seconds=seconds, fields=fields)
         if self.checkpoints is not None:
             shutil.rmtree(checkpoint_of(self.checkpoints, label), ignore_errors=True)
         return piece

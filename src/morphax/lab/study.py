@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -17,10 +18,10 @@ from morphax.files import digest_of
 from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
-from morphax.lab.figures import BLUE, RED, Figures, new_figure
-from morphax.lab.progress import Progress
-from morphax.lab.sweep import first_line, prepare, run_part
-from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, as_number, propose
+from morphax.lab.figures import BLUE, RED, Figures, literal, new_figure
+from morphax.lab.progress import Progress, raise_failures
+from morphax.lab.sweep import first_line, other_data, prepare, run_part, split, takes_whole
+from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, propose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,23 +157,32 @@ class Study(Experiment):
             for value in entry.values if isinstance(entry, Choice) else entry[:2]:
                 changes: dict[str, Any] = {key: round(value) if _is_whole(entry) else value}
                 try:
-                    self.Config(**(config.model_dump() | changes))
+                    here = self.Config(**(config.model_dump() | changes))
                 except ValueError as error:
                     raise UsageError(f"over is {key}={value}; {first_line(error)}") from error
+                self._check_data(config, here)
 
     def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        if data := sorted(config.data().keys() & self.over.keys()):
-            raise UsageError(f"over is {data[0]}, a file of data; all trials have the same data")
+        failed: dict[int, Exception] = {}
+        known: set[str] = set()
 
         def evaluate(first: int, several: list[Settings]) -> list[float | None]:
-            return self._evaluated(first, several, config, progress)
+            """The values of settings, None where a trial failed, which is told."""
+            values = [self._judged(came, known) for came in self._carried_out(first, several, config, progress)]
+            for number, value in enumerate(values, first):
+                if isinstance(value, Exception):
+                    failed[number] = value
+                    progress.tell(f"trial {number} failed: {' '.join(str(value).split()) or type(value).__name__}")
+            return [None if isinstance(value, Exception) else value for value in values]
 
         if self.storage is None:
             finished = self._own(config.seed, evaluate)
         else:
             shared = Shared(self.storage, self._study_name(config), self.over, self.direction)
-            shared.work(self.trials, self.together, evaluate)
+            shared.work(self.trials, self.together, evaluate, progress.tell)
             finished = shared.finished
+        if all(trial.value is None for trial in finished):
+            _raise_all(failed, len(finished))
         return self._table(finished)
 
     def figures(self, dataset: xr.Dataset) -> Figures:
@@ -190,12 +200,37 @@ class Study(Experiment):
         panels[-1].step(dataset.trial, so_far.accumulate(start), where="post", color=RED, label="best so far")
         panels[-1].set_xlabel("trial")
         panels[-1].legend(fontsize="small")
-        panels[0].set_ylabel(self.goal.text)
+        panels[0].set_ylabel(literal(self.goal.text))
         return {"study": figure}
+
+    def exports(self, dataset: xr.Dataset) -> dict[str, str]:
+        """None as texts; where the record of the trials is gone or broken, it is written anew."""
+        if self.storage is None:
+            with suppress(ImportError):  # a result is read, and a report made, without Optuna
+                self._record().write(self._trials(dataset))
+        return {}
+
+    def _record(self) -> Record:
+        return Record(self.folder / "study.db", self.name, self.over, self.direction)
+
+    def _trials(self, dataset: xr.Dataset) -> list[Trial]:
+        """Those that a table is of."""
+        columns = {key: [self._setting(key, told) for told in dataset[key].values.tolist()] for key in self.over}
+        return [
+            Trial({key: columns[key][number] for key in self.over}, None if np.isnan(value) else value)
+            for number, value in enumerate(dataset.value.values.tolist())
+        ]
+
+    def _setting(self, key: str, told: Any) -> Any:
+        """What stands in a table as it was asked for."""
+        entry = self.over[key]
+        if isinstance(entry, Range):
+            return told
+        return next(value for value in entry.values if told in (value, _text(value)))
 
     def _own(self, seed: int, evaluate: Any) -> list[Trial]:
         """All trials, those of a batch from the batches before it."""
-        record = Record(self.folder / "study.db", self.name, self.over, self.direction)
+        record = self._record()
         finished: list[Trial] = []
         while len(finished) < self.trials:
             count = min(self.together, self.trials - len(finished))
@@ -205,34 +240,48 @@ class Study(Experiment):
             record.write(finished)
         return finished
 
-    def _evaluated(
+    def _carried_out(
         self, first: int, several: list[Settings], config: BaseConfig, progress: Progress
-    ) -> list[float | None]:
-        """The values of settings, tried at once where there are workers; None where a trial failed, which is told."""
+    ) -> list[xr.Dataset | Exception]:
+        """What came of settings, tried at once where there are workers."""
         trials: dict[int, tuple[BaseConfig, Progress]] = {}
-        failed: dict[int, Exception] = {}
+        came: dict[int, xr.Dataset | Exception] = {}
         for place, settings in enumerate(several):
             try:
                 here = self.Config(**(config.model_dump() | settings))
                 here.check_memory()
-                trials[place] = here, progress.at(f"trial {first + place}", here)
             except ValueError as error:
-                failed[place] = UsageError(first_line(error))
+                came[place] = UsageError(first_line(error))
+                continue
+            self._check_data(config, here)
+            trials[place] = here, progress.at(f"trial {first + place}", here)
         parts = [part for _, part in trials.values()]
         prepare(self.experiment, progress, parts, [here for here, _ in trials.values()])
-        values: list[float | None] = [None] * len(several)
         for place, (here, part) in trials.items():
-            try:
-                dataset = run_part(self.experiment, here, part)
-            except Exception as error:
-                failed[place] = error
-                continue
-            finally:
-                progress.take(part)
-            values[place] = as_number(self.goal.value(dataset))
-        for place, error in failed.items():
-            progress.tell(f"trial {first + place} failed: {' '.join(str(error).split()) or type(error).__name__}")
-        return values
+            came[place] = run_part(self.experiment, here, part)
+            progress.take(part)
+        return [came[place] for place in range(len(several))]
+
+    def _judged(self, came: xr.Dataset | Exception, known: set[str]) -> float | Exception:
+        """The value of a trial, or why it has none; `known` are the variables that any trial had.
+
+        **Raises:** `UsageError` where none had that which decides: it is a slip, and not this trial's failure.
+        """
+        if isinstance(came, Exception):
+            return came
+        known |= set(map(str, came.data_vars))
+        try:
+            value = self.goal.value(came)
+        except UsageError as error:
+            if self.goal.variable not in known:
+                raise
+            return error
+        return value if np.isfinite(value) else ValueError(f"{self.goal.text} is {value}")
+
+    def _check_data(self, config: BaseConfig, here: BaseConfig) -> None:
+        if data := other_data(config, here, self.over):
+            what = f"{data}, a file of data" if data in self.over else f"{', '.join(self.over)}, which changes the data"
+            raise UsageError(f"over is {what}; all trials have the same data")
 
     def _table(self, finished: Sequence[Trial]) -> xr.Dataset:
         columns: dict[str, Any] = {}
@@ -296,6 +345,7 @@ class Study(Experiment):
 
     def _draw(self, axes: Axes, key: str, dataset: xr.Dataset, best: int | None) -> None:
         x = dataset[key].values
+        x = x if x.dtype.kind in "biuf" else np.array([literal(text) for text in x.tolist()])
         axes.plot(x, dataset.value, "o", color=BLUE, markersize=3.5)
         if best is not None:
             axes.plot(x[best], dataset.value[best], "o", color=RED, markersize=6, label="best")
@@ -322,14 +372,14 @@ def read_entry(text: str, config: type[BaseConfig]) -> tuple[str, Range | Choice
     if key not in config.model_fields:
         raise UsageError(f"--over {key} is unknown; {nearest(key, config.model_fields)}")
     if ":" not in values:
-        choices = tuple(_value(value) for value in values.split(","))
-        if len(choices) < 2 or len(set(choices)) < len(choices):
+        choices = tuple(_value(value) for value in split(values))
+        if len(choices) < 2 or len(set(map(json.dumps, choices))) < len(choices):
             raise UsageError(f"--over is {text!r}; there must be two or more different values to choose from")
         return key, Choice(choices)
     low, _, rest = values.partition(":")
     high, _, scale = rest.partition(":")
     try:
-        entry = Range(float(low), float(high), scale == "log", config.model_fields[key].annotation is int)
+        entry = Range(float(low), float(high), scale == "log", takes_whole(config.model_fields[key].annotation))
     except ValueError:
         raise UsageError(f"--over is {text!r}; {form}") from None
     if scale not in ("", "log") or not -np.inf < entry.low < entry.high < np.inf or (entry.log and entry.low <= 0):
@@ -348,6 +398,15 @@ def _value(text: str) -> Any:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _raise_all(failed: Mapping[int, Exception], trials: int) -> None:
+    """Raise what is wrong where no trial has a value."""
+    if failed and all(isinstance(error, UsageError) for error in failed.values()):
+        raise next(iter(failed.values()))
+    if len(failed) == trials:
+        raise_failures({f"trial {number}": error for number, error in failed.items()}, trials, "trials")
+    raise RuntimeError(f"all {trials} trials of the shared study have failed, {len(failed)} of them in this run")
 
 
 def _is_whole(entry: Range | Choice) -> bool:

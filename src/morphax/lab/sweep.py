@@ -6,18 +6,22 @@ import inspect
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
+from pydantic import ValidationError
 
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Experiment
-from morphax.lab.figures import GREEN, GREY, RED, Figures, mean_and_range, new_figure
+from morphax.lab.figures import GREEN, GREY, RED, Figures, literal, mean_and_range, new_figure
+from morphax.lab.points import every_point, side_by_side
 from morphax.lab.progress import Known, Listing, Progress, raise_failures
 
 if TYPE_CHECKING:
@@ -46,7 +50,7 @@ class Sweep(Experiment):
 
     Every point is a run with that configuration, whose pieces it shares: a finer sweep computes only what is new. The
     dataset has an axis for everything that is swept; it is called `swept_KEY` where the experiment has such a name
-    itself. Places that only some points have hold NaN at the others.
+    itself. Places that only some points have hold NaN at the others; claims see each point as its own run gives it.
 
     **Arguments:**
 
@@ -84,7 +88,8 @@ class Sweep(Experiment):
     def points(self, config: BaseConfig) -> list[Point]:
         """All points around a configuration, the last axis running fastest.
 
-        **Raises:** `UsageError`, naming the point, where the configuration takes no such value.
+        **Raises:** `UsageError`, naming the point, where the configuration takes no such value, or asks for other data:
+        those of the run are what its identity knows.
         """
         points = []
         for values in itertools.product(*self.over.values()):
@@ -94,12 +99,13 @@ class Sweep(Experiment):
                 here = self.Config(**(config.model_dump() | changes))
             except ValueError as error:
                 raise UsageError(f"over is {name}; {first_line(error)}") from error
+            if data := other_data(config, here, self.over):
+                what = f"{data}, a file of data" if data in self.over else f"{name}, which changes the data ({data})"
+                raise UsageError(f"over is {what}; a sweep has the same data at all points")
             points.append(Point(name, here))
         return points
 
     def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        if data := sorted(config.data().keys() & self.over.keys()):
-            raise UsageError(f"over is {data[0]}, a file of data; a sweep has the same data at all points")
         points = self.points(config)
         for point in points:
             point.config.check_memory()
@@ -107,22 +113,24 @@ class Sweep(Experiment):
         prepare(self.experiment, progress, parts, [point.config for point in points])
         found, failed = [], {}
         for point, part in zip(points, parts, strict=True):
-            try:
-                found.append(run_part(self.experiment, point.config, part))
-            except Exception as error:
-                failed[point.name] = error
+            came = run_part(self.experiment, point.config, part)
+            if isinstance(came, Exception):
+                failed[point.name] = came
+            else:
+                found.append(came)
             progress.take(part)
         raise_failures(failed, len(points), "points")
-        return self._side_by_side(found)
+        return self._side_by_side(found, points)
 
     def judge(self, dataset: xr.Dataset) -> list[dict[str, Any]]:
         """Every claim at every point, which is its `at`."""
-        return [claim.judge(part) | {"at": at} for claim in self.claims for at, part in self._at_every_point(dataset)]
+        points = list(self._at_every_point(dataset))
+        return [claim.judge(part) | {"at": at} for claim in self.claims for at, part in points]
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         """The numbers of the claims, and all variables, against what is swept."""
         return self._of_claims(dataset) | {
-            f"{name}": _drawn(self._axes(dataset), array)
+            "variable claims" if name == "claims" else str(name): _drawn(self._axes(dataset), array)
             for name, array in dataset.data_vars.items()
             if array.dtype.kind in "biuf" and array.size
         }
@@ -149,26 +157,22 @@ class Sweep(Experiment):
         """The swept keys by the names of their axes."""
         return {f"swept_{key}" if f"swept_{key}" in dataset.dims else key: key for key in self.over}
 
-    def _side_by_side(self, found: list[xr.Dataset]) -> xr.Dataset:
+    def _side_by_side(self, found: list[xr.Dataset], points: list[Point]) -> xr.Dataset:
         taken = set().union(*(set(map(str, {*d.variables, *d.dims})) for d in found))
-        for key, values in reversed(self.over.items()):
-            axis = f"swept_{key}" if key in taken else key
+        axes = {}
+        for key, values in self.over.items():
+            # A scalar coordinate that says where a point is needs no place beside the axis.
+            told = all(_is_scalar(d, key, getattr(p.config, key)) for d, p in zip(found, points, strict=True))
+            axis = f"swept_{key}" if key in taken and not told else key
             extra = self.Config.model_fields[key].json_schema_extra
             unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-            coordinate = xr.Variable(axis, _coordinate(values), {"units": str(unit)} if unit else {})
-            chunks = [found[i : i + len(values)] for i in range(0, len(found), len(values))]
-            found = [
-                xr.concat(chunk, coordinate, join="outer", data_vars="all", coords="minimal", combine_attrs="override")
-                for chunk in chunks
-            ]
-        return found[0]
+            axes[axis] = xr.Variable(axis, _coordinate(values), {"units": str(unit)} if unit else {})
+        return side_by_side(found, axes)
 
     def _at_every_point(self, dataset: xr.Dataset) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
-        axes = {key: axis for axis, key in self._axes(dataset).items()}
-        for places in itertools.product(*(range(len(values)) for values in self.over.values())):
-            index = dict(zip(self.over, places, strict=True))
-            part = dataset.isel({axes[key]: place for key, place in index.items()}).drop_vars(list(axes.values()))
-            yield {key: self.over[key][place] for key, place in index.items()}, _without_gaps(part)
+        places = itertools.product(*self.over.values())
+        for values, part in zip(places, every_point(dataset, list(self._axes(dataset))), strict=True):
+            yield dict(zip(self.over, values, strict=True)), part
 
     def _of_claims(self, dataset: xr.Dataset) -> Figures:
         """One panel a claim, while there is room: ours along the first axis, the paper's number as a line."""
@@ -184,7 +188,7 @@ class Sweep(Experiment):
             ours = np.array([math.nan if c["ours"] is None else c["ours"] for c in several], float).reshape(shape)
             met = np.array([{None: math.nan, True: 1.0, False: 0.0}[c["met"]] for c in several]).reshape(shape)
             self._draw_claim(axes, ours, met, several[0]["paper"])
-            axes.set_title(_wrapped(text), fontsize="small")
+            axes.set_title(literal(_wrapped(text)), fontsize="small")
         marks = "a cross where it is not met" if len(shape) == 2 else "green where it is met, red where not"
         figure.suptitle(f"the claims: what came out here; {marks}")
         return {"claims": figure}
@@ -220,20 +224,40 @@ def prepare(
         progress.ahead(wanted)
 
 
-def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.Dataset:
-    """What an experiment gives at a configuration other than that of the run."""
-    with part.noting(), jax.enable_x64(config.precision == "double"):
-        return experiment.run(config, key=jax.random.key(config.seed), progress=part)
+def other_data(config: BaseConfig, here: BaseConfig, over: Collection[str]) -> str | None:
+    """The name of data that two configurations do not share, if possible of a field of `over`; None without any."""
+    ours, theirs = config.data(), here.data()
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return min(names, key=lambda name: name not in over, default=None)
+
+
+def run_part(experiment: Experiment, config: BaseConfig, part: Progress) -> xr.Dataset | Exception:
+    """What an experiment gives, or raised, at a configuration other than that of the run.
+
+    **Raises:** what keeps the whole run from going on: its folder, the store or the scheduler is lost, or data changed.
+    """
+    try:
+        with part.noting(), jax.enable_x64(config.precision == "double"):
+            return experiment.run(config, key=jax.random.key(config.seed), progress=part)
+    except Exception as error:
+        if part.broken is not None:
+            raise
+        return error
 
 
 def _pieces_at(experiment: Experiment, config: BaseConfig, part: Progress) -> list[str]:
-    """The names of the pieces; none where they are a chain, which is carried out when it is its turn."""
+    """The names of the pieces; none where they are a chain, which is carried out when it is its turn.
+
+    None, too, where the experiment fails before they are known: it does so again when it is its turn.
+    """
     listing = Listing()
     try:
         with part.noting(), jax.enable_x64(config.precision == "double"):
             experiment.run(config, key=jax.random.key(config.seed), progress=listing)
     except Known as known:
         return known.wanted
+    except Exception:
+        pass
     return []
 
 
@@ -260,7 +284,7 @@ def read_axis(text: str, config: type[BaseConfig]) -> tuple[str, list[Any]]:
     if ":" not in values or values.startswith(("[", '"')):
         return key, _listed(values)
     found = _range(text, values.split(":"))
-    if config.model_fields[key].annotation is int:
+    if takes_whole(config.model_fields[key].annotation):
         if any(value != round(value) for value in found):
             raise UsageError(f"--over is {text!r}; {key} takes whole numbers, and {found[1]:g} is none")
         return key, [round(value) for value in found]
@@ -284,12 +308,40 @@ def _range(text: str, parts: list[str]) -> list[float]:
     return [float(f"{value:.12g}") for value in values]
 
 
+def takes_whole(annotation: Any) -> bool:
+    """Whether a field takes whole numbers and no others, whatever it takes beside numbers."""
+    if get_origin(annotation) is Annotated:
+        annotation = annotation.__origin__
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if part is not NoneType]
+        return bool(parts) and all(map(takes_whole, parts))
+    return annotation is int
+
+
+def split(values: str) -> list[str]:
+    """At the commas outside of brackets and quotation marks.
+
+    >>> from morphax.lab.sweep import split
+    >>> split('[3,1],[3,2]')
+    ['[3,1]', '[3,2]']
+    """
+    parts, depth, quoted = [""], 0, False
+    for letter in values:
+        quoted ^= letter == '"'
+        depth += 0 if quoted else (letter == "[") - (letter == "]")
+        if letter == "," and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _listed(values: str) -> list[Any]:
-    try:
-        found = json.loads(values if values.startswith("[") else f"[{values}]")
-    except json.JSONDecodeError:
-        found = values.split(",")
-    return list(found)
+    for text in (values, f"[{values}]"):
+        with suppress(json.JSONDecodeError):
+            if isinstance(found := json.loads(text), list):
+                return found
+    return split(values)
 
 
 def over_folder(folder: Path, keys: Sequence[str], content: Any, *, kind: str = "sweep") -> Path:
@@ -303,8 +355,10 @@ def over_folder(folder: Path, keys: Sequence[str], content: Any, *, kind: str = 
 
 def first_line(error: ValueError) -> str:
     """What pydantic says of a value, in one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return ": ".join(lines[1:3]) if len(lines) > 2 else lines[0]
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    entry = error.errors()[0]
+    return ": ".join([*map(str, entry["loc"]), entry["msg"].removeprefix("Value error, ")])
 
 
 def _text(value: Any) -> str:
@@ -317,17 +371,8 @@ def _coordinate(values: list[Any]) -> np.ndarray:
     return np.array(values if plain else [_text(value) for value in values])
 
 
-def _without_gaps(part: xr.Dataset) -> xr.Dataset:
-    """A point without the places that only other points have."""
-    for dim in part.dims:
-        there = np.zeros(part.sizes[dim], bool)
-        for array in part.data_vars.values():
-            if dim in array.dims:
-                others = [other for other in array.dims if other != dim]
-                there |= np.asarray(array.notnull().any(others))
-        if there.any() and not there.all():
-            part = part.isel({dim: there})
-    return part
+def _is_scalar(dataset: xr.Dataset, key: str, value: Any) -> bool:
+    return key in dataset.coords and not dataset[key].dims and bool(dataset[key].item() == value)
 
 
 def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
@@ -343,7 +388,7 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
     figure, panels = _panels(len(chosen))
     for panel, place in zip(panels, chosen, strict=False):
         part = array.isel(dict(zip(others, place, strict=True)))
-        title = ", ".join(f"{dim} {_text(array[dim].values[i].item())}" for dim, i in zip(others, place, strict=True))
+        title = ", ".join(f"{dim} {_text(array[dim].values.tolist()[i])}" for dim, i in zip(others, place, strict=True))
         if len(axes) == 2:
             mean = part.mean(seeds) if seeds else part
             both = [(axis, mean[axis].values.tolist()) for axis in axes]
@@ -354,7 +399,7 @@ def _drawn(swept: Mapping[str, str], array: xr.DataArray) -> Figure:
             part = part.stack({MEMBER: seeds}) if seeds else part.expand_dims(MEMBER)
             mean_and_range(panel, x, part.transpose(axes[0], MEMBER), over=MEMBER, marker="o", markersize=3.5)
             _label(panel, axes[0], values, numeric)
-        panel.set_title(title, fontsize="small")
+        panel.set_title(literal(title), fontsize="small")
     unit = array.attrs.get("units", "")
     name = f"{array.name}{'' if unit in ('', '1') else f' ({unit})'}"
     shown = "" if len(chosen) == len(places) else f"; {len(chosen)} of {len(places)} places, evenly spaced"
@@ -382,7 +427,7 @@ def _places(values: Sequence[Any]) -> tuple[np.ndarray, bool]:
 def _label(axes: Axes, name: str, values: Sequence[Any], numeric: bool) -> None:
     axes.set_xlabel(name)
     if not numeric:
-        axes.set_xticks(range(len(values)), [_text(value) for value in values])
+        axes.set_xticks(range(len(values)), [literal(_text(value)) for value in values])
     elif _is_logarithmic(values):
         axes.set_xscale("log")
 
@@ -404,7 +449,7 @@ def _heat_map(
         ticks = np.unique(np.linspace(0, len(values) - 1, 6).round().astype(int))
         set_ticks(
             ticks,
-            [_text(values[tick]) if not isinstance(values[tick], float) else f"{values[tick]:.3g}" for tick in ticks],
+            [f"{v:.3g}" if isinstance(v := values[tick], float) else literal(_text(v)) for tick in ticks],
         )
         set_label(name)
     axes.grid(visible=False)

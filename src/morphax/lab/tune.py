@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
+import json
 import threading
 import time
 import warnings
@@ -16,6 +15,7 @@ import numpy as np
 
 from morphax._lazy import xr
 from morphax._optional import needed
+from morphax.files import write_atomically
 from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError
 from morphax.lab.progress import Progress
@@ -99,20 +99,38 @@ def propose(
     sampler = optuna.samplers.TPESampler(seed=SEEDS_APART * seed + len(finished))
     study = optuna.create_study(direction=direction, sampler=sampler)
     distributions = distributions_of(space)
-    add_trials(study, finished, distributions)
-    return [study.ask(distributions).params for _ in range(together)]
+    add_trials(study, finished, space)
+    return [settings_of(study.ask(distributions), space) for _ in range(together)]
 
 
-def add_trials(study: Any, finished: Iterable[Trial], distributions: Mapping[str, Any]) -> None:
+def add_trials(study: Any, finished: Iterable[Trial], space: Space) -> None:
     """Tell a study of trials that were finished elsewhere."""
+    distributions = distributions_of(space)
     optuna = quiet_optuna()
     for trial in finished:
         state = optuna.trial.TrialState.FAIL if trial.value is None else optuna.trial.TrialState.COMPLETE
         study.add_trial(
             optuna.trial.create_trial(
-                params=trial.settings, distributions=dict(distributions), value=trial.value, state=state
+                params={key: _choice(value) for key, value in trial.settings.items()},
+                distributions=distributions,
+                value=trial.value,
+                state=state,
             )
         )
+
+
+def settings_of(trial: Any, space: Space) -> Settings:
+    """Those of a trial of Optuna."""
+    settings = dict(trial.params)
+    for key, entry in space.items():
+        if isinstance(entry, Choice) and key in settings:
+            settings[key] = next(value for value in entry.values if _choice(value) == settings[key])
+    return settings
+
+
+def _choice(value: Any) -> Any:
+    """A value as Optuna chooses from it: of a list the text."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
 def distributions_of(space: Space) -> dict[str, Any]:
@@ -121,7 +139,7 @@ def distributions_of(space: Space) -> dict[str, Any]:
 
     def one(entry: Range | Choice) -> Any:
         if isinstance(entry, Choice):
-            return distributions.CategoricalDistribution(entry.values)
+            return distributions.CategoricalDistribution(tuple(map(_choice, entry.values)))
         if entry.whole:
             return distributions.IntDistribution(int(entry.low), int(entry.high), log=entry.log)
         return distributions.FloatDistribution(entry.low, entry.high, log=entry.log)
@@ -142,19 +160,34 @@ class Record:
         self.direction = direction
 
     def write(self, finished: Sequence[Trial]) -> None:
-        """Add the trials that are not there."""
-        study = self._study()
-        add_trials(study, itertools.islice(finished, len(study.trials), None), distributions_of(self.space))
-
-    def _study(self) -> Any:
-        optuna = quiet_optuna()
-        options = {"study_name": self.name, "direction": self.direction, "load_if_exists": True}
-        url = f"sqlite:///{self.path}"
+        """Add the trials that are not there; a file that is broken, or holds others, is written anew."""
         try:
-            return optuna.create_study(storage=url, **options)
+            with self._study(self.path) as study:
+                there = [Trial(settings_of(trial, self.space), trial.value) for trial in study.trials]
+                if fits := there == list(finished[: len(there)]):
+                    add_trials(study, finished[len(there) :], self.space)
         except Exception:  # whatever a library makes of a broken file
-            self.path.unlink(missing_ok=True)
-            return optuna.create_study(storage=url, **options)
+            fits = False
+        if not fits:
+            # What was not finished in a broken file must not be carried into the new one.
+            self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
+            write_atomically(self.path, lambda temporary: self._write_all(temporary, finished))
+
+    def _write_all(self, path: Path, finished: Sequence[Trial]) -> None:
+        with self._study(path) as study:
+            add_trials(study, finished, self.space)
+
+    @contextmanager
+    def _study(self, path: Path) -> Iterator[Any]:
+        optuna = quiet_optuna()
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        try:
+            yield optuna.create_study(
+                study_name=self.name, storage=storage, direction=self.direction, load_if_exists=True
+            )
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 class Shared:
@@ -172,7 +205,8 @@ class Shared:
 
     def __init__(self, url: str, name: str, space: Space, direction: str):
         optuna = quiet_optuna()
-        self.space = distributions_of(space)
+        self.space = space
+        self.distributions = distributions_of(space)
         self.states = optuna.trial.TrialState
         self.storage = _database(url)
         self.study = optuna.create_study(
@@ -186,27 +220,49 @@ class Shared:
     @property
     def finished(self) -> list[Trial]:
         """Of all runs."""
-        return [Trial(dict(trial.params), trial.value) for trial in self._trials() if self._is_finished(trial)]
+        return [
+            Trial(settings_of(trial, self.space), trial.value) for trial in self._trials() if self._is_finished(trial)
+        ]
 
-    def work(self, trials: int, together: int, evaluate: Callable[[int, list[Settings]], list[float | None]]) -> None:
+    def work(
+        self,
+        trials: int,
+        together: int,
+        evaluate: Callable[[int, list[Settings]], list[float | None]],
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
         """Take part until so many trials are finished, by whomever; `evaluate` is given the number of the first.
 
-        Trials of others that go on are waited for: one may die, and leave its trial.
+        Trials of others that go on are waited for, which `say` is told: one may die, and leave its trial.
         """
         optuna = quiet_optuna()
+        signed: set[int] = set()
+        waiting = False
         while True:
             optuna.storages.fail_stale_trials(self.study)
             found = self._trials()
             ended = sum(map(self._is_finished, found))
-            going_on = sum(trial.state == self.states.RUNNING for trial in found)
+            going_on = [trial._trial_id for trial in found if trial.state == self.states.RUNNING]
             if ended >= trials:
                 return
-            if (count := min(together, trials - ended - going_on)) <= 0:
+            # Optuna never misses what gave no sign of life at all, as when its process was killed right after `ask`.
+            for trial in set(going_on) - signed:
+                self._sign(trial)
+            signed.update(going_on)
+            if (count := min(together, trials - ended - len(going_on))) <= 0:
+                if not waiting:
+                    number = f"{len(going_on)} trial{'s' if len(going_on) > 1 else ''}"
+                    say(f"waiting for {number} of other runs; what gives no sign of life for {GRACE} s is tried again")
+                waiting = True
                 time.sleep(0.5)
                 continue
-            asked = [self.study.ask(self.space) for _ in range(count)]
+            asked = []
+            for _ in range(count):
+                asked.append(self.study.ask(self.distributions))
+                self._sign(asked[-1]._trial_id)
+            waiting = False
             with self._alive(asked):
-                values = evaluate(asked[0].number, [dict(trial.params) for trial in asked])
+                values = evaluate(asked[0].number, [settings_of(trial, self.space) for trial in asked])
             for trial, value in zip(asked, values, strict=True):
                 self._tell(trial, value)
 
@@ -216,6 +272,11 @@ class Shared:
             self.study.tell(trial, state=self.states.FAIL)
         else:
             self.study.tell(trial, value)
+
+    def _sign(self, trial: int) -> None:
+        """Give a sign of life of a trial."""
+        with suppress(Exception):  # a database that does not answer now does so next time
+            self.storage.record_heartbeat(trial)
 
     def _trials(self) -> list[Any]:
         return self.study.get_trials(deepcopy=False)
@@ -233,8 +294,7 @@ class Shared:
         def beat() -> None:
             while True:
                 for trial in trials:
-                    with suppress(Exception):  # a database that does not answer now does so next time
-                        self.storage.record_heartbeat(trial._trial_id)
+                    self._sign(trial._trial_id)
                 if stop.wait(HEARTBEAT):
                     return
 
@@ -277,8 +337,3 @@ def quiet_optuna() -> Any:
     # Here signs of life are given by hand.
     warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
     return optuna
-
-
-def as_number(value: Any) -> float | None:
-    """A value of a trial; None where it is no number."""
-    return float(value) if math.isfinite(value) else None
