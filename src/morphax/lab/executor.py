@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
@@ -486,6 +487,7 @@ def _ignore_terminal() -> None:
     A terminal tells all its processes at once; workers end with the coordinator.
     """
     if hasattr(signal, "pthread_sigmask"):  # Windows has neither
+        resource_tracker.ensure_running()  # Python starts it with the first process, and then hears Ctrl-C again
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
 
 
