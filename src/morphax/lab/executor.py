@@ -224,7 +224,7 @@ class _Round:
         self.deserted = False
         self.supplied: Counter[tuple[str, str]] = Counter()
         self.texts = {id(task.job): task.job.text() for task in tasks}
-        self.mailbox = Mailbox(self.client, self.names)
+        self.mailbox = Mailbox(self.client, self.names, executor.say)
 
     def __enter__(self) -> Self:
         self.executor.check()
