@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import tempfile
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,10 +16,12 @@ import xarray as xr
 
 import morphax.lab.executor as executor_module
 from morphax._checks import cores
-from morphax.files import TEMPORARY, read_sealed, received, writer_of
+from morphax.files import TEMPORARY, read_sealed, received, write_atomically, writer_of
 from morphax.lab.errors import UsageError
 from morphax.lab.executor import Executor, SchedulerLostError, _called, _named
+from morphax.lab.job import Job, Task
 from morphax.lab.lock import lives
+from morphax.lab.mailbox import Mailbox
 from morphax.lab.progress import PiecesFailedError
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment
@@ -233,6 +236,31 @@ def test_workers_are_named_by_name_and_address():
 )
 def test_workers_are_called_so_that_their_piece_fits_beside_it(worker, called):
     assert _called(worker) == called
+
+
+def test_a_state_that_cannot_be_kept_is_told_once_and_those_after_it_are_kept(tmp_path, executor, monkeypatch):
+    from distributed import Queue
+
+    full, said = [True, True, False], []
+
+    def write(path, content):
+        if full.pop(0):
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
+
+    monkeypatch.setattr("morphax.lab.mailbox.write_atomically", write)
+    task = Task(Job("demo", {}, {}, "", {}), "piece", tmp_path)
+    mailbox = Mailbox(executor._client, {"0": task}, said.append)
+    mailbox.start()
+    for _ in range(3):
+        Queue(mailbox.name, client=executor._client).put(("0", {"steps/state-0.txt": b"5"}))
+    deadline = time.monotonic() + 30
+    while not (found := list(tmp_path.glob("*/steps/state-0.txt"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    mailbox.stop()
+    assert [path.read_bytes() for path in found] == [b"5"]
+    (told,) = said
+    assert told.startswith("piece: its state cannot be kept ([Errno 28] No space left on device); if it is interr")
 
 
 @pytest.mark.parametrize(
