@@ -439,7 +439,8 @@ def _problem(entry: Any) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("(")]  # JAX has some of its own
+    text = " ".join(" ".join([str(error), *notes]).split())
     return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
 
 

@@ -13,19 +13,20 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from morphax._lazy import xr
 
-if TYPE_CHECKING:
-    import numpy as np
-
 TEMPORARY = ".morphax-"
 """How the names of files begin that are being written; host and process follow."""
+TAKEN = frozenset({"_Encoding", "_FillValue", "calendar", "coordinates", "dtype", "sha256"})
+"""Attributes that say how a dataset is stored, and do not come back."""
 
 
 class DamagedError(ValueError):
@@ -47,11 +48,7 @@ class KnownFile(NamedTuple):
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _begun_beside(path)
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -61,6 +58,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _begun_beside(path: Path) -> Path:
+    """An empty temporary file in the folder of `path`."""
+    prefix = f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"
+    for attempts_left in reversed(range(10)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
+        except FileNotFoundError:  # another process prunes, and took the folder, which was empty
+            if not attempts_left:
+                raise
+        else:
+            os.close(handle)
+            return Path(name)
+    raise AssertionError
 
 
 def writer_of(temporary: Path) -> tuple[str, int]:
@@ -142,13 +155,36 @@ def write_dataset(path: Path, dataset: xr.Dataset, **options: Any) -> None:
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """The whole dataset in memory, with the file closed again."""
-    return xr.load_dataset(path, engine="h5netcdf")
+    """The whole dataset in memory, with the file closed again.
+
+    Numbers are as they were written, whatever attributes such as "scale_factor" or "seconds since release" mean to
+    other programs; only dates and spans of time become those of NumPy again.
+    """
+    from xarray.conventions import decode_cf_variable
+
+    dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False, mask_and_scale=False)
+    for name, variable in dataset.variables.items():
+        if "calendar" in variable.attrs or str(variable.attrs.get("dtype")).startswith("timedelta64"):
+            dataset[name] = decode_cf_variable(name, variable, decode_timedelta=True)
+        variable.attrs.pop("_FillValue", None)  # xarray gives one to whatever may be NaN
+    return dataset
 
 
 def write_sealed_dataset(path: Path, dataset: xr.Dataset, **options: Any) -> None:
-    """netCDF with the digest of its numbers, names and attributes as attribute "sha256"."""
-    write_dataset(path, dataset.assign_attrs(sha256=digest_of_dataset(dataset)), **options)
+    """netCDF with the digest of its numbers, names and attributes as attribute "sha256".
+
+    **Raises:** `ValueError`, naming variable and attribute, for what a file would give back as something else.
+    """
+    # How a file of others stored the numbers of a dataset that was read from it is not taken over.
+    kept = dataset.drop_encoding()
+    kept.attrs = _kept("the dataset", dataset.attrs)
+    for name, variable in kept.variables.items():
+        variable.attrs = _kept(str(name), variable.attrs)
+        if variable.dtype.kind == "O":
+            for value in variable.values.flat:
+                if not isinstance(value, str):
+                    raise ValueError(f"{name} holds {value!r}; a netCDF file keeps numbers, or texts and nothing else")
+    write_dataset(path, kept.assign_attrs(sha256=digest_of_dataset(kept)), **options)
 
 
 def read_sealed_dataset(path: Path) -> xr.Dataset:
@@ -183,16 +219,32 @@ def _bytes_of(values: np.ndarray) -> bytes:
     """Of texts their letters: a file gives them back in another type of array."""
     if values.dtype.kind in "OUS":
         return json.dumps([str(value) for value in values.ravel().tolist()]).encode()
-    kind = {"b": "i1", "i": "<i8", "u": "<u8", "f": "<f8", "c": "<c16"}.get(values.dtype.kind)
+    kinds = {"b": "i1", "i": "<i8", "u": "<u8", "f": "<f8", "c": "<c16", "M": "<M8[ns]", "m": "<m8[ns]"}
+    kind = kinds.get(values.dtype.kind)
     return values.astype(kind).tobytes() if kind else values.tobytes()
 
 
-def _plain(attributes: Any) -> dict[str, Any]:
-    """Attributes as JSON: numbers of NumPy as those of Python."""
-    return {
-        str(name): value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
-        for name, value in attributes.items()
-    }
+def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as JSON: numbers of NumPy as those of Python, and of a list of one, as netCDF does, what it holds."""
+    plain = {}
+    for name, value in attributes.items():
+        listed = np.asarray(value).tolist()
+        plain[str(name)] = listed[0] if isinstance(listed, list) and len(listed) == 1 else listed
+    return plain
+
+
+def _kept(owner: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as a netCDF file gives them back."""
+    for name, value in attributes.items():
+        if name in TAKEN:
+            raise ValueError(f"{owner} has an attribute {name!r}, which netCDF files need for themselves; rename it")
+        array = np.asarray(value)
+        if array.ndim > 1 or array.dtype.kind not in "iufU":
+            raise ValueError(
+                f"{owner} has an attribute {name!r} that is {value!r}; a netCDF file keeps a text, a number, or a list "
+                "of either"
+            )
+    return _plain(attributes)
 
 
 _noted: ContextVar[set[Path] | None] = ContextVar("noted", default=None)

@@ -86,3 +86,19 @@ class Bench(Experiment):
         figure = Figure()
         figure.subplots().plot(dataset.piece, dataset.x)
         return {"bench": figure}
+
+
+class Twice(Bench):
+    """Pieces that are asked for after others."""
+
+    class Config(Bench.Config):
+        known_before: bool = parameter(True, "whether the later ones do not depend on the others")
+
+    name = "demo/twice"
+
+    def run(self, config, *, key, progress):
+        first = progress.pieces({"a": lambda: xr.Dataset({"x": 1.0})})
+        if not config.known_before:
+            first = int(first["a"].x)
+        later = progress.pieces({f"b{i}": lambda i=i: xr.Dataset({"x": 1.0 + i}) for i in range(2)})
+        return xr.concat([part.x for part in later.values()], xr.Variable("piece", np.arange(2))).to_dataset()

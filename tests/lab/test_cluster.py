@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,8 +86,32 @@ def test_a_cluster_that_is_there_gives_the_numbers_of_a_serial_run(tmp_path, clu
 def test_a_shared_folder_is_where_the_run_was_asked_for(tmp_path, cluster, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Executor(scheduler=cluster.address, shared=Path("states")) as executor:
-        run(tmp_path / "out", executor, deadly=2, deaths=1, notes=str(tmp_path)).execute()
-    assert list((tmp_path / "states").glob("*/*/*/*/*/state-0.txt"))
+        ran = run(tmp_path / "out", executor, deadly=2, deaths=1, notes=str(tmp_path))
+        ran.execute()
+    assert ran.dataset()["first"].values.tolist() == [0, 0, 5, 0]
+    assert (tmp_path / "states").is_dir()
+
+
+def test_a_cluster_whose_workers_leave_and_come_again_says_so_each_time(tmp_path, cluster):
+    said: list[str] = []
+
+    def come_and_go() -> None:
+        for times in (1, 2):
+            before = pieces(tmp_path)
+            wait_for(lambda before=before: pieces(tmp_path) > before)
+            for worker in cluster.workers:
+                worker.terminate()
+                worker.wait(timeout=20)
+            wait_for(lambda times=times: len(said) == times)
+            cluster.workers[:] = [cluster.start("worker", cluster.address, "--nthreads", "1")]
+
+    killer = Thread(target=come_and_go)
+    killer.start()
+    with Executor(scheduler=cluster.address, say=said.append) as executor:
+        executor._client.wait_for_workers(2)
+        run(tmp_path / "out", executor, count=16, seconds=0.5).execute()
+    killer.join()
+    assert said == [f"waiting for workers of {cluster.address}"] * 2
 
 
 def test_workers_that_are_there_take_one_core_a_thread_before_jax_begins_to_compute(cluster):
@@ -143,6 +168,21 @@ def test_a_coordinator_that_ends_leaves_no_process_behind_and_goes_on(tmp_path, 
     assert 3 <= before < 16
     run(out, None, count=16, seconds=0.5).execute()
     assert pieces(tmp_path) == 16
+
+
+@pytest.mark.parametrize("moment", ["start", "work"])
+def test_ctrl_c_which_a_terminal_sends_to_workers_too_is_one_line_and_leaves_no_process_behind(tmp_path, moment):
+    out = tmp_path / "out"
+    numbers = ["--set", "count=16", "--set", "seconds=0.5"]
+    command = [sys.executable, "-m", "morphax.cli", "run", SPEC, "--workers", "2", "--out", str(out), *numbers]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: len(descendants(process.pid)) >= 2 and (moment == "start" or pieces(tmp_path) >= 3))
+    workers = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert re.fullmatch(r"\nstopped; finished pieces are kept\. Resume with: .*\n", told)
+    wait_for(lambda: not any(alive(worker) for worker in workers), 60)
 
 
 def descendants(process: int) -> list[int]:

@@ -4,24 +4,29 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
 import tempfile
+import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import xarray as xr
 
+import morphax.lab.executor as executor_module
 from morphax._checks import cores
-from morphax.files import TEMPORARY, read_sealed, received, writer_of
+from morphax.files import TEMPORARY, read_sealed, received, write_atomically, writer_of
 from morphax.lab.errors import UsageError
-from morphax.lab.executor import Executor, SchedulerLostError, _called
+from morphax.lab.executor import Executor, SchedulerLostError, _called, _named
+from morphax.lab.job import Job, Task
 from morphax.lab.lock import lives
+from morphax.lab.mailbox import Mailbox
 from morphax.lab.progress import PiecesFailedError
 from morphax.lab.run_folder import RunFolder
 from morphax.lab.script import load_experiment
 
-BENCH = load_experiment(f"{Path(__file__).with_name('bench.py')}:Bench")
+BENCH, TWICE = (load_experiment(f"{Path(__file__).with_name('bench.py')}:{name}") for name in ("Bench", "Twice"))
 
 # Of Dask, when worker processes end.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -84,8 +89,32 @@ def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path, 
 def test_trainings_go_on_in_a_shared_folder(tmp_path):
     with Executor(1, shared=tmp_path / "shared") as executor:
         dataset = computed(tmp_path / "out", executor, deadly=2, deaths=1, notes=str(tmp_path))
-    assert dataset["first"].values.tolist() == [0, 0, 5, 0]
-    assert len(list((tmp_path / "shared").glob("*/*/*/*/*/state-0.txt"))) == 2
+        assert dataset["first"].values.tolist() == [0, 0, 5, 0]
+        assert [path for path in (tmp_path / "shared").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fresh", "first"), [(False, 7), (True, 0)])
+def test_a_run_that_begins_anew_takes_up_no_state_of_a_shared_folder(tmp_path, fresh, first):
+    asked = {"deadly": 2, "deaths": 3, "notes": str(tmp_path)}
+    with Executor(1, shared=tmp_path / "shared") as executor:
+        with pytest.raises(RuntimeError, match="3 workers ended"):
+            run(tmp_path / "out", executor, **asked).execute()
+        assert list((tmp_path / "shared").glob("*/*/*/*/*/state-0.txt"))
+        again = RunFolder(tmp_path / "out", BENCH(), BENCH.Config(**asked), fresh=fresh, executor=executor)
+        again.execute()
+    assert again.dataset()["first"].values.tolist() == [0, 0, first, 0]
+
+
+def test_pieces_that_are_asked_for_later_are_found_where_they_do_not_depend_on_the_first(tmp_path, executor):
+    asked = TWICE.Config()
+    ran = RunFolder(tmp_path / "out", TWICE(), asked, executor=executor)
+    ran.execute()
+    assert ran.dataset().x.values.tolist() == [1.0, 2.0]
+    asked = asked.model_copy(update={"known_before": False})
+    with pytest.raises(UsageError, match=r"worker \d cannot do this: .* asks for 'b[01]' when .* ask twice"):
+        RunFolder(tmp_path / "out2", TWICE(), asked, executor=executor).execute()
+    RunFolder(tmp_path / "out3", TWICE(), asked).execute()
 
 
 @pytest.mark.slow
@@ -116,6 +145,65 @@ def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
     assert read_sealed(tmp_path / "out" / "config.json")["config"]["csv"] == "factor.csv"
 
 
+def test_data_that_change_before_they_are_sent_end_the_run(tmp_path, executor):
+    (tmp_path / "factor.csv").write_text("3.0")
+    ran = run(tmp_path / "out", executor, csv=str(tmp_path / "factor.csv"))
+    (tmp_path / "factor.csv").write_text("4.0")
+    with pytest.raises(UsageError, match=r"^csv \(.*factor.csv\) has changed while the run went on; run again$"):
+        ran.execute()
+
+
+def test_data_that_do_not_arrive_are_not_sent_for_ever(tmp_path, executor, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("factor.csv").write_text(f"3.0{uuid4().int}")
+    sent = []
+
+    def lost():
+        def take(digest: str, suffix: str, content: bytes) -> None:
+            pass
+
+        sent.append(take)
+        return take
+
+    monkeypatch.setattr("morphax.lab.executor._take_data", lost)
+    with pytest.raises(UsageError, match=r"worker \d lacks csv also after it was sent"):
+        run(tmp_path / "out", executor, csv="factor.csv", count=1).execute()
+    assert 2 <= len(sent) <= 4  # to each of two workers
+
+
+def test_what_a_worker_cannot_keep_is_told_as_its_own(tmp_path, executor, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("factor.csv").write_text(f"3.0{uuid4().int}")
+
+    def full():
+        def take(digest: str, suffix: str, content: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        return take
+
+    monkeypatch.setattr("morphax.lab.executor._take_data", full)
+    with pytest.raises(UsageError, match=r"worker \d cannot keep csv: OSError: .*No space left on device"):
+        run(tmp_path / "out", executor, csv="factor.csv").execute()
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_while_a_file_is_sent_is_replaced(tmp_path, executor, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("factor.csv").write_text(f"3.0{uuid4().int}")
+    takes = executor_module._take_data
+
+    def deadly():
+        def take(digest: str, suffix: str, content: bytes) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(executor_module, "_take_data", takes)
+        return take
+
+    monkeypatch.setattr(executor_module, "_take_data", deadly)
+    dataset = computed(tmp_path / "out", executor, csv="factor.csv")
+    assert dataset.sizes["piece"] == 4
+
+
 @pytest.mark.slow
 def test_known_data_that_a_worker_lacks_are_sent(tmp_path, executor):
     content = f"3.0{uuid4().int}".encode()  # that no machine has
@@ -133,11 +221,46 @@ def test_known_data_that_a_worker_lacks_are_sent(tmp_path, executor):
     assert scaled.x.values.tolist() == (float(content) * plain.x).values.tolist()
 
 
+def test_workers_are_named_by_name_and_address():
+    there = {"tcp://a:1": {"name": 3}, "tcp://b:1": {"name": "lab1"}, "tcp://c:1": {"name": "tcp://c:1"}}
+    assert [_named(address, there) for address in (*there, "tcp://gone:1")] == [
+        "worker 3",
+        "worker lab1 (tcp://b:1)",
+        "worker tcp://c:1",
+        "worker tcp://gone:1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("worker", "called"), [(3, "worker 3"), ("lab1-0", "lab1-0"), ("tcp://10.0.0.1:41233", "10.0.0.1:41233")]
 )
 def test_workers_are_called_so_that_their_piece_fits_beside_it(worker, called):
     assert _called(worker) == called
+
+
+def test_a_state_that_cannot_be_kept_is_told_once_and_those_after_it_are_kept(tmp_path, executor, monkeypatch):
+    from distributed import Queue
+
+    full, said = [True, True, False], []
+
+    def write(path, content):
+        if full.pop(0):
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
+
+    monkeypatch.setattr("morphax.lab.mailbox.write_atomically", write)
+    task = Task(Job("demo", {}, {}, "", {}), "piece", tmp_path)
+    mailbox = Mailbox(executor._client, {"0": task}, said.append)
+    mailbox.start()
+    for _ in range(3):
+        Queue(mailbox.name, client=executor._client).put(("0", {"steps/state-0.txt": b"5"}))
+    deadline = time.monotonic() + 30
+    while not (found := list(tmp_path.glob("*/steps/state-0.txt"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    mailbox.stop()
+    assert [path.read_bytes() for path in found] == [b"5"]
+    (told,) = said
+    assert told.startswith("piece: its state cannot be kept ([Errno 28] No space left on device); if it is interr")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +269,10 @@ def test_workers_are_called_so_that_their_piece_fits_beside_it(worker, called):
         ({}, "give either workers, a number of processes here, or scheduler"),
         ({"workers": 2, "scheduler": "tcp://here:1"}, "give either"),
         ({"workers": 0}, "workers is 0; it must be from 1 to 1024"),
+        *(
+            ({"scheduler": address}, f"scheduler is '{address}'; it must be an address such as tcp://127.0.0.1:8786")
+            for address in ("127.0.0.1", "127.0.0.1:8786", "tcp://127.0.0.1", "")
+        ),
     ],
 )
 def test_bad_executors_are_refused(options, message):

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
+from morphax.lab.bar import duration, shown
 from morphax.lab.progress import NonFiniteError, PiecesFailedError, Progress, along
 from morphax.lab.store import PieceStore
 
@@ -72,6 +73,22 @@ def test_a_piece_that_fails_is_not_kept_and_all_others_are(tmp_path):
     parts = kept(tmp_path).pieces({label: work.piece(label, 2.0) for label in "abc"})
     assert work.done == ["a", "c", "b"]
     assert float(parts["a"].x[0]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "carry_out",
+    [
+        lambda work: Progress().pieces(work),
+        lambda work: Progress().chain(list(work), lambda label, earlier: work[label]()),
+    ],
+)
+def test_one_piece_that_fails_of_many_is_named_with_what_to_do(carry_out):
+    def fails() -> xr.Dataset:
+        raise KeyError("boom")
+
+    with pytest.raises(KeyError) as raised:
+        carry_out({"a": Work().piece("a", 1.0), "b": fails, "c": Work().piece("c", 1.0)})
+    assert raised.value.__notes__ == ["(piece 'b'; what is finished is kept: the same command goes on with the rest)"]
 
 
 def test_pieces_that_fail_are_all_named():
@@ -206,6 +223,27 @@ def test_a_bar_is_drawn_on_a_terminal_and_leaves_no_lines_in_a_file():
         Progress(console=console).pieces({"a": Work().piece("a", 1.0)})
         assert ("1/1" in written.getvalue()) == terminal
         assert terminal or not written.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.2, "0 s"), (59.9, "59 s"), (271, "4:31"), (3725, "1:02:05")])
+def test_durations_are_told_as_people_read_them(seconds, told):
+    assert duration(seconds) == told
+
+
+def test_the_bar_says_how_long_the_whole_will_take_and_of_workers_only_since_when():
+    now, written = [0.0], io.StringIO()
+    console = Console(file=written, width=120, get_time=lambda: now[0])
+    with shown(console, 30) as lines:
+        for now[0] in (10.0, 20.0, 30.0):
+            lines.advance()
+        lines.tell({"worker 1": "piece 3"})
+        now[0] = 36.0
+        console.print(lines.bar.make_tasks_table(lines.bar.tasks))
+    whole, worker = written.getvalue().splitlines()
+    assert whole.split("  ")[-1].strip().endswith("3/30 36 s, about 4:30 left")
+    assert worker.strip().startswith("worker 1: piece 3")
+    assert worker.strip().endswith(" 6 s")
+    assert "?" not in worker
 
 
 def test_along_makes_the_keys_a_coordinate():

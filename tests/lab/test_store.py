@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from morphax import BaseConfig, parameter
+from morphax.files import TEMPORARY, read_sealed_dataset, write_sealed_dataset, write_text
 from morphax.lab.progress import Progress
 from morphax.lab.store import PieceStore, prune, store_beside
 
@@ -101,6 +102,85 @@ def test_no_bit_of_a_piece_can_flip_and_be_read(tmp_path):
         again = Run(tmp_path, points=(1,))
         assert again.parts["point 1"].identical(first.parts["point 1"]), place
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"range": [0.1]},
+        {"range": np.array([0.1])},
+        {"range": (1, 2.5)},
+        {"names": ["a"]},
+        {"name": np.str_("a")},
+        {"units": "seconds since release"},
+        {"units": "days since 2000-01-01"},
+        {"units": "days"},
+        {"scale_factor": 2.0, "add_offset": 1.0, "missing_value": 1.0},
+        {"_Unsigned": "true"},
+    ],
+)
+@pytest.mark.parametrize("values", [[1.0, np.nan], [1, 2], ["a", "b"]])
+def test_whatever_attributes_mean_to_others_numbers_come_back_as_they_were(tmp_path, attributes, values):
+    dataset = xr.Dataset({"x": ("time", values, attributes)}, {"time": ("time", [0.0, 1.5], attributes)}, attributes)
+    write_sealed_dataset(tmp_path / "a.nc", dataset)
+    found = read_sealed_dataset(tmp_path / "a.nc")
+    assert found.equals(dataset)
+    for owner in (found, found.x, found.time):
+        assert {name: np.ravel(value).tolist() for name, value in owner.attrs.items()} == {
+            name: np.ravel(value).tolist() for name, value in attributes.items()
+        }
+
+
+def test_dates_come_back_and_how_others_stored_their_numbers_does_not_matter(tmp_path):
+    days = np.array(["2020-01-01", "NaT"], "datetime64[s]")
+    dataset = xr.Dataset({"x": ("day", [1.234, 2.0])}, {"day": days, "span": ("day", days - days[0])})
+    dataset.x.encoding = {"scale_factor": 0.1, "dtype": "int16", "_FillValue": -1}
+    write_sealed_dataset(tmp_path / "a.nc", dataset)
+    assert read_sealed_dataset(tmp_path / "a.nc").identical(dataset)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        (((), 1.0, {"_FillValue": 0.0}), "x has an attribute '_FillValue', which netCDF files need for themselves"),
+        (((), 1.0, {"coordinates": "a b"}), "x has an attribute 'coordinates'"),
+        (
+            ((), 1.0, {"ready": True}),
+            "x has an attribute 'ready' that is True; a netCDF file keeps a text, a",
+        ),
+        (((), 1.0, {"grid": np.ones((2, 2))}), "x has an attribute 'grid'"),
+        (((), 1.0, {"limits": {"low": 0}}), "x has an attribute 'limits' that is {'low': 0}"),
+        (("step", np.array(["a", np.nan], object)), "x holds nan; a netCDF file keeps numbers, or texts and nothing"),
+    ],
+)
+def test_what_a_file_does_not_keep_is_refused_at_the_first_piece(tmp_path, variable, message):
+    store, done = PieceStore(tmp_path, IDENTITY, {}), []
+
+    def piece(label: str) -> xr.Dataset:
+        done.append(label)
+        return xr.Dataset({"x": variable})
+
+    with pytest.raises(ValueError, match=f"^a: {message}"):
+        Progress(store).pieces({label: lambda label=label: piece(label) for label in "ab"})
+    assert done == ["a"]
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_folder_that_is_pruned_while_a_file_begins_is_made_again(tmp_path, monkeypatch):
+    import tempfile
+
+    make, times = tempfile.mkstemp, []
+
+    def pruned_before(*, dir, **more):
+        times.append(dir)
+        if len(times) < 3:
+            prune(tmp_path, 0)
+        return make(dir=dir, **more)
+
+    monkeypatch.setattr(tempfile, "mkstemp", pruned_before)
+    write_text(tmp_path / "ab" / "a.txt", "text")
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == ["a.txt"]
+    assert not list(tmp_path.glob(f"{TEMPORARY}*"))
 
 
 def test_a_store_is_pruned_by_last_use(tmp_path):

@@ -11,10 +11,37 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress as Bar,
+    ProgressColumn,
+    Task,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
+
+LONGEST_MEMORY = 24 * 3600.0  # seconds; by how long pieces took the rest is estimated
+
+
+class _Done(MofNCompleteColumn):
+    """Pieces that are done, of how many; a worker has one at a time."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None else Text()
+
+
+class _Times(ProgressColumn):
+    """How long it has gone on, and of the whole about how long it still will."""
+
+    def render(self, task: Task) -> Text:
+        left = "" if task.time_remaining is None else f", about {duration(task.time_remaining)} left"
+        return Text(duration(task.elapsed or 0.0) + left)
+
+
+def duration(seconds: float) -> str:
+    """As people read it: 9 s, 4:31, 1:02:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
 class Shown:
@@ -49,10 +76,8 @@ def shown(console: Console | None, pieces: int) -> Iterator[Shown]:
     columns = (
         TextColumn("{task.description:<40.40}"),
         BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _Done(),
+        _Times(),
     )
     bar = Bar(
         *columns,
@@ -61,6 +86,7 @@ def shown(console: Console | None, pieces: int) -> Iterator[Shown]:
         disable=console is None or not (console.is_terminal or console.is_jupyter),
         transient=True,
         refresh_per_second=2,  # drawing takes milliseconds
+        speed_estimate_period=LONGEST_MEMORY,
     )
     with bar:
         yield Shown(bar, pieces)

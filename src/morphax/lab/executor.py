@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
@@ -30,8 +34,12 @@ SECONDS_OF_A_CHUNK = 0.5
 """Pieces that are shorter are sent several at once."""
 LONGEST_CHUNK = 500
 SECONDS_BETWEEN_LOOKS = 1.0
-Part = tuple[str, str | None, dict[str, str], dict[str, dict[str, bytes]]]
-"""Pieces of one job: its text, shared folder, label -> name of the piece, label -> states of its trainings."""
+Part = tuple[str, str | None, bool, dict[str, str], dict[str, dict[str, bytes]]]
+"""Pieces of one job: its text, shared folder, whether what lies there is old, label -> name of the piece, label ->
+states of its trainings."""
+RESENT = 2
+"""So often a file is sent to a worker for one piece; then that is given up."""
+ADDRESS = re.compile(r"[a-z]+://.+:\d+")
 
 
 class SchedulerLostError(RuntimeError):
@@ -73,6 +81,8 @@ class Executor:
             raise UsageError("give either workers, a number of processes here, or scheduler, the address of a cluster")
         if workers is not None and not 1 <= workers <= MOST_WORKERS:
             raise UsageError(f"workers is {workers}; it must be from 1 to {MOST_WORKERS}")
+        if scheduler is not None and not ADDRESS.fullmatch(scheduler):
+            raise UsageError(f"scheduler is {scheduler!r}; it must be an address such as tcp://127.0.0.1:8786")
         self.workers = workers
         self.scheduler = scheduler
         self.shared = None if shared is None else shared.absolute()  # workers are at home in other folders
@@ -104,6 +114,14 @@ class Executor:
         """Refuse workers that differ from this process, or from each other: `UsageError`."""
         assert self._about
 
+    def tell_of_waiting(self) -> None:
+        """Say that a cluster has no workers just now."""
+        self.say(f"waiting for workers of {self.scheduler}")
+
+    def workers_there(self) -> dict[str, Any]:
+        """The workers that are there: address -> what the scheduler knows of it."""
+        return self._client.scheduler_info(n_workers=-1).get("workers", {})
+
     def carry_out(self, tasks: Sequence[Task], tell: Tell = lambda doing: None) -> Iterator[tuple[int, Outcome]]:
         """What comes of some pieces, in the order in which they are finished: place in the list, outcome.
 
@@ -130,16 +148,9 @@ class Executor:
         self._stack.callback(_quietly())
         if self.scheduler is None:
             self._stack.callback(_as_before(*self._environment))
-            cluster = self._stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=self.workers,
-                    threads_per_worker=1,
-                    memory_limit=int(distributed.system.MEMORY_LIMIT / (self.workers or 1)),
-                    dashboard_address="127.0.0.1:0",
-                    worker_dashboard_address=None,
-                    silence_logs="CRITICAL",
-                )
-            )
+            # What interrupts this process waits until all workers are there: half a cluster could not be ended.
+            with ThreadPoolExecutor(1, initializer=_ignore_terminal) as thread:
+                cluster = thread.submit(self._started, distributed).result()
             # Both are in this process: what they tell each other need not become bytes.
             cluster.sync(cluster.scheduler.listen, "inproc://")
             address, loop = cluster.scheduler.listeners[-1].contact_address, cluster.loop
@@ -151,6 +162,19 @@ class Executor:
             raise UsageError(f"scheduler is {address!r}; none answers there ({_one_line(error)})") from error
         self._stack.enter_context(client)
         return client
+
+    def _started(self, distributed: Any) -> Any:
+        """Scheduler and workers of this machine."""
+        return self._stack.enter_context(
+            distributed.LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                memory_limit=int(distributed.system.MEMORY_LIMIT / (self.workers or 1)),
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+                silence_logs="CRITICAL",
+            )
+        )
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -164,17 +188,19 @@ class Executor:
         """What all workers have in common. **Raises:** `UsageError` where they differ from this process."""
         found = self._client.run(_about_worker(), on_error="return")
         if not found:
-            self.say(f"waiting for workers of {self.scheduler}")
+            self.tell_of_waiting()
             self._client.wait_for_workers(1)
             found = self._client.run(_about_worker(), on_error="return")
         expected = installed()
+        workers = self.workers_there()
         for address, about in found.items():
+            worker = _named(address, workers)
             if isinstance(about, Exception):
-                raise UsageError(f"worker {address} cannot work: {_one_line(about)}; install morphax there")
+                raise UsageError(f"{worker} cannot work: {_one_line(about)}; install morphax there")
             if other := [
                 f"{name} {about[name]}, not {expected[name]}" for name in expected if about[name] != expected[name]
             ]:
-                raise UsageError(f"worker {address} has {', '.join(other)}; install the same versions on all machines")
+                raise UsageError(f"{worker} has {', '.join(other)}; install the same versions on all machines")
         backends = {about["backend"] for about in found.values()}
         if len(backends) > 1:
             raise UsageError(f"workers of {self.scheduler} compute on {' and '.join(sorted(backends))}; take one kind")
@@ -195,8 +221,10 @@ class _Round:
         self.kills: Counter[str] = Counter()
         self.seconds = SECONDS_OF_A_CHUNK
         self.places = 1
+        self.deserted = False
+        self.supplied: Counter[tuple[str, str]] = Counter()
         self.texts = {id(task.job): task.job.text() for task in tasks}
-        self.mailbox = Mailbox(self.client, self.names)
+        self.mailbox = Mailbox(self.client, self.names, executor.say)
 
     def __enter__(self) -> Self:
         self.executor.check()
@@ -218,8 +246,11 @@ class _Round:
         """Count the workers; what each does."""
         self._check_scheduler()
         with self._connected():
-            workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+            workers = self.executor.workers_there()
             processing = self.client.processing()
+        if not workers and not self.deserted and self.executor.scheduler is not None:
+            self.executor.tell_of_waiting()
+        self.deserted = not workers
         self.places = max(1, len(workers))
         doing = {}
         for address, keys in processing.items():
@@ -256,10 +287,10 @@ class _Round:
     def _finished(self, names: list[str], result: Any) -> Iterator[tuple[int, Outcome]]:
         kind, content = result
         if kind == "unfit":
-            raise UsageError(content)
+            address, why = content
+            raise UsageError(f"{_named(address, self.executor.workers_there())} cannot do this: {why}")
         if kind == "lacking":
-            worker, lacking = content
-            self._supply(worker, self.names[names[0]], lacking)
+            self._supply(names[0], *content)
             self.waiting.extendleft(reversed(names))
             return
         # Compilation makes the first piece longer than those that follow.
@@ -314,24 +345,41 @@ class _Round:
         text = self.texts[id(tasks[0].job)]
         shared = None if self.executor.shared is None else str(self.executor.shared / digest_of(text)[:12])
         named = {task.label: name for task, name in zip(tasks, names, strict=True)}
-        return text, shared, named, {task.label: states for task in tasks if (states := self._states(task))}
+        # What was kept since the run began is no longer old.
+        anew = tasks[0].anew and not self.kills[names[0]]
+        return text, shared, anew, named, {task.label: states for task in tasks if (states := self._states(task))}
 
     def _states(self, task: Task) -> dict[str, bytes]:
         if task.checkpoints is None or not (folder := checkpoint_of(task.checkpoints, task.label)).is_dir():
             return {}
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/[!.]*.*")}
 
-    def _supply(self, worker: str, task: Task, lacking: list[str]) -> None:
-        """Send files of data to a worker that lacks them, once."""
+    def _supply(self, piece: str, address: str, lacking: list[str]) -> None:
+        """Send files of data to a worker that lacks them for a piece."""
+        from distributed.comm.core import CommClosedError
+
+        task, worker = self.names[piece], _named(address, self.executor.workers_there())
+        if self.supplied[address, piece] == RESENT:
+            raise UsageError(f"{worker} lacks {', '.join(lacking)} also after it was sent; look at its folder for data")
+        self.supplied[address, piece] += 1
         for name in lacking:
-            file = task.files[name]
+            file, digest = task.files[name], task.job.data[name]
             try:
                 path = file.path() if isinstance(file, KnownFile) else file
                 content = path.read_bytes()
             except OSError as error:
-                raise UsageError(f"worker {worker} lacks {name}, and {error}") from error
+                raise UsageError(f"{worker} lacks {name}, and {error}") from error
+            # Of a known file it may be the compressed content; its reader looks at it.
+            if isinstance(file, Path) and hashlib.sha256(content).hexdigest() != digest:
+                raise UsageError(f"{name} ({file}) has changed while the run went on; run again")
             with self._connected():
-                self.client.run(_take_data(), task.job.data[name], path.suffix, content, workers=[worker])
+                told = self.client.run(
+                    _take_data(), digest, path.suffix, content, workers=[address], on_error="return"
+                ).get(address)
+            if isinstance(told, Exception):
+                if isinstance(told, CommClosedError) or address not in self.executor.workers_there():
+                    return  # it is gone: another one takes the piece
+                raise UsageError(f"{worker} cannot keep {name}: {_one_line(told)}")
 
     def _shown(self, names: list[str]) -> str:
         first = self.names[names[0]].label
@@ -371,19 +419,20 @@ def _carry_out() -> Callable[..., Any]:
 
         from morphax.lab import worker as work
 
-        def one(job: str, shared: str | None, names: dict[str, str], states: dict[str, Any]) -> list[Outcome]:
+        def one(job: str, shared: str | None, anew: bool, names: dict[str, str], states: Any) -> list[Outcome]:
             def send(label: str, files: dict[str, bytes]) -> None:
                 with contextlib.suppress(OSError, ValueError, TimeoutError):  # the next ones will do
                     Queue(mailbox, client=get_client()).put((names[label], files), timeout=30)
 
-            return work.carry_out(job, list(names), states=states, shared=shared, send=None if shared else send)
+            send_or_not = None if shared else send
+            return work.carry_out(job, list(names), states=states, shared=shared, anew=anew, send=send_or_not)
 
         try:
             return "done", [outcome for part in parts for outcome in one(*part)]
         except work.LackingError as lacking:
             return "lacking", (worker.address, list(lacking.args))
         except work.UnfitError as unfit:
-            return "unfit", f"worker {worker.address} cannot do this: {unfit}"
+            return "unfit", (worker.address, str(unfit))
 
     return carry_out
 
@@ -432,6 +481,16 @@ _SETTINGS = {
 }
 
 
+def _ignore_terminal() -> None:
+    """Threads and processes that are started from this thread on leave Ctrl-C and a closed terminal to the coordinator.
+
+    A terminal tells all its processes at once; workers end with the coordinator.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # Windows has neither
+        resource_tracker.ensure_running()  # Python starts it with the first process, and then hears Ctrl-C again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+
+
 def _quietly() -> Callable[[], None]:
     """Dask's own notes of what ends are not for people; what gives them their voice back."""
     import logging
@@ -466,6 +525,14 @@ def _as_before(*names: str) -> Callable[[], None]:
 def _called(worker: Any) -> str:
     """Workers of this machine have a number, others a name; its address where nobody gave it one."""
     return f"worker {worker}" if isinstance(worker, int) else str(worker).removeprefix("tcp://")
+
+
+def _named(address: str, workers: Mapping[str, Any]) -> str:
+    """A worker by its name, where it has one, and its address, where the name is not one that was given here."""
+    name = workers.get(address, {}).get("name", address)
+    if isinstance(name, int):
+        return _called(name)
+    return f"worker {address}" if name == address else f"worker {name} ({address})"
 
 
 def _one_line(error: BaseException) -> str:

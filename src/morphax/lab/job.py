@@ -48,12 +48,14 @@ class Task(NamedTuple):
     - `label`: its name.
     - `checkpoints`: folder here for the states of its trainings. None: they are not kept.
     - `files`: of the job's data, by name.
+    - `anew`: whether states of its trainings that are there from before are not taken up.
     """
 
     job: Job
     label: str
     checkpoints: Path | None = None
     files: Mapping[str, Path | KnownFile] = {}
+    anew: bool = False
 
 
 def place_of(experiment: type[Experiment]) -> str:

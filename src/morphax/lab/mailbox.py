@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -13,11 +14,16 @@ from morphax.lab.progress import checkpoint_of
 
 
 class Mailbox:
-    """Takes the states of trainings that workers send, and keeps them where a run keeps its own."""
+    """Takes the states of trainings that workers send, and keeps them where a run keeps its own.
 
-    def __init__(self, client: Any, tasks: dict[str, Task]):
+    A state that cannot be kept is only a later start; `say` is told of the first.
+    """
+
+    def __init__(self, client: Any, tasks: dict[str, Task], say: Callable[[str], object] = lambda text: None):
         self.client = client
         self.tasks = tasks
+        self.say = say
+        self.all_kept = True
         self.name = f"morphax-{uuid4().hex}"
         self.forgotten: set[str] = set()
         self.lock = threading.Lock()
@@ -55,7 +61,18 @@ class Mailbox:
             while not self.stopped.is_set():
                 # Without a time limit: Dask takes a third of a second to tell that it is over.
                 if (sent := queue.get()) is not None:
-                    self._keep(*sent)
+                    self._keep_or_tell(*sent)
+
+    def _keep_or_tell(self, name: str, files: dict[str, bytes]) -> None:
+        try:
+            self._keep(name, files)
+        except Exception as error:
+            if self.all_kept:
+                self.all_kept = False
+                label = self.tasks[name].label
+                self.say(
+                    f"{label}: its state cannot be kept ({error}); if it is interrupted, it begins at an older one"
+                )
 
     def _keep(self, name: str, files: dict[str, bytes]) -> None:
         task = self.tasks[name]

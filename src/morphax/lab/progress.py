@@ -173,7 +173,7 @@ class Progress:
                     work = {label: lambda label=label: compute(label, results)}
                     (outcome,) = self._here(work, [label], bar)
                     if outcome.error is not None:
-                        raise outcome.error
+                        raise_failures({label: outcome.error}, len(labels))
                     piece = self._keep(outcome)
                 self.digests[label] = piece.digest
                 results[label] = piece.dataset
@@ -426,9 +426,15 @@ def _check_finite(label: str, result: xr.Dataset) -> None:
 
 
 def raise_failures(failed: Mapping[str, Exception], total: int, what: str = "pieces") -> None:
-    """Raise what failed, if anything did: of one thing its error, else `PiecesFailedError` that names all."""
+    """Raise what failed, if anything did: of one thing its error, with a note, else `PiecesFailedError` that names all.
+
+    A note in parentheses belongs to the message that people see.
+    """
     if len(failed) == 1:
-        raise next(iter(failed.values()))
+        ((label, error),) = failed.items()
+        where = "" if str(error).startswith(label) else f"{what.removesuffix('s')} {label!r}; "
+        error.add_note(f"({where}what is finished is kept: the same command goes on with the rest)")
+        raise error
     if failed:
         (label, error), *others = failed.items()
         named = ", ".join(repr(label) for label, _ in others[:MOST_NAMED])

@@ -227,7 +227,7 @@ class RunFolder:
                 jobs[id(progress)] = Job(
                     place, progress.store.values, identity["data"], identity["source"], identity["versions"]
                 )
-            tasks.append(Task(jobs[id(progress)], label, progress.checkpoints, self.data))
+            tasks.append(Task(jobs[id(progress)], label, progress.checkpoints, self.data, self.fresh))
         return self.executor.carry_out(tasks, tell)
 
     def _checkpoints(self) -> Path:

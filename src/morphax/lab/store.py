@@ -114,7 +114,10 @@ class PieceStore:
         about = {"label": label, "digest": piece.digest, "seconds": seconds, "history": history}
         # A variable: attributes of a netCDF file hold 64 kB at most.
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        write_sealed_dataset(self._path(piece.digest), dataset.assign({ABOUT: (f"{ABOUT}_bytes", text)}))
+        try:
+            write_sealed_dataset(self._path(piece.digest), dataset.assign({ABOUT: (f"{ABOUT}_bytes", text)}))
+        except ValueError as error:
+            raise ValueError(f"{label}: {error}") from error
         names = sorted(fields)
         # Of the piece it is enough to know on which fields it depends: their values lead to its digest.
         write_sealed(self._place(base) / f"{base}.{digest_of(names)[:16]}.json", {"label": label, "fields": names})

@@ -9,7 +9,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
@@ -55,7 +55,13 @@ class LackingError(RuntimeError):
 
 
 def carry_out(
-    job: str, labels: Sequence[str], *, states: Mapping[str, Files], shared: str | None = None, send: Send | None = None
+    job: str,
+    labels: Sequence[str],
+    *,
+    states: Mapping[str, Files],
+    shared: str | None = None,
+    anew: bool = False,
+    send: Send | None = None,
 ) -> list[Outcome]:
     """Carry out some pieces of a run.
 
@@ -65,11 +71,15 @@ def carry_out(
     - `labels`: of the pieces.
     - `states`: of trainings that were begun elsewhere, by piece.
     - `shared`: folder that all workers see, in which states are kept. None: they are kept here, and sent.
+    - `anew`: whether states that are in that folder are old, and go.
     - `send`: sends them.
 
     **Raises:** `UnfitError`, `LackingError`.
     """
     with _ONE_AT_A_TIME:
+        if shared is not None and anew:
+            for label in labels:
+                shutil.rmtree(checkpoint_of(Path(shared), label), ignore_errors=True)
         _prepare()
         here = _listed(job)
         return [here.carry_out_piece(label, states.get(label, {}), shared, send) for label in labels]
@@ -118,21 +128,31 @@ class _Pieces(Listing):
         if lacking := [name for name, file in data.items() if isinstance(file, KnownFile) and not file.is_here()]:
             raise LackingError(*lacking)
         self.files = {path.resolve() for path in data.values() if isinstance(path, Path)}
-        self.work: Mapping[str, Callable[[], xr.Dataset]] = {}
+        self.experiment = experiment
+        self.work: dict[str, Callable[[], xr.Dataset]] = {}
+        self.goes_on = False
         self._send: Callable[[], object] = lambda: None
+        self._list()
+
+    def _list(self) -> None:
+        """The pieces that the run asks for first; where it goes on, also those that do not depend on them."""
         import jax
 
-        with self._set(), self._noting_files():
-            try:
-                experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self)
-            except Known as known:
-                self.work = known.work
+        with self._set(), self._noting_files(), suppress(Known):
+            self.experiment.run(self.config, key=jax.random.key(self.config.seed), progress=self)
+
+    def pieces(self, work: Mapping[str, Callable[[], xr.Dataset]], wanted: Collection[str] | None = None) -> Any:
+        self.work |= work
+        if not self.goes_on:
+            raise Known(work)
+        return _Unknown(work)
 
     def chain(self, labels: list[str], compute: Callable[[str, dict[str, xr.Dataset]], xr.Dataset]) -> Any:
         raise UnfitError(f"{self.job.experiment} is a chain: what comes later needs what came before")
 
     def carry_out_piece(self, label: str, states: Files, shared: str | None, send: Send | None) -> Outcome:
         """One piece, its trainings begun where others left them."""
+        work = self._work_of(label)
         folder = _attempt(shared, label)
         for name, content in states.items():
             write_atomically(
@@ -142,19 +162,34 @@ class _Pieces(Listing):
         self._send = _Sender(label, checkpoint_of(folder, label), send) if send is not None else lambda: None
         try:
             with self._set():
-                return _told(self.carried_out(label, self._without_other_files(label)))
+                outcome = self.carried_out(label, self._without_other_files(work))
         finally:
             if shared is None:
                 shutil.rmtree(folder, ignore_errors=True)
+        if shared is not None and outcome.error is None:
+            shutil.rmtree(folder.parent, ignore_errors=True)  # with what earlier attempts left
+        return _told(outcome)
 
     def record(self, label: str, rows: list[dict[str, Any]]) -> None:
         super().record(label, rows)
         self._send()
 
-    def _without_other_files(self, label: str) -> Callable[[], xr.Dataset]:
+    def _work_of(self, label: str) -> Callable[[], xr.Dataset]:
+        if label not in self.work:
+            self.goes_on = True
+            with suppress(Exception):  # whatever comes of a run without its results
+                self._list()
+        if label not in self.work:
+            raise UnfitError(
+                f"{self.job.experiment} asks for {label!r} when it has what came of other pieces, which workers do "
+                "not know; give pieces() all that may be asked for as `work`, and ask twice with `wanted`"
+            )
+        return self.work[label]
+
+    def _without_other_files(self, work: Callable[[], xr.Dataset]) -> Callable[[], xr.Dataset]:
         def compute() -> xr.Dataset:
             with self._noting_files():
-                return self.work[label]()
+                return work()
 
         return compute
 
@@ -173,6 +208,27 @@ class _Pieces(Listing):
         # A setting of each thread.
         with jax.enable_x64(self.config.precision == "double"):
             yield
+
+
+class _Unknown(Mapping[str, Any]):
+    """What came of pieces, where that is not known: a run that looks at it ends."""
+
+    def __init__(self, work: Mapping[str, Callable[[], xr.Dataset]]):
+        self.work = work
+
+    def __getitem__(self, label: str) -> Any:
+        raise Known(self.work)
+
+    def __iter__(self) -> Iterator[str]:
+        raise Known(self.work)
+
+    def __len__(self) -> int:
+        raise Known(self.work)
+
+    def __or__(self, other: object) -> Any:
+        raise Known(self.work)
+
+    __ror__ = __or__
 
 
 def _told(outcome: Outcome) -> Outcome:
@@ -212,13 +268,22 @@ def _attempt(shared: str | None, label: str) -> Path:
     if shared is None:
         return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"))
     attempts = checkpoint_of(Path(shared), label)
-    before = sorted(attempts.glob("*"), key=lambda path: path.stat().st_mtime)
+    before = sorted(attempts.glob("*"), key=_last_written)
     attempt = attempts / uuid4().hex
     attempt.mkdir(parents=True)
     if before:
         with suppress(OSError):  # it may go on, and remove what is old; a training begins at its last whole state
             shutil.copytree(before[-1], attempt, dirs_exist_ok=True)
     return attempt
+
+
+def _last_written(attempt: Path) -> float:
+    """When a state was last written; a folder that is copied has the time of the one that it is a copy of."""
+    last = 0.0
+    for state in attempt.glob("*/*/*"):
+        with suppress(OSError):  # it may go on, and remove what is old
+            last = max(last, state.stat().st_mtime)
+    return last
 
 
 def _with_data(job: Job) -> dict[str, Any]:
@@ -250,7 +315,8 @@ def _check(job: Job, module: str) -> None:
             raise UnfitError(f"it has {name} {here[name]}, and {asked} is asked for")
     if source_of(module) != job.source:
         raise UnfitError(
-            f"its source of {job.experiment} or of morphax is another one; install the same on all machines"
+            f"its source of {job.experiment} or of morphax is another one; install the same on all machines, and "
+            "restart workers that loaded an older one"
         )
 
 
