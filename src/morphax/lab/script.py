@@ -69,6 +69,15 @@ def module_of(experiment: AnExperiment) -> str:
     return _loaded[cls][1].__name__ if cls in _loaded else cls.__module__
 
 
+def class_of(experiment: AnExperiment) -> str:
+    """Which class an experiment is, wherever its file lies: FILE:CLASS without folders, or MODULE:CLASS."""
+    cls = _class_of(experiment)
+    if cls not in _loaded:
+        return f"{cls.__module__}:{cls.__qualname__}"
+    path, module = _loaded[cls]
+    return f"{path.name}:{_name_in(module, cls)}"
+
+
 def source_record(experiment: AnExperiment) -> dict[str, str] | None:
     """Where a file's experiment is found again, and the SHA-256 of that file and of what it imports beside it.
 
