@@ -82,8 +82,9 @@ def found(spec: str) -> type[Experiment]:
 
 def forget() -> None:
     """As a new process does."""
-    for cached in (source_of, local_source_of, identity._parsed):
+    for cached in (source_of, local_source_of):
         cached.cache_clear()
+    identity._sources.clear()
 
 
 def changed(path: Path) -> None:
@@ -253,3 +254,36 @@ def test_a_command_that_is_told_asks_for_the_same(tide, command, capsys):
     assert shlex.split(told) == ["morphax", name, f"{tide}:Tide", *options, "--out", out, "--fresh"]
     assert main(shlex.split(told)[1:]) == 0
     assert read_sealed(Path(out) / "config.json") | {"source": stored["source"]} == stored
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused_and_loaded_the_next_time(tide, capsys):
+    slow = f"""
+        from pathlib import Path
+        file = Path({str(tide)!r})
+        file.write_text(file.read_text() + "# another line")
+        SCALE = 2.0
+        """
+    (tide.parent / "tidal_scale.py").write_text(textwrap.dedent(slow))
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert "experiment is 'tide.py:Tide'; tide.py has changed while it was loaded; run again" in error
+    assert not Path("out").exists()
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 0
+
+
+def test_what_is_imported_late_must_be_what_its_digest_tells(tide, capsys):
+    late = """
+        def run(self, config, *, key, progress):
+            def piece():
+                with open("tidal_unused.py", "a") as file:
+                    file.write("DEPTH = 9.0\\n")
+                import tidal_unused
+                return xr.Dataset({"height": tidal_unused.DEPTH})
+            return progress.pieces({"late": piece})["late"]
+        def figures"""
+    (tide.parent / "tidal_unused.py").write_text("DEPTH = 1.0\n")
+    tide.write_text(tide.read_text().replace("    def figures", textwrap.indent(textwrap.dedent(late), "    ")))
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 2
+    unused = tide.parent / "tidal_unused.py"
+    assert f"{unused} has changed while the run went on; run again" in capsys.readouterr().err
+    assert not list(Path().glob(".pieces/*/*.nc"))

@@ -37,7 +37,7 @@ from morphax.lab.environment import environment
 from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Data, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
-from morphax.lab.identity import source_of, versions
+from morphax.lab.identity import changed_source, source_files, source_of, versions
 from morphax.lab.job import Job, Task, place_of
 from morphax.lab.lock import locked, remove_dead
 from morphax.lab.naming import command_for
@@ -182,8 +182,10 @@ class RunFolder:
         def before_keeping() -> None:
             check()
             self._check_data()
+            if (changed := changed_source(sources)) is not None:
+                raise UsageError(f"{changed} has changed while the run went on; run again")
 
-        identity = self._identity()
+        identity, sources = self._identity(), source_files(module_of(self.experiment))
         store = PieceStore(self.store, identity, self.request["config"], reuse=not self.fresh, say=self._say)
         progress = Progress(
             store,
