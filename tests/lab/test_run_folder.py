@@ -324,3 +324,13 @@ def test_a_piece_that_is_not_finite_stops_the_run_and_the_pieces_before_it_stay(
         run(tmp_path / "out", Loaded())
     assert len(list((tmp_path / ".pieces").glob("*/*.nc"))) == 1
     assert not (tmp_path / "out" / "result.nc").exists()
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(dice, tmp_path):
+    class Counted(dice):
+        def run(self, config, *, key, progress):
+            raise AssertionError("it was computed")
+
+    (tmp_path / "store").touch()
+    with pytest.raises(UsageError, match=r"pieces are kept in '.*store', which cannot be written"):
+        RunFolder(tmp_path / "out", Counted(), dice.Config(), store=tmp_path / "store").execute()

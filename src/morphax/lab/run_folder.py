@@ -44,7 +44,7 @@ from morphax.lab.naming import command_for
 from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
 from morphax.lab.script import class_of, load_experiment, module_of, source_record
-from morphax.lab.store import PieceStore, prune, store_beside
+from morphax.lab.store import PieceStore, prune, store_beside, takes_files
 from morphax.lab.study import Study
 from morphax.lab.sweep import Sweep
 
@@ -178,6 +178,8 @@ class RunFolder:
     def _compute(self, check: Callable[[], None]) -> None:
         """Write the environment and the result, with the seconds that all legs of the run took."""
         self.config.check_memory()
+        if not takes_files(self.store):
+            raise UsageError(f"pieces are kept in {str(self.store)!r}, which cannot be written")
 
         def before_keeping() -> None:
             check()
