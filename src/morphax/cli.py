@@ -18,7 +18,7 @@ import types
 import typing
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _stopped_by_signals(), _warnings_in_a_line(err):
             return options.action(options, out, err)
-    except (KeyboardInterrupt, Stopped) as stop:
-        from morphax.lab.environment import command_line
+    except SystemExit as end:
+        err.print(f"morphax: the experiment calls sys.exit({end.code}), which ends no run", markup=False)
+        return FAILED
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        if (stop := _stop_behind(error)) is not None:
+            from morphax.lab.environment import command_line
 
-        again = command_line(arguments)
-        err.print(f"\nstopped; finished pieces are kept. Resume with: {again}", markup=False, soft_wrap=True)
-        return STOPPED + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-    except Exception as error:
+            again = [text for text in (sys.argv[1:] if arguments is None else arguments) if text != "--fresh"]
+            with suppress(OSError):  # the terminal is closed
+                told = f"stopped; finished pieces are kept. Resume with: {command_line(again)}"
+                err.print(f"\n{told}", markup=False, soft_wrap=True)
+            return STOPPED + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
         if options.debug:
             traceback.print_exc()
         else:
             err.print(f"morphax: {_one_line(error)}", markup=False, soft_wrap=True)
         return BAD_ARGUMENT if isinstance(error, UsageError) else FAILED
+
+
+def _stop_behind(error: BaseException | None) -> BaseException | None:
+    """What asked the process to end, also where on the way out nothing could be written to a closed terminal."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | Stopped):
+        error = error.__context__ if isinstance(error, OSError) else None
+    return error
 
 
 @contextmanager
@@ -83,7 +95,9 @@ def _stopped_by_signals() -> Iterator[None]:
     # Elsewhere Python sets no handlers, and Windows has no SIGHUP.
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
-            if number := getattr(signal, name, None):
+            number = getattr(signal, name, None)
+            # What is to outlive its terminal (nohup) ignores the signal, and goes on.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
     try:
         yield
@@ -124,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("name", metavar="NAME", help=named)
     show.add_argument("--quick", action="store_true", help="of a quick run")
     show.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with a changed number")
+    show.add_argument("--seeds", metavar="N", help="with so many independent repetitions")
     cache = (
         "Compiled programs are kept in the user's cache folder and make later runs start faster. The environment "
         "variable MORPHAX_COMPILE_CACHE names another folder, or turns this off: MORPHAX_COMPILE_CACHE=off."
@@ -211,13 +226,12 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
     from morphax._checks import free_memory
     from morphax.lab.experiment import readable
 
-    experiment = _find(options.name)
+    made, config = _asked(options)
+    experiment = type(made)
     out.print(f"[bold]{experiment.name}[/bold]")
     out.print(inspect.getdoc(experiment), markup=False)
     out.print("\n[bold]configuration[/bold] (--set KEY=VALUE)")
-    changes = dict(_assignment(text, experiment.Config) for text in options.set)
-    config = _configure(experiment(), (experiment.quick if options.quick else {}) | changes)
-    title = "value" if changes or options.quick else "default"
+    title = "value" if options.set or options.seeds or options.quick else "default"
     table = Table("", title, "allowed", "meaning", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
     schema = experiment.Config.model_json_schema()["properties"]
@@ -265,6 +279,7 @@ def _sweep(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _tune(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.environment import without_password
     from morphax.lab.naming import default_folder
     from morphax.lab.study import Goal, Study, read_entry
     from morphax.lab.sweep import over_folder
@@ -278,6 +293,8 @@ def _tune(options: argparse.Namespace, out: Console, err: Console) -> int:
     }
     usual = default_folder(experiment, config, quick=options.quick)
     what = {key: list(entry) for key, entry in over.items()} | {"goal": list(goal), "numbers": list(numbers.values())}
+    if options.storage is not None:
+        what["storage"] = without_password(options.storage)
     path = options.out or over_folder(usual, list(over), what, kind="tune")
     study = Study(experiment, over, goal, **numbers, folder=path, storage=options.storage)
     study.check_ends(config)
@@ -375,7 +392,12 @@ def _prune(options: argparse.Namespace, out: Console, err: Console) -> int:
         gigabytes = math.nan
     if not 0 <= gigabytes < math.inf:
         raise UsageError(f"leave is {options.leave!r}; it must be a number of gigabytes >= 0")
-    freed = prune(options.dir / ".pieces", round(gigabytes * 1e9))
+    if not options.dir.is_dir():
+        raise UsageError(f"dir is {str(options.dir)!r}, which is no folder")
+    if not (store := options.dir / ".pieces").is_dir():
+        out.print(f"no pieces are kept in {options.dir}: it holds no .pieces", markup=False, soft_wrap=True)
+        return OK
+    freed = prune(store, round(gigabytes * 1e9))
     out.print(f"freed {freed / 1e6:.1f} MB")
     return OK
 
@@ -434,11 +456,17 @@ def _configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
 
 def _problem(entry: Any) -> str:
     message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-    name = ".".join(map(str, entry["loc"]))
-    return f"{name} is {entry['input']!r}; {message}" if name else message
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]).lstrip(".")
+    if name:
+        return f"{name} is {entry['input']!r}; {message}"
+    # What is wrong with a file begins with its name.
+    for key, value in entry["input"].items() if isinstance(entry["input"], dict) else ():
+        if isinstance(value, str) and message.startswith(f"{value} "):
+            return f"{key} is {value!r}, which {message.removeprefix(value).lstrip()}"
+    return message
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("(")]  # JAX has some of its own
     text = " ".join(" ".join([str(error), *notes]).split())
     return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
@@ -452,9 +480,16 @@ def _allowed(entry: dict[str, Any]) -> str:
             texts.append(" | ".join(map(str, part["enum"])))
             continue
         signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-        limits = [f"{sign} {part[key]:g}" for key, sign in signs.items() if part.get(key, math.inf) != math.inf]
-        texts.append(" and ".join(limits) or {"array": "list"}.get(part.get("type", ""), part.get("type", "")))
+        limits = [f"{sign} {_number(part[key])}" for key, sign in signs.items() if part.get(key, math.inf) != math.inf]
+        if part.get("type") == "array":
+            elements = [*part.get("prefixItems", ()), *([part["items"]] if part.get("items") else [])]
+            limits = [f"list: {' or '.join(dict.fromkeys(map(_allowed, elements)))}"]
+        texts.append(" and ".join(limits) or part.get("type", ""))
     return " or ".join(texts)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == round(value) and abs(value) < 1e15 else f"{value:g}"
 
 
 def _plain(value: Any) -> str:

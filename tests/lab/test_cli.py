@@ -3,8 +3,10 @@
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import textwrap
 import time
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
@@ -163,30 +165,36 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
         ([*WAVEFORMS, "--set", "coupplig=1"], "--set coupplig is unknown; did you mean 'coupling'?"),
         ([*WAVEFORMS, "--set", "coupling"], "--set is 'coupling'; it must be KEY=VALUE"),
         ([*WAVEFORMS, "--set", "levels=0"], "levels is 0; it must be greater than or equal to 2"),
-        ([*WAVEFORMS, "--set", "damping_rate=-1,2"], "damping_rate.0 is -1; it must be greater than or equal to 0"),
+        ([*WAVEFORMS, "--set", "damping_rate=-1,2"], "damping_rate[0] is -1; it must be greater than or equal to 0"),
         ([*WAVEFORMS, "--set", "coupling=NaN"], "coupling is nan; it must be"),
         ([*WAVEFORMS, "--set", "coupling=strong"], "coupling is 'strong'; it must be a valid number"),
         (["run", "josephson/waveforms", "--seeds", "0"], "seeds is 0; it must be greater than or equal to 1"),
         ([*WAVEFORMS, "--out", "/proc/none/here"], "out is '/proc/none/here', which cannot be made"),
         (
             ["run", "quantized/landscape", "--set", "widths=-1,0.5"],
-            "widths.0 is -1; it must be greater than",
+            "widths[0] is -1; it must be greater than",
         ),
-        (["run", "quantized/weak", "--set", "sweep=3,25"], "sweep.1 is 25; it must be less than or equal to 19"),
-        (["run", "quantized/shots", "--set", "numbers=1,-2"], "numbers.1 is -2; it must be greater than or equal to 1"),
+        (["run", "quantized/weak", "--set", "sweep=3,25"], "sweep[1] is 25; it must be less than or equal to 19"),
+        (
+            ["run", "quantized/shots", "--set", "numbers=1,-2"],
+            "numbers[1] is -2; it must be greater than or",
+        ),
         (
             ["run", "quantized/shots", "--set", "batch_size=6000"],
             "batch_size is 6000; it must be <= train_images",
         ),
         (
             ["run", "josephson/shots", "--set", "numbers=100,-1"],
-            "numbers.1 is -1; it must be greater than or equal to 1",
+            "numbers[1] is -1; it must be greater than or equal to 1",
         ),
-        (["run", "phase-oscillators/xor", "--set", "starts=0"], "starts.0 is 0; it must be greater than or equal to 1"),
-        (["run", "josephson/scaling", "--set", "modes=0"], "modes.0 is 0; it must be greater than or equal to 1"),
+        (
+            ["run", "phase-oscillators/xor", "--set", "starts=0"],
+            "starts[0] is 0; it must be greater than or",
+        ),
+        (["run", "josephson/scaling", "--set", "modes=0"], "modes[0] is 0; it must be greater than or equal to 1"),
         (
             ["run", "josephson/neurons", "--set", "sizes=1e12"],
-            "sizes.0 is 1000000000000.0; it must be less than or equal",
+            "sizes[0] is 1000000000000.0; it must be less than or equal",
         ),
         ([*WAVEFORMS, "--set", "train_points=1e12"], "train_points is 1000000000000.0; it must be less than or equal"),
         ([*WAVEFORMS, "--set", "levels=true"], "levels is true; it must be a number"),
@@ -234,8 +242,8 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
             ["run", "spiking/density-matrix", "--set", "neurons=5"],
             "neurons is 5; it must be greater than or equal to 6",
         ),
-        (["run", "spiking/density-matrix", "--set", 'targets=["x"]'], "targets.0 is 'x'; it must be 'psi_+', 'rho'"),
-        (["run", "spiking/completeness", "--set", 'ensembles=["x"]'], "ensembles.0 is 'x'; ensembles is 'x'; it must"),
+        (["run", "spiking/density-matrix", "--set", 'targets=["x"]'], "targets[0] is 'x'; it must be 'psi_+', 'rho'"),
+        (["run", "spiking/completeness", "--set", 'ensembles=["x"]'], "ensembles[0] is 'x'; ensembles is 'x'; it must"),
         (["run", "spiking/ising-chain", "--set", "neighbours=7"], "neighbours is (7,); each must be <= 6 or 10, all"),
         (
             ["run", "phase-oscillators/digits", "--set", "train_per_class=150"],
@@ -246,7 +254,7 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
             "validation_fraction is 1e-09; of 200",
         ),
         (["run", "phase-oscillators/better", "--set", "iterations=1"], "iterations is 1; it must be greater than"),
-        (["run", "phase-oscillators/lattice", "--set", "scales=1e300"], "scales.0 is 1e+300; it must be less than"),
+        (["run", "phase-oscillators/lattice", "--set", "scales=1e300"], "scales[0] is 1e+300; it must be less than"),
         (["run", "phase-oscillators/xor", "--set", "prefix=1e300"], "prefix is 1e+300; it must be less than or equal"),
         (
             ["run", "spintronic/density", "--set", "relaxation_time=1e-9"],
@@ -254,9 +262,10 @@ def test_check_exits_with_3_when_a_claim_is_not_met():
         ),
         (["run", "quantized/rotation", "--set", "widths=0,0"], "widths is (0.0, 0.0); one must be > 0"),
         (["run", "quantized/noise", "--set", "width=1e300"], "width is 1e+300; it must be less than or equal to"),
-        (["run", "josephson/forecast", "--set", "csv=/dev/zero"], "/dev/zero cannot be read: No regular file but a"),
+        (["run", "josephson/forecast", "--set", "csv=/dev/zero"], "csv is '/dev/zero', which cannot be read: No reg"),
+        (["prune", "nowhere"], "dir is 'nowhere', which is no folder"),
         (["report", "nowhere"], "dir is 'nowhere', which is no run folder"),
-        (["run", "josephson/forecast", "--set", "csv=missing.csv"], "missing.csv cannot be read"),
+        (["run", "josephson/forecast", "--set", "csv=missing.csv"], "csv is 'missing.csv', which cannot be read"),
         (["run", "josephson/forecast", "--set", "horizon=500"], "too"),
     ],
 )
@@ -264,6 +273,103 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(arguments, message, capsys):
     if message == "too":
         message = "values has 309 points"
     assert message in error_of(capsys, arguments, 2)
+
+
+def test_show_gives_whole_numbers_whole_ranges_in_lists_and_takes_seeds(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["show", "josephson/neurons", "--seeds", "7"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "≥ 0 and < 4294967296 " in lines["seed"]
+    assert " 7 " in lines["seeds"]
+    assert "list: ≥ 1 and ≤ " in lines["sizes"]
+
+
+def test_prune_says_where_nothing_is_kept(capsys):
+    Path("runs").mkdir()
+    assert main(["prune"]) == 0
+    assert capsys.readouterr().out == "no pieces are kept in runs: it holds no .pieces\n"
+
+
+def test_a_store_that_cannot_be_written_is_replaced_by_one_that_can():
+    Path("runs").mkdir()
+    Path("runs/.pieces").touch()
+    assert main(["run", DICE, "--out", "runs/demo/out"]) == 0
+    assert list(Path("runs/demo/.pieces").glob("*/*.nc"))
+
+
+def test_a_study_in_a_database_has_a_folder_of_its_own(monkeypatch):
+    monkeypatch.setattr("morphax.cli._carried_out", lambda study, config, path, *_: folders.append(path) or 0)
+    folders = []
+    tune = ["tune", DICE, "--maximise", "mean", "--over", "throws=1:9", "--trials", "2"]
+    for storage in ([], ["--storage", "sqlite:///a.db"], ["--storage", "sqlite:///b.db"]):
+        assert main([*tune, *storage]) == 0
+    assert len(set(folders)) == 3
+
+
+def small(text: str) -> list[str]:
+    """The command that runs an experiment with two pieces, whose second does what a text says."""
+    Path("small.py").write_text(
+        textwrap.dedent(f"""
+            import os, signal, sys, time
+            import xarray as xr
+            from morphax import BaseConfig, Experiment
+
+            class Small(Experiment):
+                name = "demo/small"
+                Config = BaseConfig
+                def run(self, config, *, key, progress):
+                    def second():
+                        {text}
+                        return xr.Dataset({{"x": 2.0}})
+                    return progress.pieces({{"one": lambda: xr.Dataset({{"x": 1.0}}), "two": second}})["two"]
+                def figures(self, dataset):
+                    return {{}}
+            """)
+    )
+    return ["run", "small.py:Small", "--out", "my run", "--fresh"]
+
+
+def test_a_piece_that_ends_the_process_has_failed(capsys):
+    assert main(small("sys.exit(0)")) == 1
+    assert "two: it calls sys.exit(0), which ends no run" in capsys.readouterr().err
+    assert len(list(Path(".pieces").glob("*/*.nc"))) == 1
+
+
+def test_the_command_to_resume_is_for_a_shell_and_starts_nothing_anew(capsys):
+    assert main(small("raise KeyboardInterrupt")) == 130
+    assert "Resume with: morphax run small.py:Small --out 'my run'\n" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_run_that_is_to_outlive_its_terminal_goes_on():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(small("os.kill(os.getpid(), signal.SIGHUP)")) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no terminals that are closed")
+def test_a_terminal_that_is_closed_stops_a_run_as_its_signal_does():
+    command = [sys.executable, "-m", "morphax.cli", *small("open('begun', 'w').close(); time.sleep(60)")]
+    # In a process of its own, in which JAX has started no threads: they would not survive a fork.
+    program = f"""
+        import os, pty, select, time
+        child, terminal = pty.fork()
+        if child == 0:
+            os.execv({sys.executable!r}, {command!r})
+        deadline = time.monotonic() + 60
+        while not os.path.exists("begun") and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.05)[0]:
+                os.read(terminal, 65536)
+        os.close(terminal)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert int(done.stdout) == 128 + signal.SIGHUP
 
 
 def test_a_folder_of_another_run_is_refused(out, capsys):

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import pytest
 
@@ -22,6 +23,19 @@ class Config(BaseConfig):
     def twice(self) -> float:
         return 2 * self.rate
 
+    @cached_property
+    def thrice(self) -> float:
+        return 3 * self.rate
+
+
+ALL = {"seed", "precision", "rate", "points", "seeds"}
+
+
+def in_threads(read):
+    """In threads that know nothing of who started them."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda _: read(), range(3)))
+
 
 @pytest.mark.parametrize(
     ("read", "fields"),
@@ -30,10 +44,16 @@ class Config(BaseConfig):
         (lambda config: config.twice(), {"rate"}),
         (lambda config: config.model_copy(update={"rate": 2.0}).points, {"points"}),
         (lambda config: config.extents(), set()),
-        (lambda config: config.model_dump(), {"seed", "precision", "rate", "points", "seeds"}),
-        (lambda config: dict(config), {"seed", "precision", "rate", "points", "seeds"}),
-        (lambda config: hash(config), {"seed", "precision", "rate", "points", "seeds"}),
-        (lambda config: config == Config(), {"seed", "precision", "rate", "points", "seeds"}),
+        (lambda config: config.model_dump(), ALL),
+        (lambda config: dict(config), ALL),
+        (lambda config: hash(config), ALL),
+        (lambda config: config == Config(), ALL),
+        (lambda config: in_threads(lambda: config.rate), {"rate"}),
+        (lambda config: vars(config)["rate"], ALL),
+        (repr, ALL),
+        (str, ALL),
+        (lambda config: config.thrice, {"rate"}),
+        (lambda config: config.model_copy(update={"points": 20}).thrice, {"rate"}),
     ],
 )
 def test_fields_that_are_read_are_noted(read, fields):
@@ -43,6 +63,19 @@ def test_fields_that_are_read_are_noted(read, fields):
     assert found == fields
     read(config)
     assert found == fields
+
+
+def test_a_property_that_is_kept_depends_on_what_it_read_whoever_asked_first():
+    config, outside, inside = Config(), set(), set()
+    assert config.thrice == 3.0
+    with noting_fields(outside):
+        assert config.thrice == 3.0
+        with noting_fields(inside):
+            assert config.thrice == 3.0
+    assert outside == inside == {"rate"}
+    assert config.model_copy(update={"rate": 2.0}).thrice == 6.0
+    assert config == Config()
+    assert hash(config) == hash(Config())
 
 
 def test_extents_are_those_that_are_marked():
@@ -85,7 +118,7 @@ def changed(path, module: str) -> str:
 
     path.write_text(path.read_text() + "# another line\n")
     source_of.cache_clear()
-    identity._parsed.cache_clear()
+    identity._sources.clear()
     return source_of(module)
 
 
@@ -124,7 +157,7 @@ def test_sources_are_read_by_several_threads_at_once():
     threshold = gc.get_threshold()
     gc.callbacks.append(give_way)  # threads change where garbage is collected, also in the middle of parsing
     gc.set_threshold(50)
-    identity._parsed.cache_clear()
+    identity._sources.clear()
     try:
         with ThreadPoolExecutor(4) as threads:
             digests = list(threads.map(source_of.__wrapped__, [morphax.cli.__name__] * 4))

@@ -31,7 +31,7 @@ def test_a_second_process_is_told_who_is_at_work(tmp_path):
 def test_a_password_is_not_written_into_a_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["morphax", "tune", "--storage", "postgresql://me:secret@host/db"])
     with locked(tmp_path):
-        assert read_sealed(tmp_path / NAME)["command"] == "morphax tune --storage postgresql://me:***@host/db"
+        assert read_sealed(tmp_path / NAME)["command"] == "morphax tune --storage 'postgresql://me:***@host/db'"
 
 
 def test_the_lock_is_released_after_an_error(tmp_path):

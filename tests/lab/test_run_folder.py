@@ -3,13 +3,16 @@
 import json
 import re
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from pydantic import model_validator
 
+from morphax import parameter
 from morphax.files import read_json, read_sealed
 from morphax.lab.run_folder import RunFolder, UsageError, open_run
 
@@ -170,6 +173,137 @@ def test_a_folder_that_is_no_run_is_refused_and_left_alone(dice, tmp_path):
         RunFolder(tmp_path / "thesis.tex" / "out", dice(), dice.Config())
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("config.json", "checkpoints/epoch-100.pt"),
+        ("checkpoints/epoch-100.pt", "figures/photo.png"),
+        ("result.nc",),
+        ("manifest.json", "study.db"),
+    ],
+)
+def test_files_that_only_have_the_names_of_a_runs_are_refused_and_left_alone(dice, tmp_path, names, fresh):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"hidden_size": 768}')
+    with pytest.raises(UsageError, match="which holds other files; it must be new, empty, or a run"):
+        RunFolder(tmp_path, dice(), dice.Config(), fresh=fresh)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(names)
+    assert all((tmp_path / name).read_text() == '{"hidden_size": 768}' for name in names)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_others_keep_in_the_folder_of_checkpoints_stays(dice, tmp_path, fresh):
+    out = run(tmp_path / "out", dice(), throws=5).path
+    precious, ours = out / "checkpoints" / "epoch-100.pt", out / "checkpoints" / "0123456789ab" / "state-1.eqx"
+    for path in (precious, ours):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (out / "claims.json").unlink()
+    RunFolder(out, dice(), dice.Config(throws=5), fresh=fresh).execute()
+    assert [path.name for path in (out / "checkpoints").iterdir()] == [precious.name]
+
+
+@pytest.mark.parametrize("lost", [("config.json",), ("config.json", "result.nc"), ("config.json", "manifest.json")])
+def test_what_is_whole_proves_that_a_folder_is_a_run(dice, tmp_path, lost):
+    folder = run(tmp_path / "out", dice(), throws=5)
+    whole = without_seconds(folder)
+    for name in lost:
+        content = (folder.path / name).read_bytes()
+        (folder.path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UsageError, match="a run with another throws;"):
+        RunFolder(folder.path, dice(), dice.Config(throws=6))
+    with pytest.warns(UserWarning, match="it is (made|written|computed) anew"):
+        assert without_seconds(run(folder.path, dice(), throws=5)).identical(whole)
+    assert {entry.name for entry in folder.path.iterdir()} == FILES
+
+
+def test_a_run_that_is_killed_while_it_is_discarded_is_still_a_run(dice, tmp_path, monkeypatch):
+    """At every file that is removed: the same command goes on, and leaves the folder of an undisturbed run."""
+    unlink = Path.unlink
+    removed = 0
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        nonlocal removed
+        if path.exists() and not path.name.startswith("."):
+            removed += 1
+            if removed > kill_at:
+                raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    kill_at, ended = 0, False
+    while not ended:
+        out = run(tmp_path / str(kill_at), dice(), throws=5).path
+        removed = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            try:
+                RunFolder(out, dice(), dice.Config(throws=6), fresh=True).execute()
+                ended = True
+            except KeyboardInterrupt:
+                pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is named
+            again = RunFolder(out, dice(), dice.Config(throws=6))
+            again.execute()
+        assert again.complete
+        assert {entry.name for entry in out.iterdir()} == FILES
+        kill_at += 1
+    assert kill_at > 7
+
+
+def test_a_figure_that_is_drawn_no_more_goes_and_a_strangers_stays(dice, tmp_path):
+    class Twice(dice):
+        def figures(self, dataset):
+            return super().figures(dataset) | {"older": Figure()}
+
+    figures = run(tmp_path / "out", Twice()).path / "figures"
+    (figures / "mine.png").touch()
+    assert (figures / "older.svg").exists()
+    open_run(tmp_path / "out", {"demo/dice": dice}).publish()
+    assert {path.name for path in figures.iterdir()} == {"dice.png", "dice.svg", "mine.png"}
+
+
+def test_another_class_of_the_same_name_shares_no_pieces(dice, tmp_path):
+    class Fair(dice):
+        bonus = 0
+
+        def thrown(self, config, faces, key, progress):
+            return super().thrown(config, faces, key, progress) + self.bonus
+
+    class Loaded(Fair):
+        bonus = 100
+
+    fair, loaded = run(tmp_path / "fair", Fair()).dataset(), run(tmp_path / "loaded", Loaded()).dataset()
+    assert np.array_equal(loaded["mean"], fair["mean"] + 100)
+
+
+def test_a_report_needs_no_file_of_data(dice, tmp_path):
+    class Loaded(dice):
+        class Config(dice.Config):
+            csv: str | None = parameter(None, "a file")
+
+            def data(self):
+                return {} if self.csv is None else {"csv": Path(self.csv)}
+
+            @model_validator(mode="after")
+            def _is_there(self):
+                if self.csv is not None and not Path(self.csv).exists():
+                    raise ValueError(f"{self.csv} cannot be read")
+                return self
+
+    csv = tmp_path / "d.csv"
+    csv.write_text("1\n")
+    stored = read_sealed(run(tmp_path / "out", Loaded(), csv=str(csv)).path / "config.json")
+    csv.unlink()
+    folder = open_run(tmp_path / "out", {"demo/dice": Loaded})
+    (folder.path / "report.html").unlink()
+    folder.publish()
+    assert folder.complete
+    assert read_sealed(folder.path / "config.json") == stored
+
+
 def test_a_run_is_opened_with_its_own_numbers(dice, tmp_path):
     run(tmp_path / "out", dice(), throws=7)
     opened = open_run(tmp_path / "out", {"demo/dice": dice})
@@ -190,3 +324,13 @@ def test_a_piece_that_is_not_finite_stops_the_run_and_the_pieces_before_it_stay(
         run(tmp_path / "out", Loaded())
     assert len(list((tmp_path / ".pieces").glob("*/*.nc"))) == 1
     assert not (tmp_path / "out" / "result.nc").exists()
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(dice, tmp_path):
+    class Counted(dice):
+        def run(self, config, *, key, progress):
+            raise AssertionError("it was computed")
+
+    (tmp_path / "store").touch()
+    with pytest.raises(UsageError, match=r"pieces are kept in '.*store', which cannot be written"):
+        RunFolder(tmp_path / "out", Counted(), dice.Config(), store=tmp_path / "store").execute()

@@ -1,5 +1,6 @@
 """Experiments in files that belong to no package: found, refused in a line, and judged by what the file holds."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,8 +82,9 @@ def found(spec: str) -> type[Experiment]:
 
 def forget() -> None:
     """As a new process does."""
-    for cached in (source_of, local_source_of, identity._parsed):
+    for cached in (source_of, local_source_of):
         cached.cache_clear()
+    identity._sources.clear()
 
 
 def changed(path: Path) -> None:
@@ -211,3 +213,77 @@ def test_a_file_that_was_moved_is_still_the_same_run(tide, tmp_path, capsys):
     capsys.readouterr()
     assert main(["run", "moved/tide.py:Tide", "--out", "out"]) == 0
     assert "has run before" in capsys.readouterr().err
+
+
+def test_another_class_or_file_of_the_same_name_is_another_experiment(tide, capsys):
+    tide.write_text(tide.read_text() + "class Flood(Tide):\n    'The same, by another name.'\n")
+    shutil.copy(tide, "tidal_copy.py")
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 0
+    for other, fresh in (("tide.py:Flood", []), ("tidal_copy.py:Tide", []), ("tide.py:Flood", ["--fresh"])):
+        capsys.readouterr()
+        assert main(["run", other, "--out", "out", *fresh]) == 2
+        error = capsys.readouterr().err
+        assert f"a run of mine/tide (tide.py:Tide); choose another folder for mine/tide ({other})" in error
+
+
+def test_what_differs_is_not_the_file_where_that_is_the_same(tide, capsys):
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 0
+    assert main(["sweep", "tide.py:Tide", "--over", "depth=1,2", "--out", "out"]) == 2
+    assert "out is 'out', a run with another over; choose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--set", "note=a b", "--set", "depth=2.0"],
+        ["sweep", "--quick", "--set", "seed=3", "--over", "depth=[1.0,2.0]"],
+        ["tune", "--maximise", "height", "--over", "depth=1:9", "--trials", "2", "--parallel-trials", "1"],
+    ],
+)
+def test_a_command_that_is_told_asks_for_the_same(tide, command, capsys):
+    note = "class Config(BaseConfig):\n        note: str = parameter('', 'of the diver')"
+    tide.write_text(tide.read_text().replace("class Config(BaseConfig):", note))
+    name, *options = command
+    out = str(Path("my run").absolute())
+    assert main([name, f"{tide}:Tide", *options, "--out", out]) == 0
+    stored = read_sealed(Path(out) / "config.json")
+    changed(tide.parent / "tidal_scale.py")
+    capsys.readouterr()
+    assert main(["report", out]) == 0
+    told = capsys.readouterr().err.partition("numbers are those of before: ")[2].partition(" computes them anew")[0]
+    assert shlex.split(told) == ["morphax", name, f"{tide}:Tide", *options, "--out", out, "--fresh"]
+    assert main(shlex.split(told)[1:]) == 0
+    assert read_sealed(Path(out) / "config.json") | {"source": stored["source"]} == stored
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused_and_loaded_the_next_time(tide, capsys):
+    slow = f"""
+        from pathlib import Path
+        file = Path({str(tide)!r})
+        file.write_text(file.read_text() + "# another line")
+        SCALE = 2.0
+        """
+    (tide.parent / "tidal_scale.py").write_text(textwrap.dedent(slow))
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert "experiment is 'tide.py:Tide'; tide.py has changed while it was loaded; run again" in error
+    assert not Path("out").exists()
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 0
+
+
+def test_what_is_imported_late_must_be_what_its_digest_tells(tide, capsys):
+    late = """
+        def run(self, config, *, key, progress):
+            def piece():
+                with open("tidal_unused.py", "a") as file:
+                    file.write("DEPTH = 9.0\\n")
+                import tidal_unused
+                return xr.Dataset({"height": tidal_unused.DEPTH})
+            return progress.pieces({"late": piece})["late"]
+        def figures"""
+    (tide.parent / "tidal_unused.py").write_text("DEPTH = 1.0\n")
+    tide.write_text(tide.read_text().replace("    def figures", textwrap.indent(textwrap.dedent(late), "    ")))
+    assert main(["run", "tide.py:Tide", "--out", "out"]) == 2
+    unused = tide.parent / "tidal_unused.py"
+    assert f"{unused} has changed while the run went on; run again" in capsys.readouterr().err
+    assert not list(Path().glob(".pieces/*/*.nc"))

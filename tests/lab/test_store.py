@@ -202,3 +202,14 @@ def test_a_store_is_pruned_by_last_use(tmp_path):
 def test_the_store_lies_beside_the_runs(tmp_path):
     assert store_beside(tmp_path / "runs" / "josephson" / "shots" / "quick") == tmp_path / "runs" / ".pieces"
     assert store_beside(tmp_path / "out") == tmp_path / ".pieces"
+
+
+def test_where_the_runs_cannot_be_written_pieces_lie_beside_the_run_or_in_it(tmp_path):
+    runs = tmp_path / "runs"
+    run = runs / "demo" / "out"
+    runs.mkdir()
+    (runs / ".pieces").touch()
+    assert store_beside(run) == runs / "demo" / ".pieces"
+    (runs / "demo").mkdir()
+    (runs / "demo" / ".pieces").touch()
+    assert store_beside(run) == run / ".pieces"

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from morphax import BaseConfig, Experiment, parameter
 from morphax.cli import main
-from morphax.files import read_json
+from morphax.files import read_json, read_sealed, write_sealed
 from morphax.lab import tune
 from morphax.lab.environment import without_password
 from morphax.lab.errors import UsageError
@@ -97,7 +97,9 @@ def test_a_study_finds_the_top_and_is_the_same_again(tmp_path):
 def test_a_longer_study_goes_on_from_a_shorter_one_and_a_broken_file_is_written_anew(tmp_path):
     short = searched(tmp_path / "short", trials=6, together=3).dataset()
     Hill.done.clear()
-    (tmp_path / "long").mkdir()
+    begun = read_sealed(tmp_path / "short" / "config.json")
+    begun["study"]["trials"] = 9
+    write_sealed(tmp_path / "long" / "config.json", begun)
     (tmp_path / "long" / "study.db").write_bytes(b"broken")
     long = searched(tmp_path / "long", trials=9, together=3).dataset()
     assert len(Hill.done) == 3

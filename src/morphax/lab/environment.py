@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ PACKAGES = ("morphax", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """The command of this process, or of `arguments`, as others may read it."""
-    return " ".join(["morphax", *map(without_password, sys.argv[1:] if arguments is None else arguments)])
+    """The command of this process, or of `arguments`, as others may read it, for a shell."""
+    return shlex.join(["morphax", *map(without_password, sys.argv[1:] if arguments is None else arguments)])
 
 
 def without_password(url: str) -> str:

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from morphax._checks import check_choice, free_memory
 from morphax.files import KnownFile
 from morphax.lab.errors import UsageError
-from morphax.lab.identity import note_fields, noted
+from morphax.lab.identity import are_noted, note_fields, noting_fields
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -72,10 +73,35 @@ class BaseConfig(BaseModel):
         return values
 
     def __getattribute__(self, name: str) -> Any:
-        if noted() is not None:
-            fields = type(self).model_fields
-            note_fields((name,) if name in fields else fields if name.startswith("model_dump") else ())
+        if are_noted():
+            cls = type(self)
+            if name in cls.model_fields:
+                note_fields((name,))
+            elif name == "__dict__" or name.startswith("model_dump"):  # so read `vars`, `repr` and `str`
+                note_fields(cls.model_fields)
+            elif isinstance(found := getattr(cls, name, None), cached_property):
+                return self._kept(name, found)
         return super().__getattribute__(name)
+
+    def _kept(self, name: str, found: cached_property[Any]) -> Any:
+        """A property that is kept, and what it reads: that counts each time, whoever asked first."""
+        inside = super().__getattribute__("__dict__")
+        reads = f"read by {name}"
+        if reads not in inside:
+            with noting_fields(fields := set()):
+                inside[name] = found.func(self)
+            inside[reads] = fields
+        note_fields(inside[reads])
+        return inside[name]
+
+    def model_copy(self, **options: Any) -> Self:
+        """Like that of pydantic, without properties that were kept; what is copied counts when it is read."""
+        with noting_fields(set()):
+            copied = super().model_copy(**options)
+            inside: dict[str, Any] = vars(copied)
+            for name in inside.keys() - type(self).model_fields.keys():
+                del inside[name]
+        return copied
 
     def __iter__(self) -> Any:
         note_fields(type(self).model_fields)
@@ -86,8 +112,7 @@ class BaseConfig(BaseModel):
         return super().__eq__(other)
 
     def __hash__(self) -> int:
-        note_fields(type(self).model_fields)
-        return hash((type(self), *self.__dict__.values()))
+        return hash((type(self), *(getattr(self, name) for name in type(self).model_fields)))
 
     def data(self) -> Mapping[str, Data]:
         """The data that a run reads, by a name for each: their content is part of what is asked.

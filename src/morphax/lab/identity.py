@@ -6,38 +6,48 @@ import ast
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 from uuid import uuid4
 
 VERSIONS = ("jax", "jaxlib")
 _parsing = Lock()  # Python 3.11 counts the depth of all threads in one number, and then calls a mismatch an error
+_sources: dict[Path, Source] = {}  # as they were when they were read first: what is loaded of them stays, too
 _reads: ContextVar[set[str] | None] = ContextVar("reads", default=None)
+_noting: dict[object, set[str]] = {}  # all of this process
 
 
 @contextmanager
 def noting_fields(found: set[str]) -> Iterator[None]:
-    """Put the names of the fields into `found` that are read of any configuration meanwhile."""
-    token = _reads.set(found)
+    """Put the names of the fields into `found` that are read of any configuration meanwhile.
+
+    In this thread the innermost one counts. Nobody knows for whom another thread reads: what is read there counts for
+    all.
+    """
+    token, mine = _reads.set(found), object()
+    _noting[mine] = found
     try:
         yield
     finally:
+        del _noting[mine]
         _reads.reset(token)
 
 
 def note_fields(names: Iterable[str]) -> None:
     """Tell that fields of a configuration are read."""
-    if (found := _reads.get()) is not None:
+    here = _reads.get()
+    for found in list(_noting.values()) if here is None else [here]:
         found.update(names)
 
 
-def noted() -> set[str] | None:
-    """Where names of fields are put just now."""
-    return _reads.get()
+def are_noted() -> bool:
+    """Whether anybody wants to know which fields are read."""
+    return bool(_noting)
 
 
 @cache
@@ -75,11 +85,74 @@ def local_files(module: str) -> dict[Path, str]:
     return _Sources(module, follow_morphax=False).found
 
 
+def source_files(module: str) -> list[Path]:
+    """The files behind `source_of`."""
+    return [] if _file_of(module) is None else list(_Sources(module).found)
+
+
+def changed_source(files: Iterable[Path]) -> Path | None:
+    """The first of some files that is loaded, or will be, with another content than its digest tells.
+
+    What was loaded before its digest was taken, or has been found unchanged afterwards, may change.
+    """
+    waiting = [path for path in files if not read_source(path).loaded]
+    for path, loaded in zip(waiting, _are_loaded(waiting), strict=True):
+        known = read_source(path)
+        try:
+            if _stamp(path) != known.stamp and hashlib.sha256(path.read_bytes()).digest() != known.digest:
+                return path
+        except OSError:
+            return path
+        _sources[path] = known._replace(loaded=loaded)
+    return None
+
+
+def forget_sources(files: Iterable[Path]) -> None:
+    """Read files anew when they are asked for again: what was read of them was never used."""
+    for path in files:
+        _sources.pop(path, None)
+
+
 def _digest_of(files: Mapping[Path, str]) -> str:
     whole = hashlib.sha256()
     for path in sorted(files, key=lambda path: files[path]):
-        whole.update(files[path].encode() + hashlib.sha256(path.read_bytes()).digest())
+        whole.update(files[path].encode() + read_source(path).digest)
     return whole.hexdigest()
+
+
+class Source(NamedTuple):
+    """A file of source.
+
+    - `stamp`: size and time of its last change.
+    - `digest`: SHA-256 of its content.
+    - `tree`: what the content says.
+    - `loaded`: whether a module was made of it, which stays as it is.
+    """
+
+    stamp: tuple[int, int]
+    digest: bytes
+    tree: ast.Module
+    loaded: bool
+
+
+def read_source(path: Path) -> Source:
+    """A file of source as it was when it was read first."""
+    if path not in _sources:
+        (loaded,), stamp, content = _are_loaded([path]), _stamp(path), path.read_bytes()
+        with _parsing:
+            found = Source(stamp, hashlib.sha256(content).digest(), ast.parse(content), loaded)
+        _sources.setdefault(path, found)
+    return _sources[path]
+
+
+def _are_loaded(paths: Sequence[Path]) -> list[bool]:
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())} if paths else set()
+    return [str(path) in files for path in paths]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 class _Sources:
@@ -108,7 +181,7 @@ class _Sources:
             *packages, _ = name.split(".")
             for depth in range(1, len(packages) + 1):
                 self._follow(".".join(packages[:depth]))
-        for node in ast.walk(_parsed(path)):
+        for node in ast.walk(read_source(path).tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     self._follow(alias.name)
@@ -168,12 +241,6 @@ def _file_of(module: str) -> Path | None:
     return None if file is None else Path(file)
 
 
-@cache
-def _parsed(path: Path) -> ast.Module:
-    with _parsing:
-        return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
@@ -184,7 +251,7 @@ def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:
 
 def _handed_on(module: str, path: Path, name: str) -> tuple[str, str] | None:
     """Where a package takes a name from that it hands on: (module, name there)."""
-    for node in _parsed(path).body:
+    for node in read_source(path).tree.body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:

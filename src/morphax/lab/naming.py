@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import typing
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphax.files import digest_of
+from morphax.lab.script import spec_of
 
 if TYPE_CHECKING:
     from morphax.lab.experiment import BaseConfig, Experiment
@@ -41,6 +44,54 @@ def default_folder(experiment: Experiment, config: BaseConfig, *, quick: bool) -
         name += "-" + ",".join(f"{key}={text}" for key, text in texts.items())
         name = file_name(name, changed, whole=plain)
     return Path("runs") / experiment.name / name
+
+
+def command_for(request: Mapping[str, Any], experiment: Experiment, folder: Path) -> str:
+    """The command that asks for what is stored of a run, for a shell.
+
+    **Arguments:**
+
+    - `request`: as `config.json` holds it.
+    - `experiment`: that was asked; a sweep or a study where it was one.
+    - `folder`: of the run.
+
+        >>> from pathlib import Path
+        >>> from morphax.experiments import find_experiment
+        >>> from morphax.lab.naming import command_for
+        >>> shots = find_experiment("josephson/shots")()
+        >>> config = shots.Config(**shots.quick | {"seed": 7}).model_dump(mode="json")
+        >>> command_for({"quick": True, "config": config}, shots, Path("my run"))
+        "morphax run josephson/shots --quick --set seed=7 --out 'my run'"
+    """
+    study = request.get("study", {})
+    command = ["morphax", "tune" if study else "sweep" if "over" in request else "run", spec_of(experiment)]
+    command += ["--quick"] * request["quick"]
+    usual = experiment.Config(**(experiment.quick if request["quick"] else {})).model_dump(mode="json")
+    changed = {key: value for key, value in request["config"].items() if value != usual.get(key)}
+    for key, value in changed.items():
+        command += ["--set", f"{key}={_argument(value)}"]
+    for key, values in request.get("over", {}).items():
+        command += ["--over", f"{key}={_argument(values)}"]
+    if study:
+        command += ["--maximise" if study["maximise"] else "--minimise", study["variable"]]
+        for key, entry in study["over"].items():
+            command += ["--over", f"{key}={_searched(entry)}"]
+        command += ["--trials", str(study["trials"]), "--parallel-trials", str(study["together"])]
+        command += ["--storage", study["storage"]] if "storage" in study else []
+    return shlex.join([*command, "--out", str(folder)])
+
+
+def _argument(value: Any) -> str:
+    """A value as it is written behind KEY=: JSON, or a text that cannot be taken for it."""
+    return value if isinstance(value, str) and not _is_json(value) else json.dumps(value, separators=(",", ":"))
+
+
+def _searched(entry: Sequence[Any]) -> str:
+    """What a study searches: the values of a choice, or a range with its ends and whether it is logarithmic."""
+    if len(entry) == 1:
+        return ",".join(map(_argument, entry[0]))
+    low, high, log, _ = entry
+    return f"{_text(low)}:{_text(high)}" + ":log" * log
 
 
 def file_name(text: str, content: Any, *, whole: bool = True) -> str:

@@ -264,6 +264,9 @@ class Progress:
         except Exception as raised:
             dataset, error = None, raised
             self._history.write()
+        except SystemExit as end:
+            error = RuntimeError(f"{label}: it calls sys.exit({end.code}), which ends no run")
+            self._history.write()
         except BaseException:
             self._history.write()
             raise

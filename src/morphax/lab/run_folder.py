@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 import warnings
@@ -36,13 +37,14 @@ from morphax.lab.environment import environment
 from morphax.lab.errors import UsageError
 from morphax.lab.experiment import BaseConfig, Data, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
-from morphax.lab.identity import source_of, versions
+from morphax.lab.identity import changed_source, source_files, source_of, versions
 from morphax.lab.job import Job, Task, place_of
 from morphax.lab.lock import locked, remove_dead
+from morphax.lab.naming import command_for
 from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
-from morphax.lab.script import load_experiment, module_of, source_record, spec_of
-from morphax.lab.store import PieceStore, prune, store_beside
+from morphax.lab.script import class_of, load_experiment, module_of, source_record
+from morphax.lab.store import PieceStore, prune, store_beside, takes_files
 from morphax.lab.study import Study
 from morphax.lab.sweep import Sweep
 
@@ -52,16 +54,10 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Of run folders; the first had no digests."""
 MANIFEST = "manifest.json"
-OWN = (
-    MANIFEST,
-    "config.json",
-    "environment.json",
-    "history.jsonl",
-    "result.nc",
-    "claims.json",
-    "report.html",
-    "study.db",
-)
+UNLISTED = ("environment.json", "history.jsonl", "result.nc", "study.db")
+"""What a run writes beside `config.json` before its manifest lists its files."""
+OF_CHECKPOINTS = re.compile(r"[0-9a-f]{12}")
+"""Folders with the states of trainings."""
 INTERNAL = ("morphax_request", "morphax_identity", "morphax_pieces")
 
 
@@ -70,7 +66,8 @@ class RunFolder:
 
     `config.json` is written first and `manifest.json` last; every file is whole or absent, and sealed by a digest: of
     its own content, or in the manifest. What is damaged is named and made anew. One process at a time is at work in the
-    folder. Files that are not of the run are left alone.
+    folder. Files that are not of the run are left alone; a folder that holds files but no sealed word of a run is
+    somebody else's.
 
     **Arguments:**
 
@@ -81,6 +78,8 @@ class RunFolder:
     - `fresh`: whether to begin anew: the files of the run are removed, and nothing is taken from the store.
     - `console`: where is told what goes on.
     - `executor`: carries out the pieces on other processes. None: this one does.
+    - `stored`: what the run in the folder was asked, where it is only read or published (`open_run`): its files of data
+      are not looked at.
 
     **Raises:** `UsageError` when the folder cannot be written, holds something else, or holds a run of another
     experiment, configuration or data; when another process is at work there; when a file of data cannot be read.
@@ -98,6 +97,7 @@ class RunFolder:
         fresh: bool = False,
         console: Console | None = None,
         executor: Executor | None = None,
+        stored: dict[str, Any] | None = None,
     ):
         self.path = path
         self.experiment = experiment
@@ -107,21 +107,25 @@ class RunFolder:
         self.fresh = fresh
         self.console = console
         self.executor = executor
-        self.data, digests = _data_of(config)
+        self.data: dict[str, Path | KnownFile] = {}
+        self.request = stored or self._asked_for(quick)
         self.files = {name: entry for name, entry in self.data.items() if isinstance(entry, Path)}
-        self.request = {
-            "format": FORMAT,
-            "experiment": experiment.name,
-            "quick": quick,
-            "config": config.model_dump(mode="json"),
-            "data": digests,
-            **experiment.asks(),
-        }
-        if source := source_record(experiment):
-            self.request["source"] = source
         _make(path)
         self._check_request()
         self._tell_of_another_source()
+
+    def _asked_for(self, quick: bool) -> dict[str, Any]:
+        self.data, digests = _data_of(self.config)
+        request = {
+            "format": FORMAT,
+            "experiment": self.experiment.name,
+            "quick": quick,
+            "config": self.config.model_dump(mode="json"),
+            "data": digests,
+            **self.experiment.asks(),
+        }
+        source = source_record(self.experiment)
+        return request if source is None else request | {"source": source}
 
     @property
     def complete(self) -> bool:
@@ -139,9 +143,11 @@ class RunFolder:
             return read_json(self.path / "claims.json")
         with self._at_work() as check:
             if self.fresh:
+                # Before anything is removed, so that a run that is discarded halfway is still one.
+                self._sign()
                 self._discard()
-            self._sign()
             self._remove_damaged()
+            self._sign()
             if not self._has_result():
                 self._compute(check)
             return self._publish()
@@ -150,6 +156,7 @@ class RunFolder:
         """Judge the stored result and write claims, figures, exports and report from it."""
         with self._at_work():
             self._remove_damaged()
+            self._sign()
             return self._publish()
 
     def dataset(self) -> xr.Dataset:
@@ -171,12 +178,16 @@ class RunFolder:
     def _compute(self, check: Callable[[], None]) -> None:
         """Write the environment and the result, with the seconds that all legs of the run took."""
         self.config.check_memory()
+        if not takes_files(self.store):
+            raise UsageError(f"pieces are kept in {str(self.store)!r}, which cannot be written")
 
         def before_keeping() -> None:
             check()
             self._check_data()
+            if (changed := changed_source(sources)) is not None:
+                raise UsageError(f"{changed} has changed while the run went on; run again")
 
-        identity = self._identity()
+        identity, sources = self._identity(), source_files(module_of(self.experiment))
         store = PieceStore(self.store, identity, self.request["config"], reuse=not self.fresh, say=self._say)
         progress = Progress(
             store,
@@ -233,40 +244,57 @@ class RunFolder:
     def _checkpoints(self) -> Path:
         return self.path / "checkpoints" / digest_of([self._identity(), self.request["config"]])[:12]
 
+    def _remove_checkpoints(self) -> None:
+        """Those of this run and of what it was before, and not what others keep in a folder of that name."""
+        folder = self.path / "checkpoints"
+        for states in folder.glob("*"):
+            if OF_CHECKPOINTS.fullmatch(states.name):
+                shutil.rmtree(states, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
+
     def _publish(self) -> list[dict[str, Any]]:
         try:
             dataset = read_sealed_dataset(self.path / "result.nc")
         except (FileNotFoundError, DamagedError) as error:
-            again = f"morphax run {spec_of(self.experiment)} --out {self.path}"
             raise UsageError(
-                f"dir is {str(self.path)!r}, whose result is not there ({error}); finish it: {again}"
+                f"dir is {str(self.path)!r}, whose result is not there ({error}); finish it: {self._command()}"
             ) from error
         pieces = json.loads(dataset.attrs["morphax_pieces"])
         for name in INTERNAL:
             dataset.attrs.pop(name)
         verdicts = self.experiment.judge(dataset)
-        write_json(self.path / "claims.json", verdicts)
         exports = self.experiment.exports(dataset)
         with styled():
             figures = self.experiment.figures(dataset)
         written = ["config.json", "environment.json", "result.nc", "claims.json", "report.html", *exports]
         written += [f"figures/{name}.{kind}" for name in figures for kind in KINDS]
         written += ["history.jsonl"] * (self.path / "history.jsonl").exists()
-        # Before they are there, so that a run that is discarded halfway takes all its files along.
-        self._write_manifest({"complete": False, "files": dict.fromkeys(written), "pieces": pieces})
+        before = [name for name in self._listed() if name not in written]
+        # Before they are there, so that whatever stops this run, the next one knows all its files.
+        self._write_manifest({"complete": False, "files": dict.fromkeys([*written, *before]), "pieces": pieces})
+        for name in before:  # a figure that this version draws no more
+            (self.path / name).unlink(missing_ok=True)
+        write_json(self.path / "claims.json", verdicts)
         for name, text in exports.items():
             write_text(self.path / name, text)
         save_figures(figures, self.path / "figures")
         if not (self.path / "environment.json").exists():
             write_json(self.path / "environment.json", environment(self.config.seed))
         write_report(self.path, self.experiment, dataset, figures)
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self._remove_checkpoints()
         digests = {name: digest_of_file(self.path / name) for name in written}
         self._write_manifest({"complete": True, "files": digests, "pieces": pieces})
         return verdicts
 
     def _write_manifest(self, content: dict[str, Any]) -> None:
-        write_sealed(self.path / MANIFEST, {"format": FORMAT, "experiment": self.experiment.name} | content)
+        write_sealed(self.path / MANIFEST, {"request": self.request} | content)
+
+    def _listed(self) -> list[str]:
+        """The files that a manifest lists, also that of a run that did not come to its end."""
+        with suppress(FileNotFoundError, DamagedError):
+            return list(read_sealed(self.path / MANIFEST)["files"])
+        return []
 
     def _manifest(self, say: Callable[[str], object] = lambda text: None) -> dict[str, Any] | None:
         """Of a run that came to its end; None where it did not."""
@@ -298,6 +326,7 @@ class RunFolder:
         """What decides the numbers of all pieces beside the configuration."""
         return {
             "experiment": self.experiment.name,
+            "class": class_of(self.experiment),
             "source": source_of(module_of(self.experiment)),
             "data": self.request["data"],
             "versions": versions()
@@ -318,15 +347,13 @@ class RunFolder:
         return same and _asked(stored) == _asked(self.request)
 
     def _discard(self) -> None:
-        """Remove the files of the run, and of its folders those that are empty then."""
-        names = set(OWN)
-        with suppress(FileNotFoundError, DamagedError):
-            names |= read_sealed(self.path / MANIFEST)["files"].keys()
-        for name in sorted(names):
+        """Remove the files of the run but `config.json`, and of its folders those that are empty then."""
+        for name in sorted({*UNLISTED, *self._listed()} - {"config.json"}):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self._remove_checkpoints()
         with suppress(OSError):
             (self.path / "figures").rmdir()
+        (self.path / MANIFEST).unlink(missing_ok=True)
 
     def _sign(self) -> None:
         """Write what is asked, where it is not there or damaged."""
@@ -334,36 +361,33 @@ class RunFolder:
         try:
             if read_sealed(path) == self.request:
                 return
-        except (FileNotFoundError, DamagedError):
+        except FileNotFoundError:
             pass
+        except DamagedError as error:
+            self._say(f"{error}; it is written anew")
         write_sealed(path, self.request)
 
     def _check_request(self) -> None:
         """Refuse a folder that holds something else."""
-        path = self.path / "config.json"
-        if not path.exists():
-            if any(_is_a_strangers(entry) for entry in self.path.iterdir()):
+        found = _request_in(self.path)
+        if found is None:
+            # What a run leaves behind that is stopped before it signs is hidden.
+            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise UsageError(f"out is {str(self.path)!r}, which holds other files; it must be new, empty, or a run")
             return
-        try:
-            found = _request_in(path)
-        except DamagedError as error:
-            self._say(f"{error}; it is written anew")
-            return
-        if found["experiment"] != self.request["experiment"]:
+        if _whose(found) != _whose(self.request):
             raise UsageError(
-                f"out is {str(self.path)!r}, a run of {found['experiment']}; choose another folder for "
-                f"{self.request['experiment']}"
+                f"out is {str(self.path)!r}, a run of {_whose(found)}; choose another folder for {_whose(self.request)}"
             )
         if _asked(found) != _asked(self.request) and not self.fresh:
             raise UsageError(
-                f"out is {str(self.path)!r}, {_difference(found, _asked(self.request))}; choose another folder, or "
-                "start it anew with --fresh"
+                f"out is {str(self.path)!r}, {_difference(_asked(found), _asked(self.request))}; choose another "
+                "folder, or start it anew with --fresh"
             )
 
     def _tell_of_another_source(self) -> None:
         """A file is edited while one works with it: a finished run says that it is older."""
-        source = self.request.get("source")
+        source = source_record(self.experiment)
         if source is None or self.fresh or self._manifest() is None:
             return
         with suppress(FileNotFoundError, DamagedError):
@@ -371,9 +395,11 @@ class RunFolder:
             if found["sha256"] != source["sha256"]:
                 self._say(
                     f"{source['file']}, or what it imports beside it, has changed since {self.path} was computed; its "
-                    f"numbers are those of before: morphax run {spec_of(self.experiment)} --out {self.path} --fresh "
-                    "computes them anew"
+                    f"numbers are those of before: {self._command()} --fresh computes them anew"
                 )
+
+    def _command(self) -> str:
+        return command_for(self.request, self.experiment, self.path)
 
     def _check_data(self) -> None:
         """Refuse to go on where a file has changed since it was asked for: nobody knows what was read of it."""
@@ -421,29 +447,38 @@ def _digest_of_any(path: Path) -> str | None:
         return None
 
 
-def _is_a_strangers(entry: Path) -> bool:
-    """Whether a run has no such file: what it leaves behind when it is stopped early is hidden."""
-    return not entry.name.startswith(".") and entry.name not in OWN and entry.name not in ("checkpoints", "figures")
+def _request_in(folder: Path) -> dict[str, Any] | None:
+    """What the run in a folder was asked: where `config.json` is damaged or gone, manifest and result tell it, too.
+
+    None where nothing that morphax has sealed says that there is a run.
+
+    **Raises:** `UsageError` where an older morphax wrote it.
+    """
+    unsealed = (OSError, DamagedError, KeyError)
+    with suppress(*unsealed):
+        return read_sealed(folder / "config.json")
+    with suppress(*unsealed):
+        return read_sealed(folder / MANIFEST)["request"]
+    with suppress(*unsealed):
+        return json.loads(read_sealed_dataset(folder / "result.nc").attrs["morphax_request"])
+    with suppress(OSError, ValueError):
+        older = read_json(folder / "config.json")
+        if isinstance(older, dict) and older.keys() == {"experiment", "quick", "config"}:
+            raise UsageError(
+                f"{str(folder)!r} holds a run of {older['experiment']} by an older morphax; choose another folder"
+            )
+    return None
 
 
-def _request_in(path: Path) -> dict[str, Any]:
-    """**Raises:** `DamagedError` where a file is not what was written, `UsageError` where an older morphax wrote it."""
-    try:
-        return read_sealed(path)
-    except DamagedError:
-        with suppress(ValueError):
-            older = read_json(path)
-            if isinstance(older, dict) and older.keys() == {"experiment", "quick", "config"}:
-                raise UsageError(
-                    f"out is {str(path.parent)!r}, a run of {older['experiment']} by an older morphax; choose another "
-                    "folder, or start it anew with --fresh"
-                ) from None
-        raise
+def _whose(request: dict[str, Any]) -> str:
+    """The experiment that a run is of; of one in a file also that file's name, wherever it lies, and the class."""
+    name, source = request["experiment"], request.get("source")
+    return name if source is None else f"{name} ({Path(source['file']).name}:{source['class']})"
 
 
 def _asked(request: dict[str, Any]) -> dict[str, Any]:
     """What is asked, whatever the file that defines the experiment holds: on that its pieces depend."""
-    return {key: value for key, value in request.items() if key != "source"}
+    return {key: value for key, value in request.items() if key != "source"} | {"experiment": _whose(request)}
 
 
 def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -459,31 +494,26 @@ def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
 
 def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console: Console | None = None) -> RunFolder:
     """The run folder at `path` with the experiment and configuration that are stored in it."""
-    stored = path / "config.json"
-    if not stored.exists() and not (path / "result.nc").exists():
+    if not any((path / name).exists() for name in ("config.json", MANIFEST, "result.nc")):
         raise UsageError(f"dir is {str(path)!r}, which is no run folder (it holds no config.json)")
-    try:
-        request = _request_in(stored)
-    except (DamagedError, FileNotFoundError) as damage:
-        try:
-            request = json.loads(read_sealed_dataset(path / "result.nc").attrs["morphax_request"])
-        except (DamagedError, FileNotFoundError, KeyError):
-            raise UsageError(
-                f"{damage}; run the experiment again with --out {path}, which reuses its pieces"
-            ) from damage
+    request = _request_in(path)
+    if request is None:
+        raise UsageError(f"dir is {str(path)!r}, in which nothing that is whole says what run it is of")
     experiment = _experiment_of(request, path, experiments)()
     if "over" in request:
         experiment = Sweep(experiment, request["over"])
     if "study" in request:
         experiment = Study.of(experiment, request["study"], path)
+    fields = experiment.Config.model_fields
+    if unlike := sorted(request["config"].keys() ^ fields.keys()):
+        raise UsageError(
+            f"dir is {str(path)!r}, a run of another version of {experiment.name}, which differs in {', '.join(unlike)}"
+        )
     try:
         config = experiment.Config(**request["config"])
-    except ValueError as error:
-        first = str(error).split("\n")[1:3]
-        raise UsageError(
-            f"dir is {str(path)!r}, a run of another version of {experiment.name}: {': '.join(map(str.strip, first))}"
-        ) from error
-    return RunFolder(path, experiment, config, quick=request["quick"], console=console)
+    except ValueError:  # files that it names are elsewhere by now, and the result is there without them
+        config = experiment.Config.model_construct(**request["config"])
+    return RunFolder(path, experiment, config, console=console, stored=request)
 
 
 def _experiment_of(

@@ -6,13 +6,14 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from morphax.files import digest_of
 from morphax.lab.errors import UsageError, nearest
-from morphax.lab.identity import local_files, local_source_of
+from morphax.lab.identity import changed_source, forget_sources, local_files, local_source_of, read_source
 
 if TYPE_CHECKING:
     from morphax.lab.experiment import Experiment
@@ -69,6 +70,15 @@ def module_of(experiment: AnExperiment) -> str:
     return _loaded[cls][1].__name__ if cls in _loaded else cls.__module__
 
 
+def class_of(experiment: AnExperiment) -> str:
+    """Which class an experiment is, wherever its file lies: FILE:CLASS without folders, or MODULE:CLASS."""
+    cls = _class_of(experiment)
+    if cls not in _loaded:
+        return f"{cls.__module__}:{cls.__qualname__}"
+    path, module = _loaded[cls]
+    return f"{path.name}:{_name_in(module, cls)}"
+
+
 def source_record(experiment: AnExperiment) -> dict[str, str] | None:
     """Where a file's experiment is found again, and the SHA-256 of that file and of what it imports beside it.
 
@@ -97,13 +107,20 @@ def _imported(path: Path, spec: str) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None
     assert specification.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(specification)
+    module = importlib.util.module_from_spec(specification)
     sys.path.insert(0, folder := str(path.parent))
+    files = {path: name}
     try:
+        read_source(path)  # before it is loaded: that must be what its digest tells
+        sys.modules[name] = module
+        files = local_files(name)
         specification.loader.exec_module(module)
-        _check_beside(name, path)
+        if (changed := changed_source(files)) is not None:
+            raise UsageError(f"experiment is {spec!r}; {changed.name} has changed while it was loaded; run again")
+        _check_beside(files, path)
     except BaseException as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
+        forget_sources(file for file, local in files.items() if file == path or local not in sys.modules)
         sys.path.remove(folder)
         if isinstance(error, UsageError) or not isinstance(error, Exception | SystemExit):
             raise
@@ -112,9 +129,9 @@ def _imported(path: Path, spec: str) -> ModuleType:
     return module
 
 
-def _check_beside(name: str, path: Path) -> None:
+def _check_beside(files: Mapping[Path, str], path: Path) -> None:
     """Refuse to run something else than what the identity of pieces would say."""
-    for beside, local in local_files(name).items():
+    for beside, local in files.items():
         loaded = getattr(sys.modules.get(local), "__file__", None)
         if beside != path and loaded is not None and Path(loaded).resolve() != beside.resolve():
             raise UsageError(

@@ -153,9 +153,19 @@ class PieceStore:
 
 
 def store_beside(run: Path) -> Path:
-    """Where the pieces of a run are kept: in `.pieces` in the folder `runs` above it, or else beside it."""
+    """Where the pieces of a run are kept: in `.pieces` in the folder `runs` above it, or else beside it.
+
+    Where that cannot be written it is the next of these that can, and at last the run's own folder.
+    """
     run = run.absolute()
-    return next((parent for parent in run.parents if parent.name == "runs"), run.parent) / ".pieces"
+    places = [*[parent for parent in run.parents if parent.name == "runs"][:1], run.parent, run]
+    return next((place / ".pieces" for place in places if takes_files(place / ".pieces")), places[0] / ".pieces")
+
+
+def takes_files(folder: Path) -> bool:
+    """Whether files can be written into a folder, which is made where there is none."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def prune(folder: Path, largest: int = LARGEST) -> int:
