@@ -1,4 +1,4 @@
-"""xarray, loaded when something of it is first used: an experiment's configuration and claims are shown without."""
+"""NumPy and xarray, loaded when something of them is first used: experiments are listed and shown without."""
 
 import importlib
 from types import ModuleType
@@ -11,6 +11,7 @@ class _Module(ModuleType):
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 else:
-    xr = _Module("xarray")
+    np, xr = _Module("numpy"), _Module("xarray")

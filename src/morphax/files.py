@@ -19,9 +19,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from morphax._lazy import xr
+from morphax._lazy import np, xr
 
 TEMPORARY = ".morphax-"
 """How the names of files begin that are being written; host and process follow."""
