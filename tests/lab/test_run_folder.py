@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pydantic import model_validator
 
 from morphax import parameter
-from morphax.files import read_json, read_sealed
+from morphax.files import digest_of_file, read_json, read_sealed
 from morphax.lab.run_folder import RunFolder, UsageError, open_run
 
 FILES = {"manifest.json", "config.json", "environment.json", "result.nc", "claims.json", "history.jsonl", "report.html"}
@@ -302,6 +302,34 @@ def test_a_report_needs_no_file_of_data(dice, tmp_path):
     folder.publish()
     assert folder.complete
     assert read_sealed(folder.path / "config.json") == stored
+
+
+def test_data_are_read_again_where_they_may_have_changed_and_then_refused(dice, tmp_path, monkeypatch):
+    csv, digested = tmp_path / "d.csv", []
+
+    class Loaded(dice):
+        class Config(dice.Config):
+            csv: str = parameter("", "a file")
+            edit: int = parameter(0, "after the die with so many faces the file is another one")
+
+            def data(self):
+                return {"csv": Path(self.csv)}
+
+        def thrown(self, config, faces, key, progress):
+            if faces == config.edit:
+                csv.write_text("2\n")
+            return super().thrown(config, faces, key, progress)
+
+    def counted(path):
+        digested.append(path)
+        return digest_of_file(path)
+
+    csv.write_text("1\n")
+    monkeypatch.setattr("morphax.lab.run_folder._digest_of_any", counted)
+    run(tmp_path / "out", Loaded(), csv=str(csv), faces=(4, 6, 8, 10, 12))
+    assert len(digested) == 1  # of five pieces
+    with pytest.raises(UsageError, match=r"csv \(.*d.csv\) has changed while the run went on; run again"):
+        run(tmp_path / "other", Loaded(), csv=str(csv), faces=(4, 6, 20, 8), edit=20, throws=3)
 
 
 def test_a_run_is_opened_with_its_own_numbers(dice, tmp_path):

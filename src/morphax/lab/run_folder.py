@@ -110,6 +110,7 @@ class RunFolder:
         self.data: dict[str, Path | KnownFile] = {}
         self.request = stored or self._asked_for(quick)
         self.files = {name: entry for name, entry in self.data.items() if isinstance(entry, Path)}
+        self._found: dict[str, tuple[int, ...] | None] = {}
         _make(path)
         self._check_request()
         self._tell_of_another_source()
@@ -404,8 +405,12 @@ class RunFolder:
     def _check_data(self) -> None:
         """Refuse to go on where a file has changed since it was asked for: nobody knows what was read of it."""
         for name, file in self.files.items():
+            state = _state_of(file)
+            if name in self._found and state == self._found[name]:
+                continue
             if _digest_of_any(file) != self.request["data"][name]:
                 raise UsageError(f"{name} ({file}) has changed while the run went on; run again")
+            self._found[name] = state
 
     def _say(self, text: str) -> None:
         if self.console is not None:
@@ -437,6 +442,15 @@ def _digest_of_data(entry: Data) -> str:
     if isinstance(entry, KnownFile):
         return entry.sha256
     return digest_of_file(entry) if isinstance(entry, Path) else entry
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with the content of a file, and is known without reading it; None where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _digest_of_any(path: Path) -> str | None:
