@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+import morphax
 from morphax import (
     Backpropagation,
     EchoStateNetwork,
@@ -112,15 +113,15 @@ def test_words_and_rules_that_fit():
     words = "a WithReadout around a WithInput around a Noisy around a PhaseOscillators"
     assert described(noisy) == words
     equilibrium = ["EquilibriumPropagation", "ImplicitDifferentiation", "RelaxationBackpropagation"]
-    assert fitting_rules(noisy) == ["Backpropagation", *equilibrium]
-    assert fitting_rules(ESN) == ["Backpropagation"]
-    assert fitting_rules(3) == []
+    # Examples of pages that ran before in this process may have left rules of their own.
+    ours = [[name for name in fitting_rules(thing) if hasattr(morphax, name)] for thing in (noisy, ESN, 3)]
+    assert ours == [["Backpropagation", *equilibrium], ["Backpropagation"], []]
 
 
 @pytest.mark.parametrize("rule", [EquilibriumPropagation(), ImplicitDifferentiation()])
 def test_rules_of_energies_name_what_they_need_and_what_fits(rule):
     message = f"{type(rule).__name__} needs an energy substrate.*; substrate is a WithReadout around a EchoState"
-    with pytest.raises(ValueError, match=message + "Network, which Backpropagation fits"):
+    with pytest.raises(ValueError, match=message + "Network, which (.* or )?Backpropagation( or .*)? fits"):
         rule.check(READER, DATA)
 
 
