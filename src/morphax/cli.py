@@ -8,14 +8,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
-import json
 import math
 import signal
 import sys
 import threading
 import traceback
-import types
-import typing
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -25,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import morphax
 from morphax.experiments import all_experiments, find_experiment, summaries
 from morphax.lab.errors import UsageError, nearest
+from morphax.lab.settings import allowed, assignment, configure, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -237,10 +235,10 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
     schema = experiment.Config.model_json_schema()["properties"]
     for key, value in config.model_dump().items():
         entry = schema[key]
-        default = f"{_plain(value)} {entry.get('unit', '')}".strip()
+        default = f"{plain(value)} {entry.get('unit', '')}".strip()
         if key in experiment.quick and not options.quick:
-            default += f" (quick: {_plain(experiment.quick[key])})"
-        table.add_row(key, default, _allowed(entry), entry["description"])
+            default += f" (quick: {plain(experiment.quick[key])})"
+        table.add_row(key, default, allowed(entry), entry["description"])
     out.print(table)
     if memory := config.memory():
         free = readable(free_memory())
@@ -311,12 +309,12 @@ def _whole(name: str, text: str) -> int:
 def _asked(options: argparse.Namespace) -> tuple[Experiment, BaseConfig]:
     """The experiment and the configuration that a command names."""
     experiment = _find(options.name)()
-    changes = dict(_assignment(text, experiment.Config) for text in options.set)
+    changes = dict(assignment(text, experiment.Config) for text in options.set)
     if options.seeds is not None:
         if "seeds" not in experiment.Config.model_fields:
             raise UsageError(f"seeds is {options.seeds}, but {experiment.name} has no repetitions")
-        changes |= [_assignment(f"seeds={options.seeds}", experiment.Config)]
-    return experiment, _configure(experiment, (experiment.quick if options.quick else {}) | changes)
+        changes |= [assignment(f"seeds={options.seeds}", experiment.Config)]
+    return experiment, configure(experiment, (experiment.quick if options.quick else {}) | changes)
 
 
 def _carried_out(
@@ -421,80 +419,10 @@ def _find(name: str) -> type[Experiment]:
     return experiment
 
 
-def _assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"--set is {text!r}; it must be KEY=VALUE")
-    if key not in config.model_fields:
-        raise UsageError(f"--set {key} is unknown; {nearest(key, config.model_fields)}")
-    if _takes_several(config.model_fields[key].annotation) and not value.startswith("["):
-        value = f"[{value}]"
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
-
-
-def _takes_several(annotation: Any) -> bool:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return any(_takes_several(part) for part in typing.get_args(annotation))
-    return typing.get_origin(annotation) in (tuple, list)
-
-
-def _configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
-    import pydantic
-
-    try:
-        return experiment.Config(**values)
-    except pydantic.ValidationError as error:
-        entries = error.errors()
-        # A tuple with a bad element is also reported as too short, by one for each.
-        elements = {entry["loc"][:-1] for entry in entries}
-        told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in elements]
-        raise UsageError("; ".join(_problem(entry) for entry in told)) from error
-
-
-def _problem(entry: Any) -> str:
-    message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]).lstrip(".")
-    if name:
-        return f"{name} is {entry['input']!r}; {message}"
-    # What is wrong with a file begins with its name.
-    for key, value in entry["input"].items() if isinstance(entry["input"], dict) else ():
-        if isinstance(value, str) and message.startswith(f"{value} "):
-            return f"{key} is {value!r}, which {message.removeprefix(value).lstrip()}"
-    return message
-
-
 def _one_line(error: BaseException) -> str:
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("(")]  # JAX has some of its own
     text = " ".join(" ".join([str(error), *notes]).split())
     return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
-
-
-def _allowed(entry: dict[str, Any]) -> str:
-    parts = [option for option in entry.get("anyOf", [entry]) if option.get("type") != "null"]
-    texts = []
-    for part in parts:
-        if "enum" in part:
-            texts.append(" | ".join(map(str, part["enum"])))
-            continue
-        signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-        limits = [f"{sign} {_number(part[key])}" for key, sign in signs.items() if part.get(key, math.inf) != math.inf]
-        if part.get("type") == "array":
-            elements = [*part.get("prefixItems", ()), *([part["items"]] if part.get("items") else [])]
-            limits = [f"list: {' or '.join(dict.fromkeys(map(_allowed, elements)))}"]
-        texts.append(" and ".join(limits) or part.get("type", ""))
-    return " or ".join(texts)
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == round(value) and abs(value) < 1e15 else f"{value:g}"
-
-
-def _plain(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,20 @@ def received(digest: str, suffix: str = "") -> Path:
     return Path(tempfile.gettempdir()) / f"morphax-data-{user}" / f"{digest}{suffix}"
 
 
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes with the content of a file, and is known without reading it; None where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def changed(what: object) -> str:
+    """The sentence about a file that a run depends on."""
+    return f"{what} has changed while the run went on; run again"
+
+
 def check_regular(path: Path, largest: int | None = None) -> None:
     """Refuse what cannot be read to its end - folders, devices, pipes - and files of more than `largest` bytes.
 

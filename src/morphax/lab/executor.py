@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
-from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 from uuid import uuid4
 
-from morphax._optional import needed
-from morphax.files import KnownFile, digest_of
+from morphax.files import KnownFile, changed, digest_of
+from morphax.lab.cluster import connected, one_line
 from morphax.lab.errors import UsageError
 from morphax.lab.identity import installed
 from morphax.lab.job import Task
@@ -140,48 +138,7 @@ class Executor:
 
     @cached_property
     def _client(self) -> Any:
-        distributed = needed("distributed", "distributed")
-        dask = needed("dask", "distributed")
-        self._stack.enter_context(
-            dask.config.set(_SETTINGS | {"distributed.nanny.pre-spawn-environ": self._environment})
-        )
-        self._stack.callback(_quietly())
-        if self.scheduler is None:
-            self._stack.callback(_as_before(*self._environment))
-            # What interrupts this process waits until all workers are there: half a cluster could not be ended.
-            with ThreadPoolExecutor(1, initializer=_ignore_terminal) as thread:
-                cluster = thread.submit(self._started, distributed).result()
-            # Both are in this process: what they tell each other need not become bytes.
-            cluster.sync(cluster.scheduler.listen, "inproc://")
-            address, loop = cluster.scheduler.listeners[-1].contact_address, cluster.loop
-        else:
-            address, loop = self.scheduler, None
-        try:
-            client = distributed.Client(address, loop=loop, timeout=self.patience, set_as_default=False, name="morphax")
-        except (OSError, ValueError, TypeError) as error:  # of TLS without certificates the type
-            raise UsageError(f"scheduler is {address!r}; none answers there ({_one_line(error)})") from error
-        self._stack.enter_context(client)
-        return client
-
-    def _started(self, distributed: Any) -> Any:
-        """Scheduler and workers of this machine."""
-        return self._stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=self.workers,
-                threads_per_worker=1,
-                memory_limit=int(distributed.system.MEMORY_LIMIT / (self.workers or 1)),
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address=None,
-                silence_logs="CRITICAL",
-            )
-        )
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        """XLA takes as many threads as NPROC says; BLAS and LAPACK one: beside XLA's own, more are slower."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
-        return {**threads, "NPROC": str(max(1, cores // (self.workers or 1))), "MALLOC_TRIM_THRESHOLD_": "65536"}
+        return connected(self._stack, self.workers, self.scheduler, self.patience)
 
     @cached_property
     def _about(self) -> dict[str, Any]:
@@ -196,7 +153,7 @@ class Executor:
         for address, about in found.items():
             worker = _named(address, workers)
             if isinstance(about, Exception):
-                raise UsageError(f"{worker} cannot work: {_one_line(about)}; install morphax there")
+                raise UsageError(f"{worker} cannot work: {one_line(about)}; install morphax there")
             if other := [
                 f"{name} {about[name]}, not {expected[name]}" for name in expected if about[name] != expected[name]
             ]:
@@ -303,7 +260,7 @@ class _Round:
         from distributed import KilledWorker
 
         if not isinstance(error, KilledWorker):
-            raise UsageError(f"workers cannot carry out pieces: {_one_line(error)}") from error
+            raise UsageError(f"workers cannot carry out pieces: {one_line(error)}") from error
         for name in reversed(names):
             task = self.names[name]
             self.kills[name] += 1 + error.allowed_failures
@@ -371,7 +328,7 @@ class _Round:
                 raise UsageError(f"{worker} lacks {name}, and {error}") from error
             # Of a known file it may be the compressed content; its reader looks at it.
             if isinstance(file, Path) and hashlib.sha256(content).hexdigest() != digest:
-                raise UsageError(f"{name} ({file}) has changed while the run went on; run again")
+                raise UsageError(changed(f"{name} ({file})"))
             with self._connected():
                 told = self.client.run(
                     _take_data(), digest, path.suffix, content, workers=[address], on_error="return"
@@ -379,7 +336,7 @@ class _Round:
             if isinstance(told, Exception):
                 if isinstance(told, CommClosedError) or address not in self.executor.workers_there():
                     return  # it is gone: another one takes the piece
-                raise UsageError(f"{worker} cannot keep {name}: {_one_line(told)}")
+                raise UsageError(f"{worker} cannot keep {name}: {one_line(told)}")
 
     def _shown(self, names: list[str]) -> str:
         first = self.names[names[0]].label
@@ -410,7 +367,6 @@ def _carry_out() -> Callable[..., Any]:
 
     def carry_out(parts: list[Part], mailbox: str) -> tuple[str, Any]:
         import contextlib
-        import os
 
         from distributed import Queue, get_client, get_worker
 
@@ -442,7 +398,6 @@ _CARRY_OUT = _carry_out()
 
 def _about_worker() -> Callable[..., dict[str, Any]]:
     def about(dask_worker: Any) -> dict[str, Any]:
-        import os
 
         # XLA looks at it once, when JAX is first asked for its devices: here.
         os.environ.setdefault("NPROC", str(dask_worker.state.nthreads))
@@ -463,65 +418,6 @@ def _take_data() -> Callable[..., None]:
     return take
 
 
-_SETTINGS = {
-    # All memory of JAX is unmanaged: a worker that is paused would stand still for ever.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.profile.enabled": False,
-    # Looking at the memory of every worker ten times a second costs more than all messages.
-    "distributed.worker.memory.monitor-interval": "500ms",
-    "distributed.admin.system-monitor.interval": "5s",
-    "distributed.admin.tick.interval": "1s",
-    # Deaths of workers are counted here, piece by piece.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.admin.tick.limit": "1h",
-    "distributed.comm.timeouts.connect": "20s",
-}
-
-
-def _ignore_terminal() -> None:
-    """Threads and processes that are started from this thread on leave Ctrl-C and a closed terminal to the coordinator.
-
-    A terminal tells all its processes at once; workers end with the coordinator.
-    """
-    if hasattr(signal, "pthread_sigmask"):  # Windows has neither
-        resource_tracker.ensure_running()  # Python starts it with the first process, and then hears Ctrl-C again
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-
-
-def _quietly() -> Callable[[], None]:
-    """Dask's own notes of what ends are not for people; what gives them their voice back."""
-    import logging
-
-    names = ("distributed", *(f"distributed.{what}" for what in ("client", "nanny", "scheduler")))
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-
-    def back() -> None:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-    return back
-
-
-def _as_before(*names: str) -> Callable[[], None]:
-    """Dask leaves in the environment here what it gives workers, and gives it to those of the next executor instead."""
-    before = {name: os.environ.get(name) for name in names}
-
-    def back() -> None:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    return back
-
-
 def _called(worker: Any) -> str:
     """Workers of this machine have a number, others a name; its address where nobody gave it one."""
     return f"worker {worker}" if isinstance(worker, int) else str(worker).removeprefix("tcp://")
@@ -533,7 +429,3 @@ def _named(address: str, workers: Mapping[str, Any]) -> str:
     if isinstance(name, int):
         return _called(name)
     return f"worker {address}" if name == address else f"worker {name} ({address})"
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

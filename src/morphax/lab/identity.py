@@ -15,6 +15,8 @@ from threading import Lock
 from typing import NamedTuple
 from uuid import uuid4
 
+from morphax.files import state_of
+
 VERSIONS = ("jax", "jaxlib")
 _parsing = Lock()  # Python 3.11 counts the depth of all threads in one number, and then calls a mismatch an error
 _sources: dict[Path, Source] = {}  # as they were when they were read first: what is loaded of them stays, too
@@ -99,7 +101,7 @@ def changed_source(files: Iterable[Path]) -> Path | None:
     for path, loaded in zip(waiting, _are_loaded(waiting), strict=True):
         known = read_source(path)
         try:
-            if _stamp(path) != known.stamp and hashlib.sha256(path.read_bytes()).digest() != known.digest:
+            if state_of(path) != known.state and hashlib.sha256(path.read_bytes()).digest() != known.digest:
                 return path
         except OSError:
             return path
@@ -123,13 +125,13 @@ def _digest_of(files: Mapping[Path, str]) -> str:
 class Source(NamedTuple):
     """A file of source.
 
-    - `stamp`: size and time of its last change.
+    - `state`: of the file (`state_of`).
     - `digest`: SHA-256 of its content.
     - `tree`: what the content says.
     - `loaded`: whether a module was made of it, which stays as it is.
     """
 
-    stamp: tuple[int, int]
+    state: tuple[int, ...] | None
     digest: bytes
     tree: ast.Module
     loaded: bool
@@ -138,9 +140,9 @@ class Source(NamedTuple):
 def read_source(path: Path) -> Source:
     """A file of source as it was when it was read first."""
     if path not in _sources:
-        (loaded,), stamp, content = _are_loaded([path]), _stamp(path), path.read_bytes()
+        (loaded,), state, content = _are_loaded([path]), state_of(path), path.read_bytes()
         with _parsing:
-            found = Source(stamp, hashlib.sha256(content).digest(), ast.parse(content), loaded)
+            found = Source(state, hashlib.sha256(content).digest(), ast.parse(content), loaded)
         _sources.setdefault(path, found)
     return _sources[path]
 
@@ -148,11 +150,6 @@ def read_source(path: Path) -> Source:
 def _are_loaded(paths: Sequence[Path]) -> list[bool]:
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())} if paths else set()
     return [str(path) in files for path in paths]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 class _Sources:

@@ -22,12 +22,14 @@ from morphax.files import (
     TEMPORARY,
     DamagedError,
     KnownFile,
+    changed,
     digest_of,
     digest_of_file,
     noting_files,
     read_json,
     read_sealed,
     read_sealed_dataset,
+    state_of,
     write_json,
     write_sealed,
     write_sealed_dataset,
@@ -35,7 +37,7 @@ from morphax.files import (
 )
 from morphax.lab.environment import environment
 from morphax.lab.errors import UsageError
-from morphax.lab.experiment import BaseConfig, Data, Experiment
+from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import KINDS, save_figures, styled
 from morphax.lab.identity import changed_source, source_files, source_of, versions
 from morphax.lab.job import Job, Task, place_of
@@ -43,6 +45,7 @@ from morphax.lab.lock import locked, remove_dead
 from morphax.lab.naming import command_for
 from morphax.lab.progress import Outcome, Progress, Tell
 from morphax.lab.report import write_report
+from morphax.lab.request import MANIFEST, asked, data_of, difference, request_for, request_in, whose
 from morphax.lab.script import class_of, load_experiment, module_of, source_record
 from morphax.lab.store import PieceStore, prune, store_beside, takes_files
 from morphax.lab.study import Study
@@ -51,9 +54,6 @@ from morphax.lab.sweep import Sweep
 if TYPE_CHECKING:
     from morphax.lab.executor import Executor
 
-FORMAT = 2
-"""Of run folders; the first had no digests."""
-MANIFEST = "manifest.json"
 UNLISTED = ("environment.json", "history.jsonl", "result.nc", "study.db")
 """What a run writes beside `config.json` before its manifest lists its files."""
 OF_CHECKPOINTS = re.compile(r"[0-9a-f]{12}")
@@ -108,25 +108,15 @@ class RunFolder:
         self.console = console
         self.executor = executor
         self.data: dict[str, Path | KnownFile] = {}
-        self.request = stored or self._asked_for(quick)
+        if stored is None:
+            self.data, digests = data_of(config)
+            stored = request_for(experiment, config, digests, quick=quick)
+        self.request = stored
         self.files = {name: entry for name, entry in self.data.items() if isinstance(entry, Path)}
         self._found: dict[str, tuple[int, ...] | None] = {}
         _make(path)
         self._check_request()
         self._tell_of_another_source()
-
-    def _asked_for(self, quick: bool) -> dict[str, Any]:
-        self.data, digests = _data_of(self.config)
-        request = {
-            "format": FORMAT,
-            "experiment": self.experiment.name,
-            "quick": quick,
-            "config": self.config.model_dump(mode="json"),
-            "data": digests,
-            **self.experiment.asks(),
-        }
-        source = source_record(self.experiment)
-        return request if source is None else request | {"source": source}
 
     @property
     def complete(self) -> bool:
@@ -185,8 +175,8 @@ class RunFolder:
         def before_keeping() -> None:
             check()
             self._check_data()
-            if (changed := changed_source(sources)) is not None:
-                raise UsageError(f"{changed} has changed while the run went on; run again")
+            if (edited := changed_source(sources)) is not None:
+                raise UsageError(changed(edited))
 
         identity, sources = self._identity(), source_files(module_of(self.experiment))
         store = PieceStore(self.store, identity, self.request["config"], reuse=not self.fresh, say=self._say)
@@ -345,7 +335,7 @@ class RunFolder:
         except (DamagedError, KeyError) as error:
             self._say(f"{error}; it is computed anew")
             return False
-        return same and _asked(stored) == _asked(self.request)
+        return same and asked(stored) == asked(self.request)
 
     def _discard(self) -> None:
         """Remove the files of the run but `config.json`, and of its folders those that are empty then."""
@@ -370,19 +360,19 @@ class RunFolder:
 
     def _check_request(self) -> None:
         """Refuse a folder that holds something else."""
-        found = _request_in(self.path)
+        found = request_in(self.path)
         if found is None:
             # What a run leaves behind that is stopped before it signs is hidden.
             if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise UsageError(f"out is {str(self.path)!r}, which holds other files; it must be new, empty, or a run")
             return
-        if _whose(found) != _whose(self.request):
+        if whose(found) != whose(self.request):
             raise UsageError(
-                f"out is {str(self.path)!r}, a run of {_whose(found)}; choose another folder for {_whose(self.request)}"
+                f"out is {str(self.path)!r}, a run of {whose(found)}; choose another folder for {whose(self.request)}"
             )
-        if _asked(found) != _asked(self.request) and not self.fresh:
+        if asked(found) != asked(self.request) and not self.fresh:
             raise UsageError(
-                f"out is {str(self.path)!r}, {_difference(_asked(found), _asked(self.request))}; choose another "
+                f"out is {str(self.path)!r}, {difference(asked(found), asked(self.request))}; choose another "
                 "folder, or start it anew with --fresh"
             )
 
@@ -405,11 +395,11 @@ class RunFolder:
     def _check_data(self) -> None:
         """Refuse to go on where a file has changed since it was asked for: nobody knows what was read of it."""
         for name, file in self.files.items():
-            state = _state_of(file)
+            state = state_of(file)
             if name in self._found and state == self._found[name]:
                 continue
             if _digest_of_any(file) != self.request["data"][name]:
-                raise UsageError(f"{name} ({file}) has changed while the run went on; run again")
+                raise UsageError(changed(f"{name} ({file})"))
             self._found[name] = state
 
     def _say(self, text: str) -> None:
@@ -428,31 +418,6 @@ def _make(path: Path) -> None:
         raise UsageError(f"out is {str(path)!r}, which cannot be written")
 
 
-def _data_of(config: BaseConfig) -> tuple[dict[str, Path | KnownFile], dict[str, str]]:
-    """The files that a run reads, of which those of a user are there, and the digests of all its data."""
-    data = config.data()
-    for name, entry in data.items():
-        if isinstance(entry, Path) and not entry.is_file():
-            raise UsageError(f"{name} is {str(entry)!r}, which is no file that can be read")
-    files = {name: entry for name, entry in data.items() if not isinstance(entry, str)}
-    return files, {name: _digest_of_data(entry) for name, entry in data.items()}
-
-
-def _digest_of_data(entry: Data) -> str:
-    if isinstance(entry, KnownFile):
-        return entry.sha256
-    return digest_of_file(entry) if isinstance(entry, Path) else entry
-
-
-def _state_of(path: Path) -> tuple[int, ...] | None:
-    """What changes with the content of a file, and is known without reading it; None where there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def _digest_of_any(path: Path) -> str | None:
     """None where there is no such file."""
     try:
@@ -461,56 +426,11 @@ def _digest_of_any(path: Path) -> str | None:
         return None
 
 
-def _request_in(folder: Path) -> dict[str, Any] | None:
-    """What the run in a folder was asked: where `config.json` is damaged or gone, manifest and result tell it, too.
-
-    None where nothing that morphax has sealed says that there is a run.
-
-    **Raises:** `UsageError` where an older morphax wrote it.
-    """
-    unsealed = (OSError, DamagedError, KeyError)
-    with suppress(*unsealed):
-        return read_sealed(folder / "config.json")
-    with suppress(*unsealed):
-        return read_sealed(folder / MANIFEST)["request"]
-    with suppress(*unsealed):
-        return json.loads(read_sealed_dataset(folder / "result.nc").attrs["morphax_request"])
-    with suppress(OSError, ValueError):
-        older = read_json(folder / "config.json")
-        if isinstance(older, dict) and older.keys() == {"experiment", "quick", "config"}:
-            raise UsageError(
-                f"{str(folder)!r} holds a run of {older['experiment']} by an older morphax; choose another folder"
-            )
-    return None
-
-
-def _whose(request: dict[str, Any]) -> str:
-    """The experiment that a run is of; of one in a file also that file's name, wherever it lies, and the class."""
-    name, source = request["experiment"], request.get("source")
-    return name if source is None else f"{name} ({Path(source['file']).name}:{source['class']})"
-
-
-def _asked(request: dict[str, Any]) -> dict[str, Any]:
-    """What is asked, whatever the file that defines the experiment holds: on that its pieces depend."""
-    return {key: value for key, value in request.items() if key != "source"} | {"experiment": _whose(request)}
-
-
-def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """In what a run differs from what is asked."""
-    old, new = found["config"], asked["config"]
-    if changed := [key for key in new if old.get(key) != new[key]]:
-        return f"a run with another {', '.join(changed)}"
-    if changed := [name for name in asked["data"] if found["data"].get(name) != asked["data"][name]]:
-        return f"a run whose data have changed since ({', '.join(changed)})"
-    changed = [key for key in dict.fromkeys([*asked, *found]) if found.get(key) != asked.get(key)]
-    return "a run with another " + ", ".join(changed)
-
-
 def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console: Console | None = None) -> RunFolder:
     """The run folder at `path` with the experiment and configuration that are stored in it."""
     if not any((path / name).exists() for name in ("config.json", MANIFEST, "result.nc")):
         raise UsageError(f"dir is {str(path)!r}, which is no run folder (it holds no config.json)")
-    request = _request_in(path)
+    request = request_in(path)
     if request is None:
         raise UsageError(f"dir is {str(path)!r}, in which nothing that is whole says what run it is of")
     experiment = _experiment_of(request, path, experiments)()
