@@ -18,7 +18,7 @@ import morphax.lab.executor as executor_module
 from morphax._checks import cores
 from morphax.files import TEMPORARY, read_sealed, received, write_atomically, writer_of
 from morphax.lab.errors import UsageError
-from morphax.lab.executor import Executor, SchedulerLostError, _called, _named
+from morphax.lab.executor import Executor, SchedulerLostError, _called, _named, _Round
 from morphax.lab.job import Job, Task
 from morphax.lab.lock import lives
 from morphax.lab.mailbox import Mailbox
@@ -132,6 +132,30 @@ def test_a_scheduler_that_dies_before_it_hands_out_what_is_finished_is_one_line(
     monkeypatch.setattr(executor._client, "gather", gone)
     with pytest.raises(SchedulerLostError, match="the scheduler is gone; what was finished is kept"):
         run(tmp_path / "out", executor).execute()
+
+
+@pytest.mark.slow
+def test_a_result_that_is_lost_before_it_is_asked_for_is_made_again(tmp_path, executor, monkeypatch):
+    executor.check()
+    following, lost = _Round.next, []
+
+    def without_worker(ongoing, timeout):
+        """The worker of the first finished piece ends before its result is fetched."""
+        if not lost and (key := next(iter(ongoing.chunks), None)) is not None:
+            future = ongoing.chunks[key][0]
+            while future.status != "finished":
+                time.sleep(0.01)
+            (address,) = executor._client.who_has([future])[key]
+            lost.append(address)
+            executor._client.run(os._exit, 1, workers=[address], on_error="return")
+            while future.status == "finished":
+                time.sleep(0.01)
+        yield from following(ongoing, timeout)
+
+    monkeypatch.setattr(_Round, "next", without_worker)
+    dataset = computed(tmp_path / "out", executor, count=6)
+    assert lost
+    assert dataset.x.identical(computed(tmp_path / "other" / "out", None, count=6).x)
 
 
 @pytest.mark.slow

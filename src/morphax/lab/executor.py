@@ -238,8 +238,10 @@ class _Round:
                 yield from self._finished(names, results[key])
             elif future.status == "error":
                 yield from self._failed(names, future.exception())
-            else:  # it was cancelled, and not by us
+            elif future.status == "cancelled":  # and not by us
                 raise SchedulerLostError(self._lost)
+            else:  # its worker ended before anybody asked for the result: the scheduler has it made again
+                self._await(key, future, names)
 
     def _finished(self, names: list[str], result: Any) -> Iterator[tuple[int, Outcome]]:
         kind, content = result
@@ -293,6 +295,9 @@ class _Round:
         parts = [self._part(list(group)) for _, group in by_job]
         with self._connected():
             future = self.client.submit(_CARRY_OUT, parts, self.mailbox.name, key=key, pure=False)
+        self._await(key, future, names)
+
+    def _await(self, key: str, future: Any, names: list[str]) -> None:
         self.chunks[key] = future, names
         future.add_done_callback(lambda future: self.done.put(future.key))
 
