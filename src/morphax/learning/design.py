@@ -49,7 +49,7 @@ class ReadoutDesign(LearningRule):
     "loss", the error of every design.
     """
 
-    shots: float
+    shots: Float[Array, ""] | float
     washout: int = eqx.field(static=True, default=0)
 
     def needs(self) -> str:

@@ -262,7 +262,7 @@ class JosephsonMixer(Substrate):
             )
         return drive * self.drive_amplitude * jnp.sqrt(2 * self.damping_rate)
 
-    def with_peak_photons(self, drives: Float[Array, "time ..."], peak: float) -> "JosephsonMixer":
+    def with_peak_photons(self, drives: Float[Array, "time ..."], peak: float | Array) -> "JosephsonMixer":
         r"""The same mixer with its drives scaled so that the fullest mode reaches `peak` photons at most on `drives`.
 
         The linear mixer's photon numbers grow as the square of the drive, so one coherent run decides; Kerr terms and

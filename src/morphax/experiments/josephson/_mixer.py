@@ -20,6 +20,15 @@ FOLDS = 5  # of `fit_readout`
 Ridge = Annotated[float, Field(ge=0)] | Literal["cross-validate"]
 
 
+class Conditions(eqx.Module):
+    """How a reservoir is tried: points of its task, noise on its readings, and what the readout is fitted with."""
+
+    train_points: int
+    test_points: int
+    noise: Float[Array, ""]
+    readout: dict[str, Any]
+
+
 class ReservoirConfig(BaseConfig):
     """Seeds, sizes and readout: what every reservoir experiment has."""
 
@@ -53,6 +62,9 @@ class ReservoirConfig(BaseConfig):
     def readout(self) -> dict[str, Any]:
         """The keyword arguments of `fit_readout`."""
         return {"ridge": self.ridge, "bias": self.bias}
+
+    def conditions(self) -> Conditions:
+        return Conditions(self.train_points, self.test_points, jnp.asarray(self.noise), self.readout)
 
 
 class MixerConfig(ReservoirConfig):
@@ -138,9 +150,13 @@ def check_washout(config: Any) -> None:
         )
 
 
-def over_seeds(one: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray) -> Callable[[range], Any]:
-    """What gives `one(key)` for some seeds, through one compiled program: NumPy arrays with the seed as first axis."""
-    program = eqx.filter_jit(one)
+def over_seeds(one: Callable[..., Any], key: PRNGKeyArray, *operands: Any) -> Callable[[range], Any]:
+    """What gives `one(*operands, key)` for some seeds: NumPy arrays with the seed as first axis.
+
+    Calls with the same function of a module, arrays of equal shapes and equal other operands have one compiled program
+    in common. So numbers that a sweep may change are given as arrays.
+    """
+    program = eqx.filter_jit(eqx.Partial(one, *operands))
     met = []  # seeds so far: the first of them compiles, ahead of the others
 
     def of(seeds: range) -> Any:

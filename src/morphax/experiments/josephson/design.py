@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
+from morphax.experiments.josephson._mixer import Conditions, WaveformConfig, over_seeds
 from morphax.experiments.training import Trained, Trainer
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
@@ -24,6 +25,7 @@ from morphax.learning.design import ReadoutDesign
 from morphax.learning.ensemble import member, member_keys
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import answer, read_task
+from morphax.learning.train import adjustable
 from morphax.pytrees import WEIGHT
 from morphax.quantum.measurement import PhotonNumbers
 from morphax.substrates.base import evolve
@@ -134,9 +136,9 @@ class Design(Experiment):
         return Trainer(run_key, progress).train(
             f"designed, {measured}",
             self._starts(config, measured, member_keys(start_key, starts)),
-            ReadoutDesign(config.design_shots),
+            ReadoutDesign(jnp.asarray(config.design_shots)),
             (task.train_inputs, task.train_targets),
-            optimiser=optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)),
+            optimiser=adjustable(_falling_adam(config.steps), learning_rate=config.learning_rate),
             steps=config.steps,
             ensemble=False,
         )
@@ -157,21 +159,8 @@ class Design(Experiment):
 
     def _tested(self, config: Config, mixer: JosephsonMixer, key: PRNGKeyArray) -> xr.Dataset:
         """Accuracy on new sequences, by seed and number of shots, and the device itself."""
-
-        def one(key: PRNGKeyArray) -> tuple[Array, Array]:
-            task_key, run_key = jax.random.split(key)
-            task = waveforms(config.train_points, config.test_points, key=task_key)
-
-            def at(shots: Array) -> Array:
-                device = eqx.tree_at(lambda m: m.shots, mixer, shots, is_leaf=lambda leaf: leaf is None)
-                reading = read_task(device, task, noise=config.noise, key=run_key)
-                return accuracy(answer(reading, task, **config.readout)[0], task.test_targets)
-
-            counter = eqx.tree_at(lambda m: m.measured, mixer, PhotonNumbers())
-            photons = jnp.max(evolve(counter, task.test_inputs)[0], axis=0)
-            return jax.lax.map(at, jnp.array(config.numbers, float)), photons
-
-        scores, photons = over_seeds(one, key)(range(config.seeds))
+        numbers = jnp.array(config.numbers, float)
+        scores, photons = over_seeds(_scores, key, mixer, numbers, config.conditions())(range(config.seeds))
         rate, entries = {"units": "rad/us"}, {"long_name": "upper triangle of G"}
         return xr.Dataset(
             {
@@ -208,6 +197,32 @@ class Design(Experiment):
         right.set_title(f"new sequences, {dataset.sizes['seed']} seeds")
         right.legend(fontsize="small", loc="lower right")
         return {"design": figure}
+
+
+@cache
+def _falling_adam(steps: int) -> Callable[..., optax.GradientTransformation]:
+    """Adam with a cosine, given the first learning rate; cached, so that trainings share it and compile once."""
+    shape = optax.cosine_decay_schedule(1.0, steps)
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        return optax.adam(lambda count: learning_rate * shape(count))
+
+    return make
+
+
+def _scores(mixer: JosephsonMixer, numbers: Array, conditions: Conditions, key: PRNGKeyArray) -> tuple[Array, Array]:
+    """Test accuracy of a seed for every number of shots, and the largest photon number of each mode."""
+    task_key, run_key = jax.random.split(key)
+    task = waveforms(conditions.train_points, conditions.test_points, key=task_key)
+
+    def scored(shots: Array) -> Array:
+        device = eqx.tree_at(lambda m: m.shots, mixer, shots, is_leaf=lambda leaf: leaf is None)
+        reading = read_task(device, task, noise=conditions.noise, key=run_key)
+        return accuracy(answer(reading, task, **conditions.readout)[0], task.test_targets)
+
+    counter = eqx.tree_at(lambda m: m.measured, mixer, PhotonNumbers())
+    photons = jnp.max(evolve(counter, task.test_inputs)[0], axis=0)
+    return jax.lax.map(scored, numbers), photons
 
 
 def at(dataset: xr.Dataset, device: str, shots: int) -> float:

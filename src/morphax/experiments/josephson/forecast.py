@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, literal, new
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import rmse
 from morphax.learning.readout import Reading, fit_readout, read_task
+from morphax.substrates.josephson import JosephsonMixer
 from morphax.substrates.reservoirs import EchoStateNetwork
 from morphax.tasks.base import Task
 from morphax.tasks.series import SUNSPOTS, Scaling, forecast, read_series, sunspots
@@ -122,30 +123,22 @@ class Forecast(Experiment):
         task, scaling = forecast(values, config.horizon, train_fraction=config.train_fraction, washout=config.washout)
         drives = eqx.tree_at(lambda t: (t.train_inputs, t.test_inputs), task, replace_fn=lambda x: (1 + x) / 2)
 
-        def mixer(factor: Array, key: PRNGKeyArray) -> Reading:
-            substrate = config.mixer(damping_rate=factor * config.mixer().damping_rate, measured=config.measured)
-            substrate = substrate.with_peak_photons(drives.train_inputs, config.peak_photons)
-            return read_task(substrate, drives, noise=config.noise, key=key)
-
-        def network(leak_rate: Array, key: PRNGKeyArray) -> Reading:
-            substrate = EchoStateNetwork.random(config.neurons, leak_rate=leak_rate, key=key)
-            return read_task(substrate, task)
-
-        def autoregression(order: Array, key: PRNGKeyArray) -> Reading:
-            return lagged(task, config.largest_order, order)
-
-        def persistence(_: Array, key: PRNGKeyArray) -> Reading:
-            return lagged(task, 1, jnp.array(1))
-
-        candidates = {
-            "mixer": (mixer, config.dissipations),
-            "persistence": (persistence, (1,)),
-            "autoregression": (autoregression, tuple(range(1, config.largest_order + 1))),
-            "echo-state": (network, config.leak_rates),
+        mixer, peak_photons = config.mixer(measured=config.measured), jnp.asarray(config.peak_photons)
+        readers = {
+            "mixer": (eqx.Partial(_mixer, mixer, peak_photons, drives, jnp.asarray(config.noise)), config.dissipations),
+            "persistence": (eqx.Partial(_lagged, task, 1), (1,)),
+            "autoregression": (
+                eqx.Partial(_lagged, task, config.largest_order),
+                tuple(range(1, config.largest_order + 1)),
+            ),
+            "echo-state": (eqx.Partial(_network, task, config.neurons), config.leak_rates),
         }
+        targets = task.train_targets[task.washout :]
         models = {
-            model: over_seeds(self._model(config, model, read, values, task), key)
-            for model, (read, values) in candidates.items()
+            model: over_seeds(
+                _chosen, key, read, jnp.array(tried), targets, None if model == "persistence" else config.readout
+            )
+            for model, (read, tried) in readers.items()
         }
 
         def compute(seeds: range) -> xr.Dataset:
@@ -161,34 +154,6 @@ class Forecast(Experiment):
         scaled = Blocks("seed", config.seeds).carry_out(progress, compute)
         tested = slice(-len(task.test_targets), None)
         return _in_own_units(scaled, name, times[tested], values[tested], scaling)
-
-    def _model(
-        self,
-        config: Config,
-        model: str,
-        read: Callable[[Array, PRNGKeyArray], Reading],
-        candidates: tuple[float, ...],
-        task: Task,
-    ) -> Callable[[PRNGKeyArray], tuple[Array, Array]]:
-        """Test outputs of a seed, with the candidate that does best on the end of the training part."""
-        targets = task.train_targets[task.washout :]
-        held = _held_of(len(targets))
-
-        def outputs_of(candidate: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-            reading = read(candidate, key)
-            if model == "persistence":
-                return jnp.zeros(()), reading.test
-            trial = fit_readout(reading.train[:-held], targets[:-held], **config.readout)
-            final = fit_readout(reading.train, targets, **config.readout)
-            return rmse(trial(reading.train[-held:]), targets[-held:]), final(reading.test)
-
-        def one(key: PRNGKeyArray) -> tuple[Array, Array]:
-            values = jnp.array(candidates)
-            errors, outputs = jax.lax.map(lambda value: outputs_of(value, key), values)
-            best = jnp.argmin(errors)
-            return outputs[best, :, 0], values[best]
-
-        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(9, 6.5)
@@ -223,12 +188,50 @@ class Forecast(Experiment):
         return {"predictions.csv": text.getvalue()}
 
 
+def _mixer(
+    mixer: JosephsonMixer, peak_photons: Array, drives: Task, noise: Array, factor: Array, key: PRNGKeyArray
+) -> Reading:
+    """What the mixer reads with its damping rates times a factor."""
+    damped = eqx.tree_at(lambda m: m.damping_rate, mixer, factor * mixer.damping_rate)
+    return read_task(damped.with_peak_photons(drives.train_inputs, peak_photons), drives, noise=noise, key=key)
+
+
+def _network(task: Task, neurons: int, leak_rate: Array, key: PRNGKeyArray) -> Reading:
+    return read_task(EchoStateNetwork.random(neurons, leak_rate=leak_rate, key=key), task)
+
+
+def _chosen(
+    read: Callable[[Array, PRNGKeyArray], Reading],
+    candidates: Array,
+    targets: Array,
+    readout: dict[str, Any] | None,
+    key: PRNGKeyArray,
+) -> tuple[Array, Array]:
+    """Test outputs of a seed, with the candidate that does best on the end of the training part, and which that is.
+
+    Without a readout a reading is the answer itself.
+    """
+    held = _held_of(len(targets))
+
+    def outputs_of(candidate: Array) -> tuple[Array, Array]:
+        reading = read(candidate, key)
+        if readout is None:
+            return jnp.zeros(()), reading.test
+        trial = fit_readout(reading.train[:-held], targets[:-held], **readout)
+        final = fit_readout(reading.train, targets, **readout)
+        return rmse(trial(reading.train[-held:]), targets[-held:]), final(reading.test)
+
+    errors, outputs = jax.lax.map(outputs_of, candidates)
+    best = jnp.argmin(errors)
+    return outputs[best, :, 0], candidates[best]
+
+
 def _held_of(points: int) -> int:
     """How many training points, at their end, are held out to choose by."""
     return max(round(VALIDATION_FRACTION * points), 1)
 
 
-def lagged(task: Task, lags: int, order: Array) -> Reading:
+def _lagged(task: Task, lags: int, order: Array, key: PRNGKeyArray) -> Reading:
     """What a linear autoregression reads: the latest `order` inputs, newest first, zeros behind them up to `lags`."""
     inputs = jnp.concatenate([task.train_inputs, task.test_inputs])
     ages = jnp.arange(lags)

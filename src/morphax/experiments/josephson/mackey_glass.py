@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,10 @@ from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import member_keys
 from morphax.learning.readout import answer, read_task
+from morphax.substrates.josephson import JosephsonMixer
+from morphax.tasks.base import Task
 from morphax.tasks.chaos import mackey_glass
+from morphax.units import MHz
 
 STEP = 0.1  # of the integrator, in `mackey_glass`
 PORTS = ("separate", "joint")
@@ -98,8 +102,7 @@ class MackeyGlass(Experiment):
             "coupling": [(coupling, 1.0) for coupling in config.couplings],
         }
         curves = {
-            sweep: [over_seeds(self._points(config, port, points), key) for port in PORTS]
-            for sweep, points in sweeps.items()
+            sweep: [self._points(config, port, points, key) for port in PORTS] for sweep, points in sweeps.items()
         }
 
         def compute(seeds: range) -> xr.Dataset:
@@ -107,49 +110,18 @@ class MackeyGlass(Experiment):
                 [self._sweep(config, sweep, [of(seeds) for of in curves[sweep]], seeds) for sweep in sweeps]
             )
 
-        series = np.asarray(self._task(config, 1, member_keys(key, 1)[0]).test_inputs)
+        series = np.asarray(_series(config)((1,), key=jax.random.split(member_keys(key, 1)[0])[0]).test_inputs)
         dataset = Blocks("seed", config.seeds).carry_out(progress, compute)
         return dataset.assign(series=("point", series, {"units": "1"}))
 
-    def _task(self, config: Config, largest_delay: int, key: PRNGKeyArray):
-        return mackey_glass(
-            tuple(range(1, largest_delay + 1)),
-            config.train_points,
-            config.test_points,
-            sample_interval=config.sample_interval,
-            washout=config.washout,
-            key=jax.random.split(key)[0],
-        )
-
     def _points(
-        self, config: Config, port: str, points: list[tuple[float, float]]
-    ) -> Callable[[PRNGKeyArray], dict[str, jax.Array]]:
-        """What gives the errors of a seed at all points."""
-
-        def one(key: PRNGKeyArray, coupling: jax.Array, factor: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
-            task = self._task(config, config.largest_delay, key)
-            rates = config.mixer().damping_rate * factor
-            scaled = coupling * config.mixer(coupling=1e-3 * 2 * math.pi).coupling
-            mixer = config.mixer(coupling=scaled, damping_rate=rates, port=port, measured=config.measured)
-            mixer = mixer.with_peak_photons(jnp.concatenate([task.train_inputs, task.test_inputs]), config.peak_photons)
-            reading = read_task(mixer, task, noise=noise, key=jax.random.split(key)[1])
-            outputs, _ = answer(reading, task, **config.readout)
-            error = jnp.abs(outputs - task.test_targets)
-            deviation = jnp.std(task.test_targets, axis=0)
-            smallest = jnp.finfo(error.dtype).eps
-            return {
-                "log_error": jnp.mean(jnp.log10(jnp.maximum(error, smallest)), axis=0),
-                "nrmse": jnp.sqrt(jnp.mean(error**2, axis=0)) / deviation,
-            }
-
-        couplings, factors = map(jnp.array, zip(*points, strict=True))
-        noises = jnp.array(config.noises)
-
-        def all_points(key: PRNGKeyArray) -> dict[str, jax.Array]:
-            over_noise = jax.vmap(one, in_axes=(None, None, None, 0))
-            return jax.lax.map(lambda point: over_noise(key, point[0], point[1], noises), (couplings, factors))
-
-        return all_points
+        self, config: Config, port: str, points: list[tuple[float, float]], key: PRNGKeyArray
+    ) -> Callable[[range], dict[str, np.ndarray]]:
+        """What gives the errors of some seeds at all points."""
+        unit = config.mixer(coupling=MHz, port=port, measured=config.measured)
+        grid, noises = tuple(map(jnp.array, zip(*points, strict=True))), jnp.array(config.noises)
+        peak_photons, delays = jnp.asarray(config.peak_photons), tuple(range(1, config.largest_delay + 1))
+        return over_seeds(_errors, key, unit, grid, noises, peak_photons, _series(config), delays, config.readout)
 
     def _sweep(self, config: Config, sweep: str, ports: list[dict[str, np.ndarray]], seeds: range) -> xr.Dataset:
         """Errors of some seeds, of every port."""
@@ -195,6 +167,48 @@ class MackeyGlass(Experiment):
                 axis.set_title(f"({letter}) {sweep}, {port} port{'s' * (port == 'separate')}, noise {noise:.0e}")
                 axis.legend(fontsize="x-small", ncols=2)
         return {"mackey-glass": figure}
+
+
+def _series(config: MackeyGlass.Config) -> Callable[..., Task]:
+    """The task, but for its delays and its key."""
+    return eqx.Partial(
+        mackey_glass,
+        train_points=config.train_points,
+        test_points=config.test_points,
+        sample_interval=config.sample_interval,
+        washout=config.washout,
+    )
+
+
+def _errors(
+    unit: JosephsonMixer,
+    grid: tuple[jax.Array, jax.Array],
+    noises: jax.Array,
+    peak_photons: jax.Array,
+    series: Callable[..., Task],
+    delays: tuple[int, ...],
+    readout: dict[str, Any],
+    key: PRNGKeyArray,
+) -> dict[str, jax.Array]:
+    """Errors of a seed, (points, noises, delays), with the coupling and the damping rates of a mixer times factors."""
+    task_key, run_key = jax.random.split(key)
+    task = series(delays, key=task_key)
+    drives = jnp.concatenate([task.train_inputs, task.test_inputs])
+
+    def at(coupling: jax.Array, damping: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+        scaled = (coupling * unit.coupling, damping * unit.damping_rate)
+        mixer = eqx.tree_at(lambda m: (m.coupling, m.damping_rate), unit, scaled)
+        mixer = mixer.with_peak_photons(drives, peak_photons)
+        outputs, _ = answer(read_task(mixer, task, noise=noise, key=run_key), task, **readout)
+        error = jnp.abs(outputs - task.test_targets)
+        smallest = jnp.finfo(error.dtype).eps
+        return {
+            "log_error": jnp.mean(jnp.log10(jnp.maximum(error, smallest)), axis=0),
+            "nrmse": jnp.sqrt(jnp.mean(error**2, axis=0)) / jnp.std(task.test_targets, axis=0),
+        }
+
+    over_noise = jax.vmap(at, in_axes=(None, None, 0))
+    return jax.lax.map(lambda point: over_noise(point[0], point[1], noises), grid)
 
 
 def base(dataset: xr.Dataset) -> xr.DataArray:

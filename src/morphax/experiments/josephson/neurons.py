@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import WaveformConfig, answers_of_first, over_seeds
+from morphax.experiments.josephson._mixer import Conditions, WaveformConfig, answers_of_first, over_seeds
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, VIOLET, Figures, new_figure
@@ -76,7 +77,11 @@ class Neurons(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        curves = {kind: over_seeds(self._curve(config, make), key) for kind, make in reservoirs(config).items()}
+        conditions = config.conditions()
+        curves = {
+            kind: over_seeds(_accuracies, key, make, config.sizes, conditions)
+            for kind, make in reservoirs(config).items()
+        }
         attributes = {"units": "1", "long_name": "test accuracy"}
 
         def compute(seeds: range) -> xr.Dataset:
@@ -85,16 +90,6 @@ class Neurons(Experiment):
             return xr.Dataset({"accuracy": (("reservoir", "seed", "neurons"), scores, attributes)}, coordinates)
 
         return Blocks("seed", config.seeds).carry_out(progress, compute)
-
-    def _curve(self, config: Config, make: Callable[[PRNGKeyArray], Substrate]) -> Callable[[PRNGKeyArray], jax.Array]:
-        def one(key: PRNGKeyArray) -> jax.Array:
-            task_key, device_key, run_key = jax.random.split(key, 3)
-            task = waveforms(config.train_points, config.test_points, key=task_key)
-            reading = read_task(make(device_key), task, noise=config.noise, key=run_key)
-            outputs = answers_of_first(reading.train, task.train_targets, reading.test, config.sizes, **config.readout)
-            return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
-
-        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(7, 4.5)
@@ -111,16 +106,33 @@ class Neurons(Experiment):
         return {"neurons": figure}
 
 
-def reservoirs(config: Neurons.Config) -> dict[str, Callable[[PRNGKeyArray], Substrate]]:
+def reservoirs(config: Neurons.Config) -> dict[str, Callable[..., Substrate]]:
     """What makes each kind of reservoir, at the largest size asked for, from a key."""
     largest = max(config.sizes)
+    mixer = config.mixer(measured=min(largest, config.states))
     return {
-        "quantum": lambda key: config.mixer(measured=min(largest, config.states)),
-        "static": lambda key: ReLUReservoir.random(largest, key=key),
-        "dynamic, 1": lambda key: SpinTorqueReservoir.random(largest, damping_rate=1.0, key=key),
-        "dynamic, 3": lambda key: SpinTorqueReservoir.random(largest, damping_rate=3.0, key=key),
-        "echo-state": lambda key: EchoStateNetwork.random(largest, key=key),
+        "quantum": eqx.Partial(_given, mixer),
+        "static": eqx.Partial(ReLUReservoir.random, largest),
+        "dynamic, 1": eqx.Partial(SpinTorqueReservoir.random, largest, damping_rate=1.0),
+        "dynamic, 3": eqx.Partial(SpinTorqueReservoir.random, largest, damping_rate=3.0),
+        "echo-state": eqx.Partial(EchoStateNetwork.random, largest),
     }
+
+
+def _given(substrate: Substrate, *, key: PRNGKeyArray) -> Substrate:
+    """A reservoir in which nothing is random."""
+    return substrate
+
+
+def _accuracies(
+    make: Callable[..., Substrate], sizes: tuple[int, ...], conditions: Conditions, key: PRNGKeyArray
+) -> jax.Array:
+    """Test accuracy of a seed for every number of measured neurons."""
+    task_key, device_key, run_key = jax.random.split(key, 3)
+    task = waveforms(conditions.train_points, conditions.test_points, key=task_key)
+    reading = read_task(make(key=device_key), task, noise=conditions.noise, key=run_key)
+    outputs = answers_of_first(reading.train, task.train_targets, reading.test, sizes, **conditions.readout)
+    return jax.vmap(accuracy, in_axes=(0, None))(outputs, task.test_targets)
 
 
 def neurons_for(dataset: xr.Dataset, reservoir: str, accuracy: float = 0.99) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Self
 
 import equinox as eqx
@@ -13,7 +12,13 @@ from jaxtyping import PRNGKeyArray
 from pydantic import Field, model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import ReservoirConfig, answers_of_first, check_washout, over_seeds
+from morphax.experiments.josephson._mixer import (
+    Conditions,
+    ReservoirConfig,
+    answers_of_first,
+    check_washout,
+    over_seeds,
+)
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, Figures, new_figure
@@ -90,7 +95,11 @@ class Scaling(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         exist = {modes: [size for size in config.sizes if size <= config.levels**modes] for modes in config.modes}
-        curves = {modes: over_seeds(self._curve(config, modes, exist[modes]), key) for modes in config.modes}
+        shared = jnp.asarray(config.peak_photons), config.washout, config.conditions()
+        curves = {
+            modes: over_seeds(_errors, key, _largest(config, modes, max(sizes)), tuple(sizes), *shared)
+            for modes, sizes in exist.items()
+        }
         attributes = {"units": "1", "long_name": "test NRMSE; NaN where there are fewer states", "may_be_missing": 1}
 
         def compute(seeds: range) -> xr.Dataset:
@@ -102,33 +111,6 @@ class Scaling(Experiment):
             return xr.Dataset({"nrmse": (("modes", "seed", "neurons"), errors, attributes)}, coordinates)
 
         return Blocks("seed", config.seeds).carry_out(progress, compute)
-
-    def _curve(self, config: Config, modes: int, exist: list[int]) -> Callable[[PRNGKeyArray], jax.Array]:
-
-        def one(key: PRNGKeyArray) -> jax.Array:
-            task_key, device_key, run_key = jax.random.split(key, 3)
-            task = narma(10, config.train_points, config.test_points, washout=config.washout, key=task_key)
-            drives = eqx.tree_at(lambda t: (t.train_inputs, t.test_inputs), task, replace_fn=lambda u: 2 * u)
-            mixer = self._mixer(config, modes, max(exist), device_key)
-            mixer = mixer.with_peak_photons(drives.train_inputs, config.peak_photons)
-            reading = read_task(mixer, drives, noise=config.noise, key=run_key)
-            targets = task.train_targets[config.washout :]
-            outputs = answers_of_first(reading.train, targets, reading.test, tuple(exist), **config.readout)
-            return jax.vmap(nrmse, in_axes=(0, None))(outputs, task.test_targets)
-
-        return one
-
-    def _mixer(self, config: Config, modes: int, measured: int, key: PRNGKeyArray) -> JosephsonMixer:
-        drawn = jax.random.uniform(key, (modes, modes), minval=0.25, maxval=1.0)
-        coupling = config.coupling * MHz * jnp.triu(drawn, 1)
-        return JosephsonMixer(
-            coupling + coupling.T,
-            jnp.geomspace(config.slowest, config.fastest, modes) / us,
-            1.0,
-            interval=config.interval * ns,
-            levels=config.levels,
-            measured=Populations(basis_states((config.levels,) * modes, measured, order="photons")),
-        )
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(6.5, 4.2)
@@ -144,6 +126,38 @@ class Scaling(Experiment):
         axis.set_title(f"all-to-all coupled modes: mean and standard deviation of {dataset.sizes['seed']} seeds")
         axis.legend(fontsize="small", ncols=2)
         return {"scaling": figure}
+
+
+def _largest(config: Scaling.Config, modes: int, measured: int) -> JosephsonMixer:
+    """The mixer whose couplings are all as large as any can be."""
+    return JosephsonMixer(
+        config.coupling * MHz * (1 - jnp.eye(modes)),
+        jnp.geomspace(config.slowest, config.fastest, modes) / us,
+        1.0,
+        interval=config.interval * ns,
+        levels=config.levels,
+        measured=Populations(basis_states((config.levels,) * modes, measured, order="photons")),
+    )
+
+
+def _errors(
+    largest: JosephsonMixer,
+    sizes: tuple[int, ...],
+    peak_photons: jax.Array,
+    washout: int,
+    conditions: Conditions,
+    key: PRNGKeyArray,
+) -> jax.Array:
+    """Test errors of a seed, which draws the couplings, for every number of measured populations."""
+    task_key, device_key, run_key = jax.random.split(key, 3)
+    task = narma(10, conditions.train_points, conditions.test_points, washout=washout, key=task_key)
+    drives = eqx.tree_at(lambda t: (t.train_inputs, t.test_inputs), task, replace_fn=lambda u: 2 * u)
+    drawn = jnp.triu(jax.random.uniform(device_key, largest.coupling.shape, minval=0.25, maxval=1.0), 1)
+    mixer = eqx.tree_at(lambda m: m.coupling, largest, largest.coupling * (drawn + drawn.T))
+    mixer = mixer.with_peak_photons(drives.train_inputs, peak_photons)
+    reading = read_task(mixer, drives, noise=conditions.noise, key=run_key)
+    outputs = answers_of_first(reading.train, task.train_targets[washout:], reading.test, sizes, **conditions.readout)
+    return jax.vmap(nrmse, in_axes=(0, None))(outputs, task.test_targets)
 
 
 def at(dataset: xr.Dataset, modes: int, neurons: int) -> float:

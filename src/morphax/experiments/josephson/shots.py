@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +12,14 @@ from jaxtyping import PRNGKeyArray
 from pydantic import Field, model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
+from morphax.experiments.josephson._mixer import Conditions, WaveformConfig, over_seeds
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy
 from morphax.learning.readout import answer, read_task
+from morphax.substrates.josephson import JosephsonMixer
 from morphax.tasks.waveforms import waveforms
 
 
@@ -70,7 +71,12 @@ class Shots(Experiment):
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
         drives = dict(zip(config.couplings, config.drives, strict=True))
-        curves = [over_seeds(self._curve(config, *point), key) for point in drives.items()]
+        numbers, conditions = jnp.array(config.numbers, float), config.conditions()
+        points = [config.model_copy(update={"coupling": g, "drive_amplitude": drive}) for g, drive in drives.items()]
+        curves = [
+            over_seeds(_accuracies, key, point.mixer(measured=config.measured, shots=1), numbers, conditions)
+            for point in points
+        ]
 
         def compute(seeds: range) -> xr.Dataset:
             scores = [curve(seeds) for curve in curves]
@@ -81,23 +87,6 @@ class Shots(Experiment):
             )
 
         return Blocks("seed", config.seeds).carry_out(progress, compute)
-
-    def _curve(self, config: Config, coupling: float, drive: float) -> Callable[[PRNGKeyArray], jax.Array]:
-        point = config.model_copy(update={"coupling": coupling, "drive_amplitude": drive})
-        numbers = jnp.array(config.numbers, float)
-
-        def one(key: PRNGKeyArray) -> jax.Array:
-            task_key, run_key = jax.random.split(key)
-            task = waveforms(config.train_points, config.test_points, key=task_key)
-
-            def at(shots: jax.Array) -> jax.Array:
-                mixer = point.mixer(measured=config.measured, shots=shots)
-                reading = read_task(mixer, task, noise=config.noise, key=run_key)
-                return accuracy(answer(reading, task, **config.readout)[0], task.test_targets)
-
-            return jax.lax.map(at, numbers)
-
-        return one
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(6.5, 4.2)
@@ -111,6 +100,19 @@ class Shots(Experiment):
         axis.set_title(f"sine or square from finite shots: {dataset.sizes['seed']} seeds; dotted: the paper's 99.5 %")
         axis.legend(loc="lower right")
         return {"shots": figure}
+
+
+def _accuracies(mixer: JosephsonMixer, numbers: jax.Array, conditions: Conditions, key: PRNGKeyArray) -> jax.Array:
+    """Test accuracy of a seed for every number of shots."""
+    task_key, run_key = jax.random.split(key)
+    task = waveforms(conditions.train_points, conditions.test_points, key=task_key)
+
+    def at(shots: jax.Array) -> jax.Array:
+        counted = eqx.tree_at(lambda m: m.shots, mixer, shots)
+        reading = read_task(counted, task, noise=conditions.noise, key=run_key)
+        return accuracy(answer(reading, task, **conditions.readout)[0], task.test_targets)
+
+    return jax.lax.map(at, numbers)
 
 
 def shots_for(dataset: xr.Dataset, accuracy: float) -> float:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import WaveformConfig, over_seeds
+from morphax.experiments.josephson._mixer import Conditions, WaveformConfig, over_seeds
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import accuracy, rmse, root_sum_square_over_n
 from morphax.learning.readout import answer, read_task
+from morphax.substrates.josephson import JosephsonMixer
 from morphax.tasks.waveforms import waveforms
 from morphax.units import MHz
 
@@ -65,7 +67,7 @@ class Waveforms(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        rows = {row: over_seeds(self._row(config, row), key) for row in ROWS}
+        rows = {row: self._row(config, row, key) for row in ROWS}
 
         def compute(seeds: range) -> xr.Dataset:
             found = [row(seeds) for row in rows.values()]
@@ -80,23 +82,14 @@ class Waveforms(Experiment):
             {name: dataset[name].sel(seed=0, drop=True) for name in ("input", "target", "prediction")}
         )
 
-    def _row(self, config: Config, row: str) -> Callable[[PRNGKeyArray], dict[str, jax.Array]]:
+    def _row(self, config: Config, row: str, key: PRNGKeyArray) -> Callable[[range], dict[str, np.ndarray]]:
         port, measured = ROWS[row]
-
-        def one(key: PRNGKeyArray) -> dict[str, jax.Array]:
-            task_key, run_key = jax.random.split(key)
-            task = waveforms(config.train_points, config.test_points, key=task_key)
-            if port == "joint":
-                mixer = config.mixer(measured=measured, port=port, damping_rate=np.array(PRINTED_DAMPING) * MHz)
-                mixer = mixer.with_peak_photons(task.train_inputs, config.joint_peak_photons)
-            else:
-                mixer = config.mixer(measured=measured, port=port)
-            outputs, _ = answer(read_task(mixer, task, noise=config.noise, key=run_key), task, **config.readout)
-            scores = {name: score(outputs, task.test_targets) for name, score in SCORES.items()}
-            series = {"input": task.test_inputs, "target": task.test_targets[:, 0], "prediction": outputs[:, 0]}
-            return scores | series
-
-        return one
+        if port == "joint":
+            mixer = config.mixer(measured=measured, port=port, damping_rate=np.array(PRINTED_DAMPING) * MHz)
+            peak_photons = jnp.asarray(config.joint_peak_photons)
+        else:
+            mixer, peak_photons = config.mixer(measured=measured, port=port), None
+        return over_seeds(_told_apart, key, mixer, peak_photons, config.conditions())
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(8, 7)
@@ -120,6 +113,20 @@ class Waveforms(Experiment):
         axes[1].legend(ncols=2, loc="upper right", fontsize="small")
         axes[-1].set_xlabel("test point")
         return {"waveforms": figure}
+
+
+def _told_apart(
+    mixer: JosephsonMixer, peak_photons: jax.Array | None, conditions: Conditions, key: PRNGKeyArray
+) -> dict[str, jax.Array]:
+    """Scores and series of a seed; the drive is scaled to a peak photon number where one is given."""
+    task_key, run_key = jax.random.split(key)
+    task = waveforms(conditions.train_points, conditions.test_points, key=task_key)
+    if peak_photons is not None:
+        mixer = mixer.with_peak_photons(task.train_inputs, peak_photons)
+    reading = read_task(mixer, task, noise=conditions.noise, key=run_key)
+    outputs, _ = answer(reading, task, **conditions.readout)
+    scores = {name: score(outputs, task.test_targets) for name, score in SCORES.items()}
+    return scores | {"input": task.test_inputs, "target": task.test_targets[:, 0], "prediction": outputs[:, 0]}
 
 
 def _rmse(dataset: xr.Dataset, row: str) -> float:

@@ -161,7 +161,7 @@ class Xor(Experiment):
 
         work: dict[str, Callable[[], xr.Dataset]] = {"equilibria": partial(_followed, config, keys[3])}
         work |= Blocks("run", config.many, 100).split({"many": many})
-        work |= Blocks("run", config.seeds, 10).split({"sizes": sizes})
+        work |= Blocks("run", config.seeds, 2).split({"sizes": sizes})
         parts = join_blocks("run", progress.pieces(work))
         by_starts = parts["sizes"].by_starts
         dataset = parts["equilibria"].assign(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -29,6 +29,7 @@ from morphax.learning.ensemble import member_keys
 from morphax.learning.history import History
 from morphax.learning.objectives import classification
 from morphax.learning.rule import Metrics
+from morphax.learning.train import adjustable
 from morphax.learning.voting import MajorityVote
 from morphax.substrates.quantized import Backward, BinarisedPerceptron, QuantizedPerceptron
 from morphax.tasks import Task, mnist
@@ -130,7 +131,7 @@ class PerceptronConfig(BaseConfig):
             networks,
             Judged(Backpropagation(), self.shots if _is_random(networks) else 1),
             (task.train_inputs, task.train_targets),
-            optimiser=_optimiser(self.learning_rate, self.momentum),
+            optimiser=adjustable(optax.sgd, learning_rate=self.learning_rate, momentum=self.momentum),
             steps=batches * (epochs or self.epochs),
             batch_size=self.batch_size,
             watch={"validation": (task.test_inputs, task.test_targets)},
@@ -176,12 +177,6 @@ class Judged(MajorityVote):
         outputs = Backpropagation().outputs(substrate, inputs)
         alone = classification(outputs, targets)["accuracy"]
         return super().metrics(substrate, inputs, targets, key=key) | {"deterministic": alone}
-
-
-@cache
-def _optimiser(learning_rate: float, momentum: float) -> optax.GradientTransformation:
-    """Cached, so that all trainings share it and compile once."""
-    return optax.sgd(learning_rate, momentum=momentum)
 
 
 def beside(parts: Mapping[str, xr.Dataset], kinds: Mapping[str, Kind]) -> xr.Dataset:

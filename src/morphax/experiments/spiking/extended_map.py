@@ -122,11 +122,11 @@ class ExtendedMap(Experiment):
             fours = NAMED_FOUR | {f"pure {index}": rho for index, rho in enumerate(drawn)}
         work = {"construction": _construction}
         work |= {f"ensemble {name}": partial(ensemble, i, name) for i, name in enumerate(ENSEMBLE_NAMES)}
-        work |= {f"named {name}": partial(bracket, rho) for name, rho in NAMED.items()}
+        work["named"] = lambda: along("named", {name: bracket(rho) for name, rho in NAMED.items()})
         work |= {f"four {name}": partial(bracket, rho) for name, rho in fours.items()}
         parts = progress.pieces(work)
-        dataset = parts["construction"]
-        for dim, names in (("ensemble", ENSEMBLE_NAMES), ("named", NAMED), ("four", fours)):
+        dataset = parts["construction"].merge(parts["named"])
+        for dim, names in (("ensemble", ENSEMBLE_NAMES), ("four", fours)):
             if names:
                 dataset = dataset.merge(along(dim, {name: parts[f"{dim} {name}"] for name in names}))
         return dataset
