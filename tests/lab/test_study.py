@@ -337,7 +337,7 @@ def test_bad_numbers_are_refused(tmp_path, numbers, message):
 
 def test_what_no_configuration_takes_or_no_result_has_is_refused(tmp_path):
     study = Study(Hill(), {"x": Range(0.0, 20.0, log=False)}, GOAL, trials=1, folder=tmp_path)
-    with pytest.raises(UsageError, match=r"over is x=20.0; x: Input should be less than or equal to 10"):
+    with pytest.raises(UsageError, match=r"over is x=20.0; x is 20.0; it must be less than or equal to 10"):
         study.check_ends(Hill.Config())
     with pytest.raises(UsageError, match=re.escape("maximise is 'height[kind]'")):
         Goal.read("height[kind]")

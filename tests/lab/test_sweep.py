@@ -193,7 +193,7 @@ def test_bad_sweeps_are_refused(over, message):
 
 
 def test_points_that_no_configuration_takes_are_refused_before_anything_is_computed():
-    with pytest.raises(UsageError, match=r"over is slope=20; slope: Input should be less than or equal to 10"):
+    with pytest.raises(UsageError, match=r"over is slope=20; slope is 20.0; it must be less than or equal to 10"):
         Sweep(Line(), {"slope": [1.0, 20.0]}).points(Line.Config())
 
 
@@ -274,7 +274,9 @@ def test_what_the_configuration_refuses_by_itself_is_told_in_one_line():
     forecast = Forecast()
     with pytest.raises(UsageError) as refused:
         Sweep(forecast, {"csv": ["none.csv", "nothing.csv"]}).points(forecast.Config())
-    assert str(refused.value) == "over is csv=none.csv; none.csv cannot be read: No such file or directory"
+    assert (
+        str(refused.value) == "over is csv=none.csv; csv is 'none.csv', which cannot be read: No such file or directory"
+    )
 
 
 def test_what_fails_around_the_points_ends_the_sweep():

@@ -42,11 +42,20 @@ def configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
     try:
         return experiment.Config(**values)
     except pydantic.ValidationError as error:
-        entries = error.errors()
-        # A tuple with a bad element is also reported as too short, by one for each.
-        elements = {entry["loc"][:-1] for entry in entries}
-        told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in elements]
-        raise UsageError("; ".join(_problem(entry) for entry in told)) from error
+        raise UsageError(refusal(error)) from error
+
+
+def refusal(error: ValueError) -> str:
+    """What a configuration says of its values, in one line that begins with what was set."""
+    import pydantic
+
+    if not isinstance(error, pydantic.ValidationError):
+        return " ".join(str(error).split())
+    entries = error.errors()
+    # A tuple with a bad element is also reported as too short, by one for each.
+    elements = {entry["loc"][:-1] for entry in entries}
+    told = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in elements]
+    return "; ".join(_problem(entry) for entry in told)
 
 
 def _problem(entry: Any) -> str:

@@ -20,7 +20,8 @@ from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Claim, Experiment
 from morphax.lab.figures import BLUE, RED, Figures, literal, new_figure
 from morphax.lab.progress import Progress, raise_failures
-from morphax.lab.sweep import first_line, other_data, prepare, run_part, split, takes_whole
+from morphax.lab.settings import refusal
+from morphax.lab.sweep import other_data, prepare, run_part, split, takes_whole
 from morphax.lab.tune import Choice, Range, Record, Settings, Shared, Trial, propose
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Study(Experiment):
                 try:
                     here = self.Config(**(config.model_dump() | changes))
                 except ValueError as error:
-                    raise UsageError(f"over is {key}={value}; {first_line(error)}") from error
+                    raise UsageError(f"over is {key}={value}; {refusal(error)}") from error
                 self._check_data(config, here)
 
     def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
@@ -251,7 +252,7 @@ class Study(Experiment):
                 here = self.Config(**(config.model_dump() | settings))
                 here.check_memory()
             except ValueError as error:
-                came[place] = UsageError(first_line(error))
+                came[place] = UsageError(refusal(error))
                 continue
             self._check_data(config, here)
             trials[place] = here, progress.at(f"trial {first + place}", here)

@@ -16,13 +16,13 @@ import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
-from pydantic import ValidationError
 
 from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Experiment
 from morphax.lab.figures import GREEN, GREY, RED, Figures, literal, mean_and_range, new_figure
 from morphax.lab.points import every_point, side_by_side
 from morphax.lab.progress import Known, Listing, Progress, raise_failures
+from morphax.lab.settings import refusal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ class Sweep(Experiment):
             try:
                 here = self.Config(**(config.model_dump() | changes))
             except ValueError as error:
-                raise UsageError(f"over is {name}; {first_line(error)}") from error
+                raise UsageError(f"over is {name}; {refusal(error)}") from error
             if data := other_data(config, here, self.over):
                 what = f"{data}, a file of data" if data in self.over else f"{name}, which changes the data ({data})"
                 raise UsageError(f"over is {what}; a sweep has the same data at all points")
@@ -351,14 +351,6 @@ def over_folder(folder: Path, keys: Sequence[str], content: Any, *, kind: str = 
     return folder.with_name(
         file_name(f"{folder.name}-{kind}-{','.join(keys)}", [folder.name, kind, content], whole=False)
     )
-
-
-def first_line(error: ValueError) -> str:
-    """What pydantic says of a value, in one line."""
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
-    entry = error.errors()[0]
-    return ": ".join([*map(str, entry["loc"]), entry["msg"].removeprefix("Value error, ")])
 
 
 def _text(value: Any) -> str:

@@ -140,6 +140,7 @@ class Mismatch(Experiment):
             axes.plot(dataset[name], dataset[variable].mean("seed"), "o-", color=BLUE)
         middle.set(xlabel="weight resolution (bits)", title="off-chip, rounded weights")
         right.set(xlabel="noise on powers, per pixel", title="off-chip, state noise")
+        right.locator_params(axis="x", nbins=4)
         return {"mismatch": figure}
 
 
