@@ -1,9 +1,5 @@
 """Forecasting a measured series: reading it from a CSV file, splitting it in time, and the yearly sunspot number."""
 
-import csv
-import difflib
-import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +11,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from morphax._checks import check_count, check_finite, check_range, check_real, is_concrete
-from morphax.files import check_regular, note_file
 from morphax.tasks.base import Task
+from morphax.tasks.tables import read_table
 
 SUNSPOTS = Path(__file__).with_name("sunspots.csv")
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
-LARGEST_FILE = 200_000_000
-"""Bytes: all cells of a file are held as text while it is read, in about ten times as much memory."""
-DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
-THOUSANDS = re.compile(r"[+-]?\d{1,3}([.,' \u00a0\u202f]\d{3})+([.,]\d*)?")
-COMMA_OR_THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
-Rows = list[tuple[int, list[str]]]
-"""The non-empty rows of a file: (line number from 1, cells)."""
 
 
 class Scaling(eqx.Module):
@@ -172,24 +160,11 @@ def read_series(path: str | Path, column: str | None = None) -> tuple[str, Float
         >>> name, values.tolist()
         ('height', [1.5, 2.5])
     """
-    note_file(Path(path))
-    rows = _read_rows(Path(path))
-    names, rows = _split_header(rows)
-    for line, cells in rows:
-        if len(cells) != len(names):
-            raise ValueError(
-                f"{path}: row {line} has a different number of cells than the first row: {len(cells)}, not {len(names)}"
-            )
-    if len(rows) < 2:
-        raise ValueError(f"{path} has too few rows of data: {len(rows)}; a series needs at least 2")
-    index = _last_numeric(path, names, rows) if column is None else _place_of(path, column, names)
-    places = [str(place) for place, name in enumerate(names, start=1) if name == names[index]]
-    if len(places) > 1:
-        raise ValueError(
-            f"{path} has {len(places)} columns called {names[index]!r} ({', '.join(places)}); each must have a name of "
-            "its own"
-        )
-    return names[index], _numbers(path, names[index], [(line, cells[index]) for line, cells in rows])
+    table = read_table(path)
+    if len(table.rows) < 2:
+        raise ValueError(f"{path} has too few rows of data: {len(table.rows)}; a series needs at least 2")
+    name = table.last_numeric() if column is None else column
+    return name, table.column(name)
 
 
 def _check_scaled(values: Any, scaled: Any, scaling: Scaling) -> None:
@@ -216,123 +191,3 @@ def _split(length: int, horizon: int, train_fraction: float, washout: int) -> tu
     if known >= length:
         raise ValueError(f"train_fraction is {train_fraction:g}; of {length} points it leaves none to test on")
     return known, train_points
-
-
-def _read_rows(path: Path) -> Rows:
-    try:
-        check_regular(path, LARGEST_FILE)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            file.seek(0)
-            delimiter = next((mark for mark in ";\t" if mark in first), ",")
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    rows = [row for row in rows if any(row[1])]
-    if not rows:
-        raise ValueError(f"{path} is empty; a series needs at least 2 rows")
-    return rows if delimiter == "," else _with_points(path, rows)
-
-
-def _with_points(path: Path, rows: Rows) -> Rows:
-    """The same rows with decimal points, where the file has decimal commas."""
-    with_comma = [(line, cell) for line, cells in rows for cell in cells if DECIMAL_COMMA.fullmatch(cell)]
-    if not with_comma:
-        return rows
-    for line, cells in rows:
-        for cell in cells:
-            if "." in cell and _is_number(cell):
-                raise ValueError(
-                    f"{path}: {cell!r} in row {line} has a decimal point and {with_comma[0][1]!r} in row "
-                    f"{with_comma[0][0]} a comma; a file must have one or the other, and no thousands separators"
-                )
-    if all(COMMA_OR_THOUSAND.fullmatch(cell) for _, cell in with_comma):
-        line, cell = with_comma[0]
-        raise ValueError(
-            f"{path}: {cell!r} in row {line} may be {cell.replace(',', '.')} or {cell.replace(',', '')}, and so may "
-            "all numbers with a comma; write decimal points, and no thousands separators"
-        )
-    return [
-        (line, [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells])
-        for line, cells in rows
-    ]
-
-
-def _split_header(rows: Rows) -> tuple[list[str], Rows]:
-    """The names of the columns, and the rows without the header."""
-    first, below = rows[0][1], [cells for _, cells in rows[1:]]
-
-    def is_title(index: int, cell: str) -> bool:
-        text = not _is_missing(cell) and not _is_number(cell)
-        return text and _is_mostly_numbers([cells[index] for cells in below if index < len(cells)])
-
-    if not any(map(_is_number, first)) or any(is_title(index, cell) for index, cell in enumerate(first)):
-        return first, rows[1:]
-    return [str(index) for index in range(1, len(first) + 1)], rows
-
-
-def _last_numeric(path: str | Path, names: list[str], rows: Rows) -> int:
-    """The place of the last column that is not text."""
-    for index in reversed(range(len(names))):
-        if _is_mostly_numbers([cells[index] for _, cells in rows]):
-            return index
-    raise ValueError(f"{path} has no column of numbers (columns: {', '.join(names)})")
-
-
-def _place_of(path: str | Path, column: str, names: list[str]) -> int:
-    if column not in names:
-        raise ValueError(_unknown_column(path, column, names))
-    return names.index(column)
-
-
-def _unknown_column(path: str | Path, column: str, names: list[str]) -> str:
-    lowered = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(column.lower(), lowered, n=1)
-    hint = f"did you mean {lowered[near[0]]!r}? " if near else ""
-    return f"column is {column!r}, which {path} does not have; {hint}(columns: {', '.join(names)})"
-
-
-def _numbers(path: str | Path, column: str, cells: list[tuple[int, str]]) -> Float[np.ndarray, " time"]:
-    """The cells (line, text) of a column as numbers."""
-    missing = [line for line, cell in cells if _is_missing(cell)]
-    for line, cell in cells:
-        if not (_is_missing(cell) or _is_number(cell)):
-            hint = "; write decimal points, and no thousands separators" if _is_written_otherwise(cell) else ""
-            raise ValueError(
-                f"{path}: column {column!r} holds {cell!r} in row {line}; it must hold finite numbers{hint}"
-            )
-    if missing:
-        listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"{path}: column {column!r} misses {len(missing)} of {len(cells)} values, in row {listed}")
-    return np.array([float(cell) for _, cell in cells])
-
-
-def _is_mostly_numbers(cells: list[str]) -> bool:
-    """Whether at least half of the cells that are not missing were meant as numbers."""
-    present = [cell for cell in cells if not _is_missing(cell)]
-    meant = sum(_number(cell) is not None or _is_written_otherwise(cell) for cell in present)
-    return bool(present) and 2 * meant >= len(present)
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.lower() in MISSING
-
-
-def _is_number(cell: str) -> bool:
-    number = _number(cell)
-    return number is not None and math.isfinite(number)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-def _is_written_otherwise(cell: str) -> bool:
-    """Whether it is a number with a decimal comma or thousands separators, which is not read as it stands."""
-    return bool(DECIMAL_COMMA.fullmatch(cell) or THOUSANDS.fullmatch(cell))
