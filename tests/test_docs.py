@@ -23,6 +23,7 @@ def test_tables_are_up_to_date():
         pytest.param("docs/devices.md", marks=pytest.mark.slow),
         pytest.param("docs/josephson.md", marks=pytest.mark.slow),
         "docs/experiments.md",
+        "docs/judging.md",
         "docs/machines.md",
         "docs/phase-oscillators.md",
         "docs/quantized.md",

@@ -11,12 +11,12 @@ ROOT = Path(morphax.__file__).parent
 FLOORS = (
     {"units", "_checks", "_lazy", "_optional"},
     {"files"},
-    {"pytrees", "saving"},
+    {"host", "pytrees", "saving"},
     {"dynamics", "tasks", "lab"},
     {"quantum"},
     {"substrates"},
     {"learning"},
-    {"export", "testing"},
+    {"export", "judging", "testing"},
     {"experiments"},
     {"cli", "_public"},
 )

@@ -37,6 +37,7 @@ from morphax.pytrees import (
 from morphax.saving import load as load, save as save
 from morphax.substrates.base import Substrate as Substrate, evolve as evolve
 from morphax.substrates.energy import EnergySubstrate as EnergySubstrate
+from morphax.substrates.external import ExternalSubstrate as ExternalSubstrate
 from morphax.substrates.hopfield import HopfieldNetwork as HopfieldNetwork
 from morphax.substrates.imperfections import (
     Imperfections as Imperfections,

@@ -68,8 +68,8 @@ class Backpropagation(LearningRule):
         return "a substrate whose step can be differentiated"
 
     def fits(self, substrate: Any) -> bool:
-        """Every substrate."""
-        return isinstance(substrate, Substrate)
+        """Every substrate that has derivatives."""
+        return isinstance(substrate, Substrate) and substrate.differentiable
 
     def suited(self, kind: Kind) -> "Backpropagation":
         """With the objective of the kind, where none was chosen."""

@@ -15,8 +15,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from morphax._checks import check_finite, check_shape
 from morphax.dynamics.relaxation import Landscape, Sweeps
+from morphax.host import ask_host, original_errors
 from morphax.learning.backprop import Backpropagation
-from morphax.learning.host import ask_host, original_errors
 from morphax.learning.rule import Data, Metrics, WrappedRule
 from morphax.pytrees import Role, select
 from morphax.substrates.base import State, Stepper, Substrate

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_count, check_key
 from morphax.files import DamagedError, digest_of_file, read_sealed, write_atomically, write_sealed
+from morphax.host import original_errors
 from morphax.learning.ensemble import count_members, map_members, member
 from morphax.learning.fingerprint import fingerprint, program_of
 from morphax.learning.history import History, Row
-from morphax.learning.host import original_errors
 from morphax.learning.rule import Data, LearningRule, Metrics
 from morphax.pytrees import Role, select, warn_of_unassigned
 from morphax.tasks.base import Task

@@ -81,6 +81,11 @@ class Substrate(eqx.Module):
         """Whether derivatives are those of what is computed; False where others stand in for them, as for a spike."""
         return True
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether a step has derivatives at all; a device outside of this process has none."""
+        return True
+
     @abstractmethod
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> State:
         """The state before the first input: any pytree."""
@@ -100,6 +105,38 @@ class Substrate(eqx.Module):
         worth sharing between all steps (a propagator, a factorisation).
         """
         return self.step
+
+    def driven(
+        self,
+        drives: Float[Array, "time ..."],
+        *,
+        state: State | None = None,
+        key: PRNGKeyArray | None = None,
+        every: bool = True,
+        segment: int | None = None,
+    ) -> tuple[Float[Array, "*time neurons"], State]:
+        """What `evolve` gives, which calls it: one step after the other.
+
+        A system overrides it that answers whole sequences only.
+        """
+        first, per_step = (None, None) if key is None else tuple(jax.random.split(key))
+        if state is None:
+            state = self.initial_state(key=first)
+        step = self.stepper()
+
+        def advance(state: State, inputs: tuple[Array, Any]) -> tuple[State, Array | None]:
+            drive, step_key = inputs
+            noise, readout = (None, None) if step_key is None else tuple(jax.random.split(step_key))
+            state = stepped(step, state, drive, key=noise)
+            return state, self.observe(state, key=readout) if every else None
+
+        keys = None if per_step is None else jax.random.split(per_step, drives.shape[0])
+        state, observations = segmented_scan(advance, state, (drives, keys), segment=segment)
+        if every:
+            return observations, state
+        # The same key as the last of "every", so that both read the same shots.
+        last = None if keys is None else jax.random.split(keys[-1])[1]
+        return self.observe(state, key=last), state
 
     def check_state(self, state: State) -> None:
         """Refuse, by `ValueError`, a state from which nothing can go on: by itself, one with NaN or infinity."""
@@ -263,7 +300,9 @@ def evolve(
     check_key("key", key)
     if state is not None:
         substrate.check_state(state)
-    observations, state = _evolve(substrate, drives, state, key, observe == "every", segment)
+    # A device outside is asked from here where that is possible, and what it raises comes from here.
+    run = _evolve if substrate.differentiable or not is_concrete(drives) else _driven
+    observations, state = run(substrate, drives, state, key, observe == "every", segment)
     if is_concrete(observations) and not np.all(np.isfinite(observations)):
         index = np.argwhere(~np.isfinite(observations))[0].tolist()
         where = f"after input {index[0]}" if observe == "every" else "at the end"
@@ -274,8 +313,7 @@ def evolve(
     return observations, state
 
 
-@eqx.filter_jit
-def _evolve(
+def _driven(
     substrate: Substrate,
     drives: Array,
     state: State | None,
@@ -283,21 +321,7 @@ def _evolve(
     every: bool,
     segment: int | None,
 ) -> tuple[Array, State]:
-    first, per_step = (None, None) if key is None else tuple(jax.random.split(key))
-    if state is None:
-        state = substrate.initial_state(key=first)
-    step = substrate.stepper()
+    return substrate.driven(drives, state=state, key=key, every=every, segment=segment)
 
-    def advance(state: State, inputs: tuple[Array, Any]) -> tuple[State, Array | None]:
-        drive, step_key = inputs
-        noise, readout = (None, None) if step_key is None else tuple(jax.random.split(step_key))
-        state = stepped(step, state, drive, key=noise)
-        return state, substrate.observe(state, key=readout) if every else None
 
-    keys = None if per_step is None else jax.random.split(per_step, drives.shape[0])
-    state, observations = segmented_scan(advance, state, (drives, keys), segment=segment)
-    if every:
-        return observations, state
-    # The same key as the last of "every", so that both read the same shots.
-    last = None if keys is None else jax.random.split(keys[-1])[1]
-    return substrate.observe(state, key=last), state
+_evolve = eqx.filter_jit(_driven)

@@ -74,6 +74,33 @@ class Wrapper(Substrate):
         """Whether they are inside."""
         return self.substrate.exact_derivatives
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether there are derivatives inside."""
+        return self.substrate.differentiable
+
+    def driven(
+        self,
+        drives: Float[Array, "time ..."],
+        *,
+        state: State | None = None,
+        key: PRNGKeyArray | None = None,
+        every: bool = True,
+        segment: int | None = None,
+    ) -> tuple[Float[Array, "*time outputs"], State]:
+        """One step after the other; or, around what answers whole sequences only, those under `drive` and `read`."""
+        if self.differentiable:
+            return super().driven(drives, state=state, key=key, every=every, segment=segment)
+        own = type(self)
+        changed = [name for name in ("step", "stepper", "observe") if getattr(own, name) is not getattr(Wrapper, name)]
+        if changed:
+            raise ValueError(
+                f"{own.__name__} changes what happens between two inputs, but the device inside answers whole "
+                "sequences only; put it around a model of the device"
+            )
+        shown, state = self.substrate.driven(jax.vmap(self.drive)(drives), state=state, key=key, every=every)
+        return jax.vmap(self.read)(shown) if every else self.read(shown), state
+
     def drive(self, drive: Float[Array, "..."]) -> Float[Array, "..."]:
         """What reaches the substrate of one input: all of it."""
         return drive

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from morphax.learning.host import ask_host, original_errors
+from morphax.host import ask_host, original_errors
 
 
 def refusing(error):

@@ -1,0 +1,467 @@
+"""What functions of its past inputs a device's readings hold: the information processing capacity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations, product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from morphax._checks import check_choice, check_count, check_finite, check_range, cores
+from morphax._lazy import xr
+from morphax.judging.polynomials import Innovations, Polynomials, ljung_box
+from morphax.judging.readings import ROWS, Readings
+
+Product = tuple[tuple[int, int, int], ...]
+"""The factors of a target: channel, delay and degree of each."""
+Kind = tuple[tuple[int, int], ...]
+"""What products have in common that differ in delays: channel and degree of each factor, in order."""
+AT_ONCE = 128
+"""Products that are made and projected at once: they stay in the cache."""
+PASS = 256
+"""Products that are worth a look at the whole recording, if there are so many."""
+BLOCKS = 20
+MOMENTS = 1 << 23
+"""Numbers of moments that are held at once."""
+KEPT = 1 << 25
+"""Numbers of readings that are held instead of read anew."""
+
+
+DEPENDENT = 1e-4
+"""Inputs whose autocorrelation is less probable than this, were they independent, are replaced by their innovations."""
+CONFIDENCE = 0.95
+
+
+def information_processing_capacity(
+    inputs: Float[np.ndarray, "time ..."],
+    responses: Any,
+    *,
+    washout: int = 200,
+    max_degree: int = 8,
+    max_delay: int = 50,
+    max_products: int = 5000,
+    innovations: Literal["auto", "always", "never"] = "auto",
+    p_value: float = 1e-4,
+) -> xr.Dataset:
+    r"""What functions of its past inputs the readings of a device hold, and how much of each.
+
+    A target is a product of polynomials of past inputs, $y(t) = \prod_i p_{d_i}(u_{c_i}(t - \tau_i))$, which are
+    orthonormal under the distribution that the inputs have. Its capacity is the share of its variance that a linear
+    readout gives back, from 0 to 1, without the share that it would give back by chance (`Capacities`). Capacities of
+    all products add up to the number of independent readings at most, and to that number where the readings are
+    functions of fading past inputs and nothing else: what remains is noise, older than was tried, of a higher degree,
+    or no function of the input.
+
+    Products are tried in the order of their promise (`Search`); all that were tried count, so that the sum has no bias
+    from choosing. Inputs that are correlated in time are replaced by what their past does not foretell
+    (`Innovations`), which is unknown to the past, too.
+
+    **Arguments:**
+
+    - `inputs`: (time,), or (time, channels) of independent channels; any distribution.
+    - `responses`: readings (time, readings), or a list of those of several devices that had the same inputs. Anything
+      that gives NumPy arrays for slices of time will do; it is read in stretches.
+    - `washout`: points at the beginning that are left out, >= `max_delay`.
+    - `max_degree`: largest sum of degrees, >= 1. Of an input with L levels single degrees end at L - 1.
+    - `max_delay`: longest delay, >= 0.
+    - `max_products`: how many products may be tried, >= 1.
+    - `innovations`: whether inputs are replaced by theirs: "auto" where they are correlated (Ljung-Box test, 1e-4).
+    - `p_value`: how probable one false `significant` product may be in all, in (0, 1).
+
+    **Returns:** a dataset over `product` (with `factors`, `total_degree` and `longest_delay`), `degree` and `delay`:
+    `capacity`, `raw` and `chance` of products, which are `significant`; `by_degree` and `memory` (of single inputs, by
+    delay); `total`, with standard error and 95 % interval from leaving out one of 20 blocks of time after the other,
+    and `rank`, which it should be compared with. Of several devices all have an axis `device`.
+
+    **Raises:** `ValueError` for a value outside of these ranges, numbers that are not finite, an input that does not
+    vary, or responses of another length.
+
+    Source: Dambre, Verstraeten, Schrauwen & Massar, Scientific Reports 2, 514 (2012); the chance level and the
+    intervals are ours.
+
+        >>> import numpy as np
+        >>> from morphax.judging import information_processing_capacity
+        >>> u = np.random.default_rng(0).uniform(-1, 1, 5000)
+        >>> delays = np.stack([np.roll(u, delay) for delay in (1, 2, 5)], axis=1)
+        >>> found = information_processing_capacity(u, delays, max_degree=3, max_delay=10)
+        >>> round(float(found.total)), found.memory.values.round(2)[:4].tolist()
+        (3, [0.0, 1.0, 1.0, 0.0])
+    """
+    check_choice("innovations", innovations, ("auto", "always", "never"))
+    check_range("p_value", p_value, low=0.0, high=1.0, open_low=True)
+    for name, value, low in (
+        ("max_degree", max_degree, 1),
+        ("max_delay", max_delay, 0),
+        ("max_products", max_products, 1),
+    ):
+        check_count(name, value, low)
+    inputs = np.asarray(inputs, float)
+    inputs = inputs[:, None] if inputs.ndim == 1 else inputs
+    check_finite("inputs", inputs)
+    for channel, deviation in enumerate(inputs.std(axis=0)):
+        if not deviation > 0:
+            raise ValueError(f"inputs of channel {channel} are all {inputs[0, channel]:g}; an input must vary")
+    check_count("washout", washout, max_delay, len(inputs) - 1)
+    several = isinstance(responses, list | tuple)
+    devices = list(responses) if several else [responses]
+    for device in devices:
+        if device.shape[0] != len(inputs):
+            raise ValueError(f"responses have {device.shape[0]} points of time; inputs have {len(inputs)}")
+    used, note = _independent(inputs, innovations)
+    readings = [Readings.of(device, washout) for device in devices]
+    capacities = Capacities(used, readings, max_degree, max_delay)
+    products, found = Search(capacities, max_products).run()
+    dataset = _dataset(capacities, products, found, p_value).assign_attrs(input=note)
+    return dataset if several else dataset.isel(device=0)
+
+
+def _independent(inputs: np.ndarray, innovations: str) -> tuple[np.ndarray, str]:
+    """Inputs, or their innovations where these are wanted, and a word about it."""
+    correlated = [innovations != "never" and ljung_box(channel) < DEPENDENT for channel in inputs.T]
+    if innovations == "never" or (innovations == "auto" and not any(correlated)):
+        return inputs, "as it is"
+    return np.stack([Innovations.of(channel).values for channel in inputs.T], axis=1), "innovations of order 5"
+
+
+def _dataset(capacities: Capacities, products: list[Product], found: Found, p_value: float) -> xr.Dataset:
+    from scipy.stats import beta
+
+    degrees = np.array([sum(power for *_, power in factors) for factors in products])
+    delays = np.array([max(delay for _, delay, _ in factors) for factors in products])
+    ranks = np.array(capacities.ranks)
+    points = len(capacities.readings[0])
+    # A product that shares factors with what the readings hold has more by chance, and varies more.
+    excess = np.maximum(1.0, found.chance * points / np.maximum(ranks, 1)[:, None])
+    threshold = beta.isf(p_value / len(products), ranks / 2, (points - 1 - ranks) / 2)[:, None] * excess
+    of_degree = [degrees == degree for degree in range(1, int(degrees.max()) + 1)]
+    singles = [
+        np.array([len(factors) == 1 and factors[0][1:] == (delay, 1) for factors in products])
+        for delay in range(capacities.delay + 1)
+    ]
+    total, total_error, width = _summed(found, np.ones(len(products), bool))
+    by_degree, degree_error, _ = zip(*(_summed(found, chosen) for chosen in of_degree), strict=True)
+    memory, memory_error, _ = zip(*(_summed(found, chosen) for chosen in singles), strict=True)
+    unit = {"units": "1"}
+    per_product = ("device", "product")
+    return xr.Dataset(
+        {
+            "capacity": (per_product, found.capacity, unit | {"long_name": "capacity without what chance gives"}),
+            "raw": (per_product, found.raw, unit | {"long_name": "share of variance that a readout gives back"}),
+            "chance": (per_product, found.chance, unit | {"long_name": "share that it gives back by chance"}),
+            "significant": (per_product, found.raw > threshold),
+            "total": ("device", total, unit | {"long_name": "information processing capacity"}),
+            "total_error": ("device", total_error, unit | {"long_name": "standard error of the capacity"}),
+            "total_low": ("device", total - width, unit),
+            "total_high": ("device", total + width, unit),
+            "rank": ("device", ranks, unit | {"long_name": "independent readings"}),
+            "by_degree": (("degree", "device"), np.array(by_degree), unit | {"long_name": "capacity"}),
+            "by_degree_error": (("degree", "device"), np.array(degree_error), unit),
+            "memory": (("delay", "device"), np.array(memory), unit | {"long_name": "linear memory"}),
+            "memory_error": (("delay", "device"), np.array(memory_error), unit),
+        },
+        {
+            "factors": ("product", [_text(factors, capacities.inputs.shape[1]) for factors in products]),
+            "total_degree": ("product", degrees),
+            "longest_delay": ("product", delays, {"units": "points"}),
+            "degree": np.arange(1, len(of_degree) + 1),
+            "delay": ("delay", np.arange(capacities.delay + 1), {"units": "points"}),
+        },
+    )
+
+
+def _summed(found: Found, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum over some products, of each device; its standard error; half of its 95 % interval."""
+    from scipy.stats import t
+
+    total = found.capacity[:, chosen].sum(axis=1)
+    without = found.without[:, :, chosen].sum(axis=2)
+    spread = np.sum((without - without.mean(axis=1, keepdims=True)) ** 2, axis=1)
+    error = np.sqrt((BLOCKS - 1) / BLOCKS * spread)
+    return total, error, error * t.ppf((1 + CONFIDENCE) / 2, BLOCKS - 1)
+
+
+def _text(factors: Product, channels: int) -> str:
+    """ "P1(u[t-3]) P2(u[t])": factors as people write them, with the channel where there are several."""
+    return " ".join(
+        f"P{power}(u{channel if channels > 1 else ''}[t{f'-{delay}' if delay else ''}])"
+        for channel, delay, power in sorted(factors, key=lambda factor: (factor[1], factor[0], factor[2]))
+    )
+
+
+class Found(NamedTuple):
+    """Capacities of some products, of each device, and with one block of time left out."""
+
+    raw: Float[np.ndarray, "devices products"]
+    chance: Float[np.ndarray, "devices products"]
+    capacity: Float[np.ndarray, "devices products"]
+    without: Float[np.ndarray, "devices blocks products"]
+
+
+class Capacities:
+    r"""Capacities of products of orthonormal polynomials, from one recording of each of some devices.
+
+    $$C[y] = \frac{|Q^T y|^2}{T |y|^2}, \qquad H[y] = \frac{\sum_t h_t y_t^2}{\sum_t y_t^2}, \qquad
+      \hat C = \frac{C - H}{1 - H}$$
+
+    for a target $y_t = \prod_i p_{d_i}(u_{c_i}(t - \tau_i))$, less its mean. $C$ is the share of its variance that a
+    linear readout gives back, $H$ what it would give back by chance: of a product that shares factors with what the
+    readings hold that is more than the number of readings over that of points. $\hat C$ is without bias.
+
+    The devices have the same input, and their targets are made once.
+    """
+
+    def __init__(
+        self, inputs: Float[np.ndarray, "time channels"], readings: Sequence[Readings], degree: int, delay: int
+    ):
+        self.inputs = inputs
+        self.readings = readings
+        self.degree = degree
+        self.delay = delay
+        self.polynomials = [Polynomials.of(channel, degree) for channel in inputs.T]
+        start = readings[0].start
+        edges = np.linspace(start, len(inputs), BLOCKS + 1).astype(int)
+        self.blocks = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        self.ranks = [each.rank for each in readings]
+        self._kept: dict[int, np.ndarray] = {}
+        self._grams = [np.zeros((BLOCKS, rank + 1, rank + 1)) for rank in self.ranks]
+        self._in_threads(self._add_to_grams)
+
+    def of(self, products: Sequence[Product]) -> Found:
+        """Capacities of products."""
+        most = max(AT_ONCE, MOMENTS // (BLOCKS * (sum(self.ranks) + len(self.ranks) + 2)))
+        parts = [self._of(products[low : low + most]) for low in range(0, len(products), most)]
+        return Found(*(np.concatenate(each, axis=-1) for each in zip(*parts, strict=True)))
+
+    def _of(self, products: Sequence[Product]) -> Found:
+        sums = np.zeros((BLOCKS, len(products), 1 + sum(self.ranks)))
+        squares = np.zeros((BLOCKS, len(products), 1 + len(self.ranks)))
+        self._in_threads(lambda block: self._add(products, block, sums[block], squares[block]))
+        edges = np.cumsum([1, *self.ranks])
+        found = [
+            self._judged(gram, sums[:, :, 0], sums[:, :, low:high], squares[:, :, 0], squares[:, :, 1 + place])
+            for place, (gram, low, high) in enumerate(zip(self._grams, edges[:-1], edges[1:], strict=True))
+        ]
+        return Found(*(np.stack(each) for each in zip(*found, strict=True)))
+
+    def _in_threads(self, work: Callable[[int], None]) -> None:
+        """Work at every block, in as many threads as there are cores: libraries' own would wait for each other."""
+        with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(work, range(BLOCKS)))
+
+    def _add_to_grams(self, block: int) -> None:
+        for low, high in self._stretches(block):
+            for gram, rows in zip(self._grams, self._rows(low, high), strict=True):
+                extended = np.concatenate([np.ones((len(rows), 1), np.float32), rows], axis=1)
+                gram[block] += extended.T @ extended
+
+    def _add(self, products: Sequence[Product], block: int, sums: np.ndarray, squares: np.ndarray) -> None:
+        """Sums over a block, of products times readings, and of their squares times leverages."""
+        for low, high in self._stretches(block):
+            rows = self._rows(low, high)
+            ones = np.ones((high - low, 1), np.float32)
+            basis = np.concatenate([ones, *rows], axis=1)
+            weights = np.concatenate([ones, *(np.sum(q**2, axis=1, keepdims=True) for q in rows)], axis=1)
+            table = self._table(low, high)
+            made = np.empty((AT_ONCE, high - low), np.float32)
+            for first in range(0, len(products), AT_ONCE):
+                some = products[first : first + AT_ONCE]
+                for target, factors in zip(made, some, strict=False):
+                    self._make(factors, table, target)
+                targets = made[: len(some)]
+                sums[first : first + len(some)] += targets @ basis
+                targets *= targets
+                squares[first : first + len(some)] += targets @ weights
+
+    def _judged(
+        self, gram: np.ndarray, total: np.ndarray, projected: np.ndarray, squares: np.ndarray, levers: np.ndarray
+    ) -> Found:
+        """Of one device, from sums over blocks: (blocks, products) and, projected, (blocks, products, rank)."""
+        whole = self._capacity(*(each.sum(axis=0) for each in (gram, total, projected, squares, levers)))
+        left = [
+            self._capacity(*(each.sum(axis=0) - each[block] for each in (gram, total, projected, squares, levers)))[2]
+            for block in range(BLOCKS)
+        ]
+        return Found(*whole, np.stack(left))
+
+    def _capacity(
+        self, gram: np.ndarray, total: np.ndarray, projected: np.ndarray, squares: np.ndarray, levers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        points = gram[0, 0]
+        centred = gram[1:, 1:] - np.outer(gram[1:, 0], gram[0, 1:]) / points
+        products = projected - np.outer(total, gram[0, 1:]) / points
+        variance = squares - total**2 / points
+        # Directions that are missing outside of the block that is left out: none, unless readings vary there alone.
+        values, vectors = np.linalg.eigh(centred)
+        kept = values > 1e-6 * points
+        inside = (products @ vectors[:, kept]) / np.sqrt(values[kept])
+        raw = np.sum(inside**2, axis=1) / variance
+        chance = levers / squares / points
+        return raw, chance, (raw - chance) / (1 - chance)
+
+    def _stretches(self, block: int) -> Iterator[tuple[int, int]]:
+        low, high = self.blocks[block]
+        for first in range(low, high, ROWS):
+            yield first, min(first + ROWS, high)
+
+    def _rows(self, low: int, high: int) -> list[np.ndarray]:
+        if low not in self._kept:
+            rows = [each.between(low, high) for each in self.readings]
+            if sum(each.size for each in self._kept.values()) + sum(each.size for each in rows) > KEPT:
+                return rows
+            self._kept[low] = np.concatenate(rows, axis=1)
+        edges = np.cumsum(self.ranks)[:-1]
+        return np.split(self._kept[low], edges, axis=1)
+
+    def _table(self, low: int, high: int) -> list[np.ndarray]:
+        """Polynomials of every channel (degrees, delay + time) from the longest delay before on."""
+        past = self.inputs[low - self.delay : high]
+        return [found(past[:, channel]).astype(np.float32) for channel, found in enumerate(self.polynomials)]
+
+    def _make(self, factors: Product, table: list[np.ndarray], target: np.ndarray) -> None:
+        first, *others = [
+            table[channel][degree, self.delay - delay : self.delay - delay + len(target)]
+            for channel, delay, degree in factors
+        ]
+        if not others:
+            target[:] = first
+            return
+        np.multiply(first, others[0], out=target)
+        for other in others[1:]:
+            target *= other
+
+
+def kinds(levels: Sequence[int], degree: int) -> list[Kind]:
+    """All kinds of products up to a total degree, lower degrees and fewer factors first.
+
+    `levels` is the highest degree of each channel.
+    """
+    variables = [(channel, power) for channel, most in enumerate(levels) for power in range(1, most + 1)]
+
+    def extended(kind: Kind, left: int, place: int) -> Iterator[Kind]:
+        if kind:
+            yield kind
+        for next_place in range(place, len(variables)):
+            if variables[next_place][1] <= left:
+                yield from extended((*kind, variables[next_place]), left - variables[next_place][1], next_place)
+
+    return sorted(extended((), degree, 0), key=lambda kind: (_degree(kind), len(kind), kind))
+
+
+def shell(kind: Kind, longest: int) -> Iterator[Product]:
+    """All products of a kind whose longest delay is this one: every factor has a variable of its own."""
+    groups = list(Counter(kind).items())
+    for chosen in product(*(combinations(range(longest + 1), many) for _, many in groups)):
+        if max(each[-1] for each in chosen) < longest:
+            continue
+        factors = tuple(
+            (channel, delay, power)
+            for ((channel, power), _), delays in zip(groups, chosen, strict=True)
+            for delay in delays
+        )
+        if len({(channel, delay) for channel, delay, _ in factors}) == len(factors):
+            yield factors
+
+
+class _Shell(NamedTuple):
+    kind: Kind
+    longest: int
+    products: list[Product]
+    gain: float
+    """Mean capacity of a product, over devices too."""
+    error: float
+    """Its standard deviation where there is nothing to be found."""
+
+
+class Search:
+    """Looks for the products that readings hold, as many as may be tried, the most promising first.
+
+    All single polynomials up to the longest delay come first, and simple products up to a few delays, since what a
+    device holds may begin late; then the first products of every kind; then, again and again, the next longer delay of
+    those kinds whose last ones were worth most. A kind is left when its last two shells held no more than chance.
+    """
+
+    EARLY = 12
+    """Delays to which simple products of several factors are tried whatever they hold."""
+    SIMPLE = 6
+    """Degree and number of factors together: pairs up to degree 4, and triples of single inputs."""
+    ALIVE = 3.0
+    """Standard deviations by which a shell must lie above chance to be followed."""
+
+    def __init__(self, capacities: Capacities, most: int):
+        self.capacities = capacities
+        self.left = most
+        self.shells: dict[Kind, list[_Shell]] = {}
+        self.products: list[Product] = []
+        self.found: list[Found] = []
+
+    def run(self) -> tuple[list[Product], Found]:
+        """Products in the order in which they were tried, and what they are worth."""
+        every = kinds([each.degree for each in self.capacities.polynomials], self.capacities.degree)
+        singles = [kind for kind in every if len(kind) == 1]
+        simple = [kind for kind in every if len(kind) > 1 and _degree(kind) + len(kind) <= self.SIMPLE]
+        self._try([(kind, longest) for longest in range(self.capacities.delay + 1) for kind in singles])
+        early = range(min(self.EARLY, self.capacities.delay) + 1)
+        self._try([(kind, longest) for longest in early for kind in simple])
+        self._try([(kind, _shortest(kind) + more) for more in range(2) for kind in every if kind not in self.shells])
+        while self.left and (wanted := self._next()):
+            self._try(wanted)
+        return self.products, Found(*(np.concatenate(each, axis=-1) for each in zip(*self.found, strict=True)))
+
+    def _next(self) -> list[tuple[Kind, int]]:
+        """The next shells, enough of them for a look at the whole recording."""
+        alive = {kind: gain for kind in self.shells if (gain := self._promise(kind)) > 0}
+        chosen, count = [], 0
+        for kind in sorted(alive, key=lambda kind: -alive[kind]):
+            chosen.append((kind, self.shells[kind][-1].longest + 1))
+            count += len(self.shells[kind][-1].products)
+            if count >= PASS:
+                break
+        return chosen
+
+    def _promise(self, kind: Kind) -> float:
+        """What a product of the next shell may be worth; 0 where the last ones were chance, or there is none."""
+        last = self.shells[kind][-2:]
+        if last[-1].longest >= self.capacities.delay:
+            return 0.0
+        gain = sum(each.gain * len(each.products) for each in last)
+        error = sum((each.error * len(each.products)) ** 2 for each in last) ** 0.5
+        return max(each.gain for each in last) if gain > self.ALIVE * error else 0.0
+
+    def _try(self, wanted: list[tuple[Kind, int]]) -> None:
+        shells = []
+        for kind, longest in wanted:
+            if longest > self.capacities.delay or not self.left:
+                continue
+            products = list(shell(kind, longest))[: self.left]
+            if products:
+                self.left -= len(products)
+                shells.append((kind, longest, products))
+        every = [each for _, _, products in shells for each in products]
+        if not every:
+            return
+        found = self.capacities.of(every)
+        self.products += every
+        self.found.append(found)
+        points, ranks = len(self.capacities.inputs), np.array(self.capacities.ranks)
+        chance = float(np.mean(2.0 * ranks)) ** 0.5 / points / len(ranks) ** 0.5
+        place = 0
+        for kind, longest, products in shells:
+            gain = float(np.mean(found.capacity[:, place : place + len(products)]))
+            self.shells.setdefault(kind, []).append(
+                _Shell(kind, longest, products, gain, chance / len(products) ** 0.5)
+            )
+            place += len(products)
+
+
+def _degree(kind: Kind) -> int:
+    return sum(power for _, power in kind)
+
+
+def _shortest(kind: Kind) -> int:
+    """The longest delay that a product of a kind has at least."""
+    return max(Counter(channel for channel, _ in kind).values()) - 1

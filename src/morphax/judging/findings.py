@@ -1,0 +1,201 @@
+"""What is wrong with a recording, or must be known of it before its numbers mean anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from morphax.judging.polynomials import Innovations, Polynomials, autocovariances, ljung_box
+from morphax.judging.readings import Readings, stretches
+from morphax.judging.recording import Recording
+
+FEWEST = 20
+"""Points for each reading below which nothing is judged."""
+ENOUGH = 200
+"""Points for each reading from which on capacities are known to 2 %."""
+AHEAD = 50
+"""Points by which an answer is looked for before its cause."""
+DRIFT = 0.01
+"""Share of a reading's variance in slow changes, over a quarter of the recording and longer, that is named."""
+EQUAL = 1 - 1e-9
+"""Readings whose correlation is larger in magnitude are one reading."""
+LOOKED_AT = 20_000
+"""Points from which it is taken for how long a reading persists."""
+UNLIKELY = 1e-4
+"""A test is believed when what it saw is less probable than this by chance."""
+
+
+class Finding(NamedTuple):
+    """Something that a judgement of a recording must say.
+
+    An "error" leaves nothing to judge; a "warning" changes what the numbers mean; a "note" says what was done.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    text: str
+
+
+def findings(recording: Recording, washout: int = 200) -> list[Finding]:
+    """What a recording has that makes numbers mean less, or something else: errors first.
+
+    Looked for are inputs that do not vary, are held, or depend on their past; missing, constant, equal and drifting
+    readings; too few points; and answers that come before their causes.
+
+    **Arguments:** `washout`: points at the beginning in which readings may still settle.
+
+        >>> import numpy as np
+        >>> from morphax.judging import Recording, findings
+        >>> u = np.random.default_rng(0).uniform(-1, 1, 1000)
+        >>> for finding in findings(Recording(u, np.stack([np.roll(u, -1), np.ones(1000)], axis=1))):
+        ...     print(finding.severity, finding.text)
+        error readings answer the input 1 points before it comes; shift one against the other
+        note x1 is constant and was left out
+    """
+    found = [*_of_inputs(recording), *_of_readings(recording, min(washout, len(recording) // 4))]
+    order = ("error", "warning", "note")
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def _of_inputs(recording: Recording) -> Iterator[Finding]:
+    for name, values in zip(recording.input_names, recording.inputs.T, strict=True):
+        if not np.std(values) > 0:
+            yield Finding("error", f"the input {name} is {values[0]:g} all the time; nothing was asked")
+            continue
+        held = _held(values)
+        if held > 1:
+            text = f"the input {name} is held for {held} points each; keep one point of {held} (--every {held})"
+            yield Finding("error", text)
+            continue
+        correlated = ljung_box(values) < UNLIKELY
+        rest = Innovations.of(values).values if correlated else values
+        if correlated:
+            text = f"the input {name} is correlated in time: what its past does not foretell was taken for the input"
+            yield Finding("note", text)
+        if ljung_box((rest - rest.mean()) ** 2) < UNLIKELY:
+            text = (
+                f"the size of the input {name} is foretold by its past; capacities may add up to more than there is. "
+                "Apply independent numbers (morphax stimulus)"
+            )
+            yield Finding("warning", text)
+
+
+def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
+    points, count = recording.responses.shape
+    if points < FEWEST * count:
+        text = f"{points} points for {count} readings are too few; {FEWEST * count} are the least"
+        yield Finding("error", text)
+        return
+    if gap := _gap(recording):
+        yield Finding("error", gap)
+        return
+    if points < ENOUGH * count:
+        text = (
+            f"{points} points for {count} readings tell capacities to some percent; {ENOUGH * count} tell them to 2 %"
+        )
+        yield Finding("warning", text)
+    readings = Readings.of(recording.responses, washout)
+    if not readings.rank:
+        yield Finding("error", "no reading changes; there is nothing to judge")
+        return
+    varying = [recording.reading_names[place] for place in readings.kept]
+    constant = [name for name in recording.reading_names if name not in varying]
+    if constant:
+        yield Finding("note", f"{_listed(constant)} constant and {'was' if len(constant) == 1 else 'were'} left out")
+    for places in _equal(readings):
+        text = f"{_listed([varying[place] for place in places])} one reading, up to a factor, and count once"
+        yield Finding("note", text)
+    shares = _drift(readings)
+    worst = int(np.argmax(shares))
+    if shares[worst] > max(DRIFT, 100 * _persistence(readings, worst) / points):
+        text = (
+            f"readings drift, over a quarter of the recording and longer ({100 * shares[worst]:.0f} % of the variance "
+            f"of {varying[worst]}); Recording.detrended takes out what changes slowly (--detrend 200)"
+        )
+        yield Finding("warning", text)
+    if early := _early(recording, readings):
+        yield Finding("error", f"readings answer the input {early} points before it comes; shift one against the other")
+
+
+def _gap(recording: Recording) -> str | None:
+    """Says which readings are missing, if any."""
+    missing, first, low = 0, "", 0
+    for stretch in stretches(recording.responses, 0):
+        gaps = np.argwhere(np.isnan(stretch))
+        if len(gaps) and not missing:
+            row, place = gaps[0].tolist()
+            first = f"the first is {recording.reading_names[place]} of point {low + row}"
+        missing += len(np.unique(gaps[:, 0]))
+        low += len(stretch)
+    return f"readings of {missing} of {low} points are missing, {first}; cut the recording there" if missing else None
+
+
+def _held(values: Float[np.ndarray, " time"]) -> int:
+    """For how many points each input is held; 1 where it changes freely."""
+    changes = np.flatnonzero(np.diff(values)) + 1
+    if len(changes) < 3 or len(np.unique(values)) < 10:
+        return 1  # of a few levels one may follow itself
+    return int(np.gcd.reduce(np.diff(changes)))
+
+
+def _equal(readings: Readings) -> list[list[int]]:
+    """Groups of readings that are one."""
+    weighted = readings.axes * readings.variances[: readings.rank]
+    alike = np.abs(weighted @ weighted.T) > EQUAL
+    groups = {int(np.argmax(row)): np.flatnonzero(row).tolist() for row in alike}
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _persistence(readings: Readings, place: int) -> float:
+    """For how many points a reading stays what it is, apart from slow changes."""
+    rows = np.asarray(readings.source[readings.start : readings.start + LOOKED_AT], float)[:, readings.kept[place]]
+    time = np.linspace(-1, 1, len(rows))
+    rest = rows - np.polynomial.Polynomial.fit(time, rows, 4)(time)
+    covariances = autocovariances(rest, min(LOOKED_AT // 10, len(rest) // 4))
+    below = covariances < covariances[0] / np.e
+    return float(np.argmax(below)) if below.any() else float(len(covariances))
+
+
+def _drift(readings: Readings) -> Float[np.ndarray, " kept"]:
+    """The share of polynomials of time, up to degree 4, in the variance of each reading."""
+    count = len(readings)
+    slow = np.polynomial.legendre.legvander(np.linspace(-1, 1, count), 4)[:, 1:]
+    slow = np.linalg.qr(slow - slow.mean(axis=0))[0]
+    sums, low = np.zeros((4, len(readings.kept))), 0
+    for stretch in stretches(readings.source, readings.start):
+        sums += slow[low : low + len(stretch)].T @ ((stretch[:, readings.kept] - readings.mean) / readings.deviation)
+        low += len(stretch)
+    return np.sum(sums**2, axis=0) / count
+
+
+def _early(recording: Recording, readings: Readings) -> int:
+    """By how many points answers come before their causes; 0 where they do not."""
+    from scipy.stats import beta
+
+    start, ahead = readings.start, min(AHEAD, len(readings) // 4)
+    stop = len(recording) - ahead
+    basis = readings.between(start, stop)
+    basis = basis - basis.mean(axis=0)
+    tried = 2 * ahead * recording.inputs.shape[1]
+    level = beta.isf(UNLIKELY / tried, readings.rank / 2, (len(basis) - readings.rank) / 2)
+    earliest = 0
+    for values in recording.inputs.T[recording.inputs.std(axis=0) > 0]:
+        rest = Innovations.of(values).values if ljung_box(values) < UNLIKELY else values
+        made = Polynomials.of(rest, 2)
+        for shift in range(1, ahead + 1):
+            for target in made(rest[start + shift : stop + shift])[1:]:
+                centred = target - target.mean()
+                share = np.sum((basis.T @ centred) ** 2) / (len(basis) * np.sum(centred**2))
+                # Twice as much as chance may give: a beginning is no cause yet.
+                if share > 2 * level:
+                    earliest = max(earliest, shift)
+    return earliest
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is"
+    shown = names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"]
+    return f"{', '.join(shown[:-1])} and {shown[-1]} are"

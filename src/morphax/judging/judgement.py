@@ -1,0 +1,276 @@
+"""A device judged: what it remembers, computes and withstands, and a verdict in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from morphax._checks import check_count, check_range
+from morphax._lazy import xr
+from morphax.judging.capacities import information_processing_capacity
+from morphax.judging.dynamics import forgetting_time, lyapunov_exponents
+from morphax.judging.findings import findings
+from morphax.judging.ranks import consistency, effective_dimension, separation_ranks
+from morphax.judging.recording import Recording, record
+from morphax.substrates.base import Substrate, evolve
+from morphax.substrates.imperfections import mismatch
+
+NOISES = (0.0, 1e-3, 1e-2, 1e-1)
+EXPONENTS = 1000
+"""Inputs over which exponents are averaged."""
+SURPRISE = 3.0
+"""Standard errors by which capacities must be above what can be to be a finding."""
+
+
+def stimulus(
+    points: int, kind: str = "uniform", *, low: float = -1.0, high: float = 1.0, key: PRNGKeyArray
+) -> Float[np.ndarray, " time"]:
+    r"""An input that a laboratory should apply: independent numbers, of which every function is told apart.
+
+    **Arguments:**
+
+    - `points`: how many. With 200 for each reading capacities are known to 2 %.
+    - `kind`: "uniform" between `low` and `high`; "gaussian", with 99.7 % between them; "binary", one or the other.
+
+    **Raises:** `ValueError` for another kind, fewer than 100 points, or `low` >= `high`.
+    """
+    check_count("points", points, 100)
+    check_range("high", high, low=low, open_low=True)
+    if kind == "uniform":
+        drawn = jax.random.uniform(key, (points,), minval=low, maxval=high)
+    elif kind == "gaussian":
+        drawn = (low + high) / 2 + (high - low) / 6 * jax.random.normal(key, (points,))
+    elif kind == "binary":
+        drawn = jnp.where(jax.random.bernoulli(key, shape=(points,)), high, low)
+    else:
+        raise ValueError(f"kind is {kind!r}; it must be one of 'uniform', 'gaussian', 'binary'")
+    return np.asarray(drawn, float)
+
+
+def judge(
+    device: Substrate | Recording,
+    *,
+    points: int = 20_000,
+    kind: str = "uniform",
+    low: float = -1.0,
+    high: float = 1.0,
+    washout: int = 200,
+    max_degree: int = 8,
+    max_delay: int = 50,
+    max_products: int = 5000,
+    noises: Sequence[float] = NOISES,
+    key: PRNGKeyArray,
+) -> xr.Dataset:
+    """What a device can compute: capacities, independent readings, memory, and what of it noise leaves.
+
+    A substrate is driven with a `stimulus`, twice, from two initial states and with noise of its own; a recording is
+    taken as it is.
+
+    **Arguments:**
+
+    - `device`: a substrate that takes one number an input, or a recording.
+    - `points`, `kind`, `low`, `high`: the drive of a substrate.
+    - `washout`, `max_degree`, `max_delay`, `max_products`: as in `information_processing_capacity`.
+    - `noises`: further noise on every reading, in units of that reading's deviation, with which all is judged again.
+
+    **Returns:** a dataset with an axis `noise`: everything of `information_processing_capacity`, and
+    `effective_dimension`; without it `consistency` of each reading and `consistent_dimension`, where there are repeats,
+    and, of a substrate, `kernel_rank`, `generalisation_rank`, `lyapunov` and `forgetting_time`. Its attributes say what
+    it was (`device`), and `findings`, one a line. `verdict` tells it in sentences.
+
+    **Raises:** `ValueError`, with what was found, for a recording that cannot be judged.
+
+        >>> import jax
+        >>> from morphax import JosephsonMixer
+        >>> from morphax.judging import judge
+        >>> mixer = JosephsonMixer.two_mode(measured=9)
+        >>> found = judge(mixer, points=2000, max_products=500, key=jax.random.key(0))
+        >>> int(found["rank"][0])
+        9
+    """
+    check_range("noises", noises, low=0.0)
+    drive_key, record_key, noise_key, rank_key = jax.random.split(key, 4)
+    if isinstance(device, Recording):
+        recording = device
+    else:
+        drives = stimulus(points, kind, low=low, high=high, key=drive_key)
+        recording = record(device, drives, repeats=2, key=record_key)
+    found = findings(recording, washout)
+    errors = [finding.text for finding in found if finding.severity == "error"]
+    if errors:
+        raise ValueError("; ".join(errors))
+    noisy = [
+        _with_noise(recording, noise, key)
+        for noise, key in zip(noises, jax.random.split(noise_key, len(noises)), strict=True)
+    ]
+    dataset = information_processing_capacity(
+        recording.inputs,
+        noisy,
+        washout=washout,
+        max_degree=max_degree,
+        max_delay=max_delay,
+        max_products=max_products,
+    ).rename(device="noise")
+    unit = {"units": "1"}
+    dimensions = effective_dimension(recording.responses, noises, washout=washout)
+    dataset = dataset.assign_coords(noise=("noise", list(noises), unit | {"long_name": "noise on every reading"}))
+    dataset = dataset.assign(
+        effective_dimension=("noise", dimensions, unit | {"long_name": "effective dimension"}),
+    )
+    if recording.repeats:
+        again = consistency([recording.responses, *recording.repeats], washout=washout)
+        dataset = dataset.assign(consistency=again.consistency, consistent_dimension=again.dimension)
+    if isinstance(device, Substrate):
+        dataset = dataset.assign(_of_substrate(device, recording.inputs, low, high, washout, rank_key))
+    texts = [f"{finding.severity}: {finding.text}" for finding in found] + _surprises(dataset, washout)
+    name = "recording" if isinstance(device, Recording) else type(device).__name__
+    return dataset.assign_attrs(device=name, readings=len(recording.reading_names), findings="\n".join(texts))
+
+
+def spread(
+    substrate: Substrate,
+    spreads: Sequence[float] = (0.0, 0.05, 0.1),
+    chips: int = 8,
+    *,
+    points: int = 10_000,
+    low: float = -1.0,
+    high: float = 1.0,
+    noise: float = 1e-2,
+    washout: int = 200,
+    max_degree: int = 6,
+    max_delay: int = 30,
+    max_products: int = 1500,
+    key: PRNGKeyArray,
+) -> xr.Dataset:
+    """Capacities of devices from the same production line, at some relative spreads of all of their numbers.
+
+    **Arguments:**
+
+    - `spreads`: relative standard deviations of weights and device parameters (`mismatch`).
+    - `chips`: how many devices at each.
+    - `noise`: on every reading, in units of its deviation: without any a chip loses nothing by being another one.
+
+    **Returns:** a dataset with `total` and `memory` (linear), both (spread, chip).
+    """
+    check_count("chips", chips, 1)
+    drive_key, chip_key = jax.random.split(key)
+    drives = jnp.asarray(stimulus(points, low=low, high=high, key=drive_key))
+
+    @eqx.filter_jit
+    def answers(size: jax.Array, key: PRNGKeyArray) -> jax.Array:
+        made, run, meter = jax.random.split(key, 3)
+        chip = mismatch(substrate, weights=size, devices=size, key=made)
+        read, _ = evolve(chip, drives, key=run)
+        return read + noise * jnp.std(read, axis=0) * jax.random.normal(meter, read.shape, read.dtype)
+
+    rows = []
+    for size in spreads:
+        responses = [np.asarray(answers(jnp.asarray(size), each)) for each in jax.random.split(chip_key, chips)]
+        rows.append(
+            information_processing_capacity(
+                np.asarray(drives),
+                responses,
+                washout=washout,
+                max_degree=max_degree,
+                max_delay=max_delay,
+                max_products=max_products,
+            )
+        )
+    unit = {"units": "1"}
+    return xr.Dataset(
+        {
+            "total": (("spread", "chip"), [row.total.values for row in rows], unit),
+            "memory": (("spread", "chip"), [row.memory.sum("delay").values for row in rows], unit),
+        },
+        {"spread": ("spread", list(spreads), unit), "chip": np.arange(chips)},
+    )
+
+
+def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
+    """What `judge` found, in sentences: warnings first.
+
+    **Arguments:** `noise`: at which the device is imagined in use, one of those that were judged.
+    """
+    clean = dataset.isel(noise=0)
+    used = dataset.sel(noise=noise, method="nearest")
+    warned = [text for text in dataset.attrs["findings"].split("\n") if text.startswith("warning: ")]
+    lines = [text.removeprefix("warning: ").capitalize() + "." for text in warned]
+    total, memory = float(clean.total), float(clean.memory.sum())
+    error = float(clean.total_error)
+    shares = clean.by_degree.values / max(float(clean.by_degree.sum()), 1e-12)
+    linear = (
+        "mostly linearly" if shares[0] > 0.6 else "mostly nonlinearly" if shares[0] < 0.3 else "both linearly and not"
+    )
+    lines.append(
+        f"Holds {total:.1f} ± {error:.1f} functions of past inputs in its {dataset.attrs['readings']} readings, "
+        f"{linear} ({', '.join(f'{100 * share:.0f} % of degree {degree}' for degree, share in _largest(shares))})."
+    )
+    forgets = float(dataset.get("forgetting_time", np.inf))
+    settles = f"; where it started is forgotten by a factor e in {forgets:.1f} inputs" if np.isfinite(forgets) else ""
+    memory_error = float(np.sqrt((clean.memory_error**2).sum()))
+    lines.append(f"Remembers {memory:.1f} ± {memory_error:.1f} inputs{settles}.")
+    lines.append(
+        f"At {100 * float(used.noise):g} % noise on every reading {float(used.effective_dimension):.1f} of its "
+        f"{dataset.attrs['readings']} readings are independent, and {float(used.total):.1f} functions are left."
+    )
+    if "consistent_dimension" in dataset:
+        again = float(dataset.consistent_dimension)
+        lines.append(
+            f"Applied again, the same input gives {again:.1f} of {int(clean['rank'])} independent readings again."
+        )
+    return lines
+
+
+def _largest(shares: np.ndarray) -> list[tuple[int, float]]:
+    """Degrees with the largest shares, at most three of them."""
+    order = np.argsort(-shares)[:3]
+    return [(int(place) + 1, float(shares[place])) for place in order if shares[place] > 0.02]
+
+
+def _with_noise(recording: Recording, noise: float, key: PRNGKeyArray) -> np.ndarray:
+    read = np.asarray(recording.responses[0 : len(recording)])
+    if not noise:
+        return read
+    drawn = np.asarray(jax.random.normal(key, read.shape))
+    return read + noise * read.std(axis=0) * drawn.astype(read.dtype)
+
+
+def _of_substrate(
+    substrate: Substrate, inputs: np.ndarray, low: float, high: float, washout: int, key: PRNGKeyArray
+) -> dict[str, tuple]:
+    """What only a simulation tells."""
+    ranks = separation_ranks(substrate, low=low, high=high, key=key)
+    unit = {"units": "1"}
+    found: dict[str, tuple] = {f"{name}_rank": ((), rank, unit) for name, rank in ranks.items()}
+    if substrate.exact_derivatives:
+        drives = jnp.asarray(inputs[: washout + EXPONENTS, 0])
+        exponents = lyapunov_exponents(substrate, drives, 1, washout=washout, key=key)
+        found["lyapunov"] = ((), float(exponents[0]), {"units": "1 / input", "long_name": "largest exponent"})
+        found["forgetting_time"] = ((), forgetting_time(exponents), {"units": "inputs", "may_be_missing": 1})
+    return found
+
+
+def _surprises(dataset: xr.Dataset, washout: int) -> list[str]:
+    """What cannot be if all that was assumed holds."""
+    clean, texts = dataset.isel(noise=0), []
+    excess = float(clean.total - clean["rank"])
+    if excess > SURPRISE * float(clean.total_error) and excess > 0.02 * float(clean["rank"]):
+        texts.append(
+            f"warning: capacities add up to {float(clean.total):.1f}, more than {int(clean['rank'])} readings hold: "
+            "the input is not independent in time, or the readings are not stationary"
+        )
+    forgets = float(dataset.get("forgetting_time", 0.0))
+    if 10 * forgets > washout:
+        texts.append(
+            f"warning: the device forgets where it started by a factor e in {forgets:.3g} inputs; a washout of "
+            f"{washout} is too short, {min(10 * forgets, 1e9):.0f} would do"
+        )
+    last = clean.memory.values[-3:]
+    if last.sum() > 0.05:
+        texts.append("warning: memory goes on beyond the longest delay that was tried; raise max_delay")
+    return texts

@@ -1,0 +1,112 @@
+"""Readings of a device, made independent of each other: the basis on which everything about them is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+ROWS = 4096
+"""Points of time at once: a stretch of so many readings stays in the cache."""
+ROUNDING = 10.0
+"""A direction with a smaller variance than so many times that of rounding holds nothing but rounding."""
+SAMPLE = 4096
+STEPS = 4.0
+"""Readings that deviate by fewer steps than this are no rounded numbers but levels, each of which is meant."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    r"""Readings $X$ (time, readings) from point `start` on, and $Q$ with $Q^T Q = T$ that spans the same space.
+
+    $$Q = \frac{X - \bar X}{\sigma} A, \qquad h_t = |Q_t|^2 / T$$
+
+    Columns of $Q$ are principal components of readings in their own standard deviation, scaled to variance 1. The
+    leverage $h_t$ is how much of a reading at time $t$ a fit to all readings would take from that reading itself.
+
+    The recording is read in stretches, so that it may be a file: anything with a `shape` that gives a NumPy array for a
+    slice of time.
+
+    **Attributes:**
+
+    - `kept`: which readings vary; the others are constant.
+    - `mean`, `deviation`: of those.
+    - `variances`: of the principal components, falling; they sum up to the number of readings that are kept.
+    - `rank`: how many components are more than rounding.
+    """
+
+    source: Any
+    start: int
+    kept: Int[np.ndarray, " kept"]
+    mean: Float[np.ndarray, " kept"]
+    deviation: Float[np.ndarray, " kept"]
+    variances: Float[np.ndarray, " kept"]
+    rank: int
+    axes: Float[np.ndarray, "kept rank"]
+
+    @classmethod
+    def of(cls, source: Any, start: int = 0) -> Readings:
+        """Of a recording, from a point of time on."""
+        count = source.shape[0] - start
+        first = np.asarray(source[start : start + 1], float)[0]
+        total, squares = np.zeros(len(first)), np.zeros(len(first))
+        for stretch in stretches(source, start):
+            total += np.sum(stretch - first, axis=0)
+            squares += np.sum((stretch - first) ** 2, axis=0)
+        mean = first + total / count
+        deviation = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0))
+        rounding = _rounding(source, start, mean)
+        kept = np.flatnonzero(deviation > 4 * rounding)
+        mean, deviation, rounding = mean[kept], deviation[kept], rounding[kept]
+        triangle = np.zeros((0, len(kept)))
+        for stretch in stretches(source, start):
+            scaled = (stretch[:, kept] - mean) / deviation
+            triangle = np.linalg.qr(np.concatenate([triangle, scaled]), mode="r")
+        _, singular, directions = np.linalg.svd(triangle)
+        variances = np.zeros(len(kept))
+        variances[: len(singular)] = singular**2 / count
+        least = max(
+            ROUNDING * float(np.max(rounding / deviation, initial=0.0)) ** 2,
+            (max(len(kept), 1) * np.finfo(float).eps) ** 2 * float(np.max(variances, initial=0.0)),
+        )
+        rank = int(np.sum(variances > least))
+        axes = directions[:rank].T / np.sqrt(variances[:rank])
+        return cls(source, start, kept, mean, deviation, variances, rank, axes)
+
+    def __len__(self) -> int:
+        return self.source.shape[0] - self.start
+
+    def between(self, low: int, high: int) -> Float[np.ndarray, "time rank"]:
+        """Rows of $Q$, in single precision: sums over them are in double."""
+        raw = np.asarray(self.source[low:high], float)[:, self.kept]
+        return (((raw - self.mean) / self.deviation) @ self.axes).astype(np.float32)
+
+
+def stretches(source: Any, start: int) -> Iterator[Float[np.ndarray, "time readings"]]:
+    """All readings from a point on, some at a time."""
+    for low in range(start, source.shape[0], ROWS):
+        yield np.asarray(source[low : low + ROWS], float)
+
+
+def _rounding(source: Any, start: int, mean: np.ndarray) -> np.ndarray:
+    """By how much numbers are rounded: the steps of a converter where there are such, or those of floating point."""
+    sample = np.asarray(source[start : start + SAMPLE])
+    smallest = np.finfo(sample.dtype).eps if sample.dtype.kind == "f" else np.finfo(float).eps
+    floating = smallest * np.maximum(np.abs(mean), np.abs(sample).max(axis=0)) / 12**0.5
+    return np.maximum(floating, [_step(column) / 12**0.5 for column in sample.T.astype(float)])
+
+
+def _step(values: np.ndarray) -> float:
+    """The distance of the levels to which values are rounded; 0 where they are not, or there are a few levels only."""
+    levels = np.unique(values)
+    if len(levels) < 2:
+        return 0.0
+    least = float(np.diff(levels).min())
+    places = (levels - levels[0]) / least
+    on_levels = bool(np.all(np.abs(places - np.rint(places)) < 1e-2))
+    # Numbers that were never rounded lie on levels, too, if these are as fine as floating point.
+    shared = len(levels) < len(values) / 2
+    return least if on_levels and shared and np.std(values) > STEPS * least else 0.0

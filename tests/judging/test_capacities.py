@@ -1,0 +1,184 @@
+"""Capacities against devices of which they are known."""
+
+import jax
+import numpy as np
+import pytest
+
+from morphax import EchoStateNetwork, evolve
+from morphax.judging import effective_dimension, information_processing_capacity
+from morphax.judging.capacities import kinds, shell
+
+POINTS = 20_000
+
+
+def inputs_of(kind: str, points: int = POINTS) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    if kind.startswith("AR"):
+        given = np.zeros(points)
+        for time, push in enumerate(rng.uniform(-1, 1, points)):
+            given[time] = float(kind[2:]) * given[time - 1] + push
+        return given
+    return {
+        "uniform": lambda: rng.uniform(-1, 1, points),
+        "Gaussian": lambda: rng.normal(size=points),
+        "exponential": lambda: rng.exponential(size=points),
+        "four levels": lambda: rng.integers(0, 4, points).astype(float),
+        "binary": lambda: rng.integers(0, 2, points).astype(float),
+    }[kind]()
+
+
+def delayed(inputs: np.ndarray, taps: int) -> np.ndarray:
+    return np.stack([np.roll(inputs, delay) for delay in range(taps)], axis=1)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "Gaussian", "exponential", "four levels", "binary", "AR.5", "AR.9"])
+def test_a_delay_line_remembers_as_many_inputs_as_it_has_taps_whatever_the_input(kind):
+    inputs = inputs_of(kind)
+    found = information_processing_capacity(inputs, delayed(inputs, 11))
+    assert float(found.total) == pytest.approx(11, abs=3 * float(found.total_error) + 0.02)
+    assert float(found.by_degree[0]) == pytest.approx(11, abs=0.05)
+    if not kind.startswith("AR"):  # otherwise it holds older innovations, too
+        assert found.memory.values[:11] == pytest.approx(np.ones(11), abs=0.01)
+        assert found.memory.values[11:] == pytest.approx(np.zeros(40), abs=0.01)
+
+
+def test_noise_of_the_size_of_the_signal_leaves_half():
+    r"""N / (1 + sigma^2), which is the effective dimension of the line without noise."""
+    inputs = inputs_of("uniform")
+    line = delayed(inputs, 16)
+    noisy = line + inputs.std() * np.random.default_rng(0).normal(size=line.shape)
+    found = information_processing_capacity(inputs, noisy)
+    assert float(found.total) == pytest.approx(8, abs=3 * float(found.total_error))
+    assert effective_dimension(line, [1.0])[0] == pytest.approx(8, abs=0.02)
+
+
+def test_single_products_are_found_where_they_are():
+    inputs = inputs_of("uniform")
+    past = delayed(inputs, 13)
+    products = np.stack([past[:, 3] ** 2, past[:, 0] * past[:, 1], past[:, 2] * past[:, 5] * past[:, 7]], axis=1)
+    found = information_processing_capacity(inputs, products, max_delay=12)
+    significant = found.isel(product=found.significant.values)
+    assert set(significant.factors.values) == {"P2(u[t-3])", "P1(u[t]) P1(u[t-1])", "P1(u[t-2]) P1(u[t-5]) P1(u[t-7])"}
+    assert significant.capacity.values == pytest.approx(np.ones(3), abs=0.01)
+    assert float(found.total) == pytest.approx(3, abs=3 * float(found.total_error) + 0.02)
+
+
+def test_products_of_a_binary_input_are_parities():
+    inputs = inputs_of("binary")
+    past = 2 * delayed(inputs, 5) - 1
+    parities = np.stack([past[:, 0] * past[:, 1], past[:, 1] * past[:, 2] * past[:, 4]], axis=1)
+    found = information_processing_capacity(inputs, parities, max_delay=10)
+    assert found.by_degree.values[:4] == pytest.approx([0, 1, 1, 0], abs=0.02)
+
+
+def test_channels_have_products_of_their_own():
+    rng = np.random.default_rng(1)
+    inputs = rng.uniform(-1, 1, (POINTS, 2))
+    responses = np.stack([inputs[:, 0] * np.roll(inputs[:, 1], 2), np.roll(inputs[:, 1], 4)], axis=1)
+    found = information_processing_capacity(inputs, responses, max_degree=3, max_delay=5)
+    significant = found.isel(product=found.significant.values)
+    assert set(significant.factors.values) == {"P1(u0[t]) P1(u1[t-2])", "P1(u1[t-4])"}
+
+
+def test_a_fading_network_uses_all_of_its_readings():
+    """Whatever its scale: capacities add up to the number of readings (Dambre et al. 2012)."""
+    inputs = jax.random.uniform(jax.random.key(1), (10_000,), minval=-1.0, maxval=1.0)
+    network = EchoStateNetwork.random(15, key=jax.random.key(2))
+    devices = [np.asarray(evolve(network, scale * inputs)[0]) for scale in (0.1, 0.5)]
+    found = information_processing_capacity(np.asarray(inputs), devices)
+    assert found["rank"].values.tolist() == [15, 15]
+    assert found.total.values == pytest.approx([15, 15], rel=0.04)
+    assert (found.raw.sum("product") > 18).all()  # what is without a chance level
+    # The larger the input, the less linear.
+    assert found.by_degree.values[0, 0] > found.by_degree.values[0, 1] + 1
+
+
+@pytest.mark.slow
+def test_a_long_recording_gives_the_whole_to_two_percent():
+    inputs = jax.random.uniform(jax.random.key(1), (100_000,), minval=-1.0, maxval=1.0)
+    network = EchoStateNetwork.random(50, key=jax.random.key(2))
+    found = information_processing_capacity(np.asarray(inputs), np.asarray(evolve(network, 0.1 * inputs)[0]))
+    assert float(found.total) == pytest.approx(50, rel=0.02)
+
+
+def test_what_does_not_follow_the_input_has_no_capacity():
+    """Of some 7,000 products at most 4 seem to hold something, at p = 1e-4 each."""
+    rng = np.random.default_rng(5)
+    tried, wrong = 0, 0
+    while tried < 7000:
+        inputs = rng.uniform(-1, 1, 4000)
+        found = information_processing_capacity(inputs, rng.normal(size=(4000, 20)), p_value=0.999)
+        tried += found.sizes["product"]
+        wrong += int((found.raw > threshold_of(found, 1e-4)).sum())
+        assert float(found.total) == pytest.approx(0, abs=4 * float(found.total_error))
+    assert wrong <= 4
+
+
+def threshold_of(found, p_value):
+    from scipy.stats import beta
+
+    rank, points = int(found["rank"]), 4000 - 200
+    level = beta.isf(p_value, rank / 2, (points - 1 - rank) / 2)
+    return level * np.maximum(1.0, found.chance * points / rank)
+
+
+@pytest.mark.slow
+def test_intervals_cover_what_is_true():
+    """Nominal 95 %: of 200 recordings between 90 and 99 %."""
+    inside = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        inputs = rng.uniform(-1, 1, 3000)
+        line = delayed(inputs, 8) + inputs.std() * rng.normal(size=(3000, 8))
+        found = information_processing_capacity(inputs, line, max_degree=3, max_delay=20)
+        inside += bool(found.total_low <= 4 <= found.total_high)
+    assert 180 <= inside <= 198
+
+
+def test_constant_and_equal_readings_count_once():
+    inputs = inputs_of("uniform", 4000)
+    line = delayed(inputs, 3)
+    responses = np.hstack([line, line[:, :1], np.full((4000, 1), 7.0), 1e-3 * line[:, :1] + 40.0])
+    found = information_processing_capacity(inputs, responses, max_degree=2, max_delay=5)
+    assert int(found["rank"]) == 3
+    assert float(found.total) == pytest.approx(3, abs=0.05)
+
+
+def test_what_is_less_than_the_rounding_of_readings_is_not_counted():
+    """Single precision, or the steps of a converter, make no readings independent."""
+    inputs = inputs_of("uniform", 4000)
+    past = delayed(inputs, 2)
+    mixed = past[:, :1] + 1e-9 * past
+    assert int(information_processing_capacity(inputs, mixed, max_degree=1, max_delay=3)["rank"]) == 2
+    single = mixed.astype(np.float32)
+    assert int(information_processing_capacity(inputs, single, max_degree=1, max_delay=3)["rank"]) == 1
+    steps = np.round(mixed * 200)
+    assert int(information_processing_capacity(inputs, steps, max_degree=1, max_delay=3)["rank"]) == 1
+
+
+def test_shells_hold_every_product_once():
+    """All products of a kind up to a delay: so many ways to give its factors variables of their own."""
+    for kind, number in ((((0, 1),), 5), (((0, 1), (0, 2)), 20), (((0, 1), (0, 1)), 10), (((0, 1), (1, 1)), 25)):
+        products = [each for longest in range(5) for each in shell(kind, longest)]
+        assert len(products) == len(set(products)) == number
+    assert kinds([3], 3) == [((0, 1),), ((0, 2),), ((0, 1), (0, 1)), ((0, 3),), ((0, 1), (0, 2)), ((0, 1),) * 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": np.zeros(1000)}, "inputs of channel 0 are all 0; an input must vary"),
+        ({"inputs": np.full(1000, np.nan)}, "inputs"),
+        ({"responses": np.zeros((999, 2))}, "responses have 999 points of time; inputs have 1000"),
+        ({"washout": 10}, "washout is 10; it must be a whole number from 50 to 999"),
+        ({"max_degree": 0}, "max_degree is 0"),
+        ({"max_products": 0}, "max_products is 0"),
+        ({"p_value": 0.0}, "p_value is 0.0"),
+        ({"innovations": "yes"}, "innovations is 'yes'"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    rng = np.random.default_rng(0)
+    arguments = {"inputs": rng.normal(size=1000), "responses": rng.normal(size=(1000, 2))} | change
+    with pytest.raises(ValueError, match=message):
+        information_processing_capacity(**arguments)

@@ -1,0 +1,43 @@
+"""Standard tasks against what is known of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from morphax import EchoStateNetwork, JosephsonMixer
+from morphax.judging.standard import STANDARD, solve
+
+KEY = jax.random.key(0)
+
+
+def test_floors_are_those_that_the_tasks_have():
+    """Half of the parities are guessed; a linear readout of 50 inputs does NARMA-10 to 0.4."""
+    found = solve(EchoStateNetwork.random(5, key=KEY), ["NARMA-10", "parity of 2"], seeds=2, key=KEY)
+    assert found.linear.sel(task="NARMA-10").values == pytest.approx([0.4, 0.4], abs=0.05)
+    assert found.constant.sel(task="NARMA-10").values == pytest.approx([1, 1], abs=0.03)
+    assert found.linear.sel(task="parity of 2").values == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_a_device_is_the_better_the_more_it_can():
+    """The mixer multiplies, but forgets at once; the network does both."""
+    names = ["NARMA-10", "parity of 2"]
+    mixer, network = (
+        solve(device, names, seeds=1, key=KEY)
+        for device in (JosephsonMixer.two_mode(), EchoStateNetwork.random(100, key=KEY))
+    )
+    assert float(mixer.error.sel(task="parity of 2")[0]) < 0.02
+    assert float(mixer.error.sel(task="NARMA-10")[0]) > 0.7
+    assert float(network.error.sel(task="NARMA-10")[0]) < float(network.linear.sel(task="NARMA-10")[0])
+
+
+def test_a_task_is_the_same_whatever_else_is_asked():
+    device = EchoStateNetwork.random(5, key=KEY)
+    alone = solve(device, ["parity of 3"], seeds=1, key=KEY)
+    among = solve(device, ["NARMA-2", "parity of 3"], seeds=2, key=KEY)
+    assert np.array_equal(alone.error[0, 0], among.error[1, 0])
+
+
+def test_other_names_are_refused():
+    with pytest.raises(ValueError, match="names is 'NARMA-3'; it must be one of 'NARMA-2'"):
+        solve(EchoStateNetwork.random(5, key=KEY), ["NARMA-3"], key=KEY)
+    assert len(STANDARD) == 8
