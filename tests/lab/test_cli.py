@@ -437,8 +437,8 @@ def test_a_failed_run_exits_with_1_and_keeps_what_was_computed(capsys, monkeypat
 
     over_seeds = waveforms.over_seeds
 
-    def broken(one, key):
-        whole = over_seeds(one, key)
+    def broken(one, key, *operands):
+        whole = over_seeds(one, key, *operands)
         return lambda seeds: {name: np.where(1 in seeds, np.nan, value) for name, value in whole(seeds).items()}
 
     monkeypatch.setattr(waveforms, "over_seeds", broken)
@@ -457,8 +457,8 @@ def test_ctrl_c_stops_cleanly_says_how_to_resume_and_resuming_gives_the_same_num
 
     over_seeds = waveforms.over_seeds
 
-    def interrupted(one, key):
-        whole = over_seeds(one, key)
+    def interrupted(one, key, *operands):
+        whole = over_seeds(one, key, *operands)
 
         def of(seeds):
             if 1 in seeds:
