@@ -7,6 +7,7 @@ import pytest
 from morphax import EchoStateNetwork, evolve
 from morphax.judging import effective_dimension, information_processing_capacity
 from morphax.judging.capacities import kinds, shell
+from morphax.judging.readings import WithNoise
 
 POINTS = 20_000
 
@@ -156,6 +157,15 @@ def test_what_is_less_than_the_rounding_of_readings_is_not_counted():
     assert int(information_processing_capacity(inputs, steps, max_degree=1, max_delay=3)["rank"]) == 1
 
 
+def test_noise_is_the_same_in_whatever_pieces_it_is_read():
+    noisy = WithNoise(np.zeros((10_000, 2)), np.array([1.0, 3.0]), seed=7)
+    whole = noisy[0:10_000]
+    assert np.array_equal(noisy[4000:9000], whole[4000:9000])
+    assert np.array_equal(noisy[8192:8193], whole[8192:8193])
+    assert whole.std(axis=0) == pytest.approx([1, 3], rel=0.03)
+    assert abs(np.corrcoef(whole, rowvar=False)[0, 1]) < 0.04
+
+
 def test_shells_hold_every_product_once():
     """All products of a kind up to a delay: so many ways to give its factors variables of their own."""
     for kind, number in ((((0, 1),), 5), (((0, 1), (0, 2)), 20), (((0, 1), (0, 1)), 10), (((0, 1), (1, 1)), 25)):
@@ -170,6 +180,7 @@ def test_shells_hold_every_product_once():
         ({"inputs": np.zeros(1000)}, "inputs of channel 0 are all 0; an input must vary"),
         ({"inputs": np.full(1000, np.nan)}, "inputs"),
         ({"responses": np.zeros((999, 2))}, "responses have 999 points of time; inputs have 1000"),
+        ({"responses": np.where(np.arange(2000).reshape(1000, 2) == 1501, np.nan, 1.0)}, r"responses\[750, 1\] is nan"),
         ({"washout": 10}, "washout is 10; it must be a whole number from 50 to 999"),
         ({"max_degree": 0}, "max_degree is 0"),
         ({"max_products": 0}, "max_products is 0"),

@@ -123,7 +123,7 @@ def _gap(recording: Recording) -> str | None:
     """Says which readings are missing, if any."""
     missing, first, low = 0, "", 0
     for stretch in stretches(recording.responses, 0):
-        gaps = np.argwhere(np.isnan(stretch))
+        gaps = np.argwhere(~np.isfinite(stretch))
         if len(gaps) and not missing:
             row, place = gaps[0].tolist()
             first = f"the first is {recording.reading_names[place]} of point {low + row}"

@@ -16,7 +16,9 @@ from morphax.judging.capacities import information_processing_capacity
 from morphax.judging.dynamics import forgetting_time, lyapunov_exponents
 from morphax.judging.findings import findings
 from morphax.judging.ranks import consistency, effective_dimension, separation_ranks
+from morphax.judging.readings import Readings, WithNoise
 from morphax.judging.recording import Recording, record
+from morphax.pytrees import Role, select
 from morphax.substrates.base import Substrate, evolve
 from morphax.substrates.imperfections import mismatch
 
@@ -104,9 +106,13 @@ def judge(
     errors = [finding.text for finding in found if finding.severity == "error"]
     if errors:
         raise ValueError("; ".join(errors))
+    readings = Readings.of(recording.responses, min(washout, len(recording) // 4))
+    deviations = np.zeros(len(recording.reading_names))
+    deviations[readings.kept] = readings.deviation
+    seeds = jax.random.randint(noise_key, (len(noises),), 0, np.iinfo(np.int32).max).tolist()
     noisy = [
-        _with_noise(recording, noise, key)
-        for noise, key in zip(noises, jax.random.split(noise_key, len(noises)), strict=True)
+        WithNoise(recording.responses, noise * deviations, seed) if noise else recording.responses
+        for noise, seed in zip(noises, seeds, strict=True)
     ]
     dataset = information_processing_capacity(
         recording.inputs,
@@ -161,10 +167,13 @@ def spread(
     drive_key, chip_key = jax.random.split(key)
     drives = jnp.asarray(stimulus(points, low=low, high=high, key=drive_key))
 
+    vary: dict[str, Role] = {"weights": "weight", "devices": "device"}
+    varied = [name for name, role in vary.items() if jax.tree.leaves(select(substrate, role)[0])]
+
     @eqx.filter_jit
     def answers(size: jax.Array, key: PRNGKeyArray) -> jax.Array:
         made, run, meter = jax.random.split(key, 3)
-        chip = mismatch(substrate, weights=size, devices=size, key=made)
+        chip = mismatch(substrate, **dict.fromkeys(varied, size), key=made)
         read, _ = evolve(chip, drives, key=run)
         return read + noise * jnp.std(read, axis=0) * jax.random.normal(meter, read.shape, read.dtype)
 
@@ -230,14 +239,6 @@ def _largest(shares: np.ndarray) -> list[tuple[int, float]]:
     """Degrees with the largest shares, at most three of them."""
     order = np.argsort(-shares)[:3]
     return [(int(place) + 1, float(shares[place])) for place in order if shares[place] > 0.02]
-
-
-def _with_noise(recording: Recording, noise: float, key: PRNGKeyArray) -> np.ndarray:
-    read = np.asarray(recording.responses[0 : len(recording)])
-    if not noise:
-        return read
-    drawn = np.asarray(jax.random.normal(key, read.shape))
-    return read + noise * read.std(axis=0) * drawn.astype(read.dtype)
 
 
 def _of_substrate(

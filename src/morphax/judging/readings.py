@@ -52,8 +52,12 @@ class Readings:
         """Of a recording, from a point of time on."""
         count = source.shape[0] - start
         first = np.asarray(source[start : start + 1], float)[0]
-        total, squares = np.zeros(len(first)), np.zeros(len(first))
+        total, squares, low = np.zeros(len(first)), np.zeros(len(first)), start
         for stretch in stretches(source, start):
+            if not np.all(np.isfinite(stretch)):
+                row, place = np.argwhere(~np.isfinite(stretch))[0].tolist()
+                raise ValueError(f"responses[{low + row}, {place}] is {stretch[row, place]}; readings must be finite")
+            low += len(stretch)
             total += np.sum(stretch - first, axis=0)
             squares += np.sum((stretch - first) ** 2, axis=0)
         mean = first + total / count
@@ -83,6 +87,29 @@ class Readings:
         """Rows of $Q$, in single precision: sums over them are in double."""
         raw = np.asarray(self.source[low:high], float)[:, self.kept]
         return (((raw - self.mean) / self.deviation) @ self.axes).astype(np.float32)
+
+
+class WithNoise:
+    """Readings with Gaussian noise, which is the same whenever and in whatever pieces they are read.
+
+    **Arguments:** `source`, as of `Readings`; `amplitude`, the noise's standard deviation of each reading; `seed`.
+    """
+
+    def __init__(self, source: Any, amplitude: Float[np.ndarray, " readings"], seed: int):
+        self.source = source
+        self.amplitude = amplitude
+        self.seed = seed
+        self.shape = source.shape
+
+    def __getitem__(self, time: slice) -> Float[np.ndarray, "time readings"]:
+        low, high, _ = time.indices(self.shape[0])
+        first = low // ROWS
+        drawn = [
+            np.random.default_rng([self.seed, place]).standard_normal((ROWS, self.shape[1]))
+            for place in range(first, -(-high // ROWS))
+        ]
+        noise = np.concatenate(drawn)[low - first * ROWS : high - first * ROWS]
+        return np.asarray(self.source[low:high], float) + self.amplitude * noise
 
 
 def stretches(source: Any, start: int) -> Iterator[Float[np.ndarray, "time readings"]]:
