@@ -28,6 +28,7 @@ import jax
 import matplotlib as mpl
 import pytest
 from jax._src.interpreters import mlir
+from jaxlib.mlir import ir
 
 mpl.use("agg")
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects and few cycles
@@ -37,6 +38,8 @@ _contexts, _make_context = local(), mlir.make_ir_context
 
 
 def _context_of_thread() -> object:
+    if ir.Context.current is not None:
+        return _make_context()  # a program is lowered within another one, into which its own parts must not go
     if not hasattr(_contexts, "own"):
         _contexts.own = _make_context()
     return _contexts.own
