@@ -1,4 +1,4 @@
-"""Devices by name: the systems of this library as reservoirs for one input, and whatever a file holds."""
+"""Devices by name: the systems of this library as reservoirs for one input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BUILT_IN = {
     "quantized": BuiltIn(QuantizedPerceptron.random, {"layers": (4, 32, 32, 16), "width": 0.4}),
     "spiking": BuiltIn(SpikingNetwork.random, {"neurons": 20, "inputs": 8, "steps_per_input": 5}),
 }
-"""The systems of this library that `judge`, `fit` and `Device` know by name."""
+"""The systems of this library that are known by name."""
 
 
 def built_in(name: str, *, key: PRNGKeyArray, **settings: Any) -> Substrate:
@@ -65,7 +65,7 @@ def built_in(name: str, *, key: PRNGKeyArray, **settings: Any) -> Substrate:
         (30,)
     """
     if name not in BUILT_IN:
-        raise ValueError(f"device is {name!r}; it must be one of {', '.join(BUILT_IN)}, a recording, or a file")
+        raise ValueError(f"device is {name!r}; it must be one of {', '.join(BUILT_IN)}")
     kind = BUILT_IN[name]
     device_key, mask_key = jax.random.split(key)
     arguments = kind.settings | settings | ({"key": device_key} if kind.random else {})

@@ -66,7 +66,7 @@ def _of_inputs(recording: Recording) -> Iterator[Finding]:
             continue
         held = _held(values)
         if held > 1:
-            text = f"the input {name} is held for {held} points each; keep one point of {held} (--every {held})"
+            text = f"the input {name} is held for {held} points each; keep one point of {held}"
             yield Finding("error", text)
             continue
         correlated = ljung_box(values) < UNLIKELY
@@ -77,7 +77,7 @@ def _of_inputs(recording: Recording) -> Iterator[Finding]:
         if ljung_box((rest - rest.mean()) ** 2) < UNLIKELY:
             text = (
                 f"the size of the input {name} is foretold by its past; capacities may add up to more than there is. "
-                "Apply independent numbers (morphax stimulus)"
+                "Apply independent numbers (`stimulus`)"
             )
             yield Finding("warning", text)
 
@@ -112,7 +112,7 @@ def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
     if shares[worst] > max(DRIFT, 100 * _persistence(readings, worst) / points):
         text = (
             f"readings drift, over a quarter of the recording and longer ({100 * shares[worst]:.0f} % of the variance "
-            f"of {varying[worst]}); Recording.detrended takes out what changes slowly (--detrend 200)"
+            f"of {varying[worst]}); Recording.detrended takes out what changes slowly"
         )
         yield Finding("warning", text)
     if early := _early(recording, readings):

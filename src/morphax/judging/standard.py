@@ -105,10 +105,8 @@ def solve(
     check_count("seeds", seeds, 1)
     # Libraries of linear algebra that share cores with XLA wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
-        rows = [
-            [_row(substrate, name, seed, low, high, noise, scales, offsets, key) for seed in range(seeds)]
-            for name in names
-        ]
+        asked = _Asked(low, high, jnp.asarray(noise), [(scale, offset) for scale in scales for offset in offsets])
+        rows = [[_row(substrate, name, seed, asked, key) for seed in range(seeds)] for name in names]
     table = np.array(rows)
     columns = ("error", "constant", "linear", "scale", "offset")
     unit = {"units": "1"}
@@ -122,24 +120,23 @@ def solve(
     )
 
 
-def _row(
-    substrate: Substrate,
-    name: str,
-    seed: int,
-    low: float,
-    high: float,
-    noise: float,
-    scales: Sequence[float],
-    offsets: Sequence[float],
-    key: PRNGKeyArray,
-) -> tuple[float, ...]:
+class _Asked(NamedTuple):
+    """The range of a device's input, noise on its readings, and scales and offsets that are tried."""
+
+    low: float
+    high: float
+    noise: Array
+    candidates: list[tuple[float, float]]
+
+
+def _row(substrate: Substrate, name: str, seed: int, asked: _Asked, key: PRNGKeyArray) -> tuple[float, ...]:
     """Error, floors, and what was chosen, of one repetition of a task, which is the same whatever else is asked."""
     place, standard = list(STANDARD).index(name), STANDARD[name]
     task_key, run_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, place), seed))
     task = standard.make(key=task_key)
-    scale, offset = _chosen(substrate, task, standard.error, low, high, noise, scales, offsets, run_key)
-    fitted = _scaled(task, task, low, high, scale, offset)
-    error = _error(substrate, fitted, standard.error, jnp.asarray(noise), run_key)
+    scale, offset = _chosen(substrate, task, standard.error, asked, run_key)
+    fitted = _scaled(task, task, asked, scale, offset)
+    error = _error(substrate, fitted, standard.error, asked.noise, run_key)
     constant, linear = _floors(task, standard.error)
     return float(error), float(constant), float(linear), scale, offset
 
@@ -148,11 +145,7 @@ def _chosen(
     substrate: Substrate,
     task: Task,
     measure: Callable[[Array, Array], Array],
-    low: float,
-    high: float,
-    noise: float,
-    scales: Sequence[float],
-    offsets: Sequence[float],
+    asked: _Asked,
     key: PRNGKeyArray,
 ) -> tuple[float, float]:
     """Scale and offset that do best on the end of the training part."""
@@ -165,16 +158,15 @@ def _chosen(
         kind=task.kind,
         washout=task.washout,
     )
-    candidates = [(scale, offset) for scale in scales for offset in offsets]
-    tried = [_scaled(trial, task, low, high, *each) for each in candidates]
-    errors = [float(_error(substrate, each, measure, jnp.asarray(noise), key)) for each in tried]
-    return candidates[int(np.argmin(errors))]
+    tried = [_scaled(trial, task, asked, *each) for each in asked.candidates]
+    errors = [float(_error(substrate, each, measure, asked.noise, key)) for each in tried]
+    return asked.candidates[int(np.argmin(errors))]
 
 
-def _scaled(task: Task, whole: Task, low: float, high: float, scale: float, offset: float) -> Task:
+def _scaled(task: Task, whole: Task, asked: _Asked, scale: float, offset: float) -> Task:
     """A task with inputs around the middle of the range, by the training inputs of the whole."""
     least, most = jnp.min(whole.train_inputs), jnp.max(whole.train_inputs)
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle, half = (asked.low + asked.high) / 2, (asked.high - asked.low) / 2
 
     def into(inputs: Array) -> Array:
         unit = (2 * inputs - least - most) / jnp.maximum(most - least, 1e-12)
