@@ -1,4 +1,4 @@
-"""The command line: list, show, run, sweep, tune, report, compare, prune, completion. Thin: no physics, no numbers.
+"""The command line: judge, run, sweep, and what else helps with runs. Thin: no physics, no numbers.
 
 What takes long to import is imported where it is needed: help and the list of experiments do without JAX.
 """
@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +159,30 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--parallel-trials", default="1", metavar="K", help="proposed at once (default: 1)")
     text = "database of a study that several runs share, as SQLAlchemy reads it (default: the run's own study)"
     tune.add_argument("--storage", metavar="URL", help=text)
+    judge = command("judge", _judge, "what devices can compute: simulated ones, recordings, devices outside", cache)
+    text = "a system by name, FILE.py:NAME, a recording (CSV or netCDF), or a saved file"
+    judge.add_argument("devices", metavar="DEVICE", nargs="+", help=text)
+    judge.add_argument("--against", metavar="DEVICE", action="append", default=[], help="compare with (repeatable)")
+    for name, text in (
+        ("inputs", "input columns of a recording, by name or pattern (default: u*)"),
+        ("responses", "its columns of readings (default: x*)"),
+        ("repeat", "its column that numbers repeats of one input"),
+    ):
+        judge.add_argument(f"--{name}", metavar="COLUMNS", help=text)
+    for name, text in (
+        ("every", "of a recording keep one point of so many: inputs were held"),
+        ("shift", "by so many points its answers come before their inputs"),
+        ("detrend", "take out of it what changes more slowly than over so many points"),
+    ):
+        judge.add_argument(f"--{name}", metavar="N", help=text)
+    _add_carrying_options(judge, "change a number, or a setting of a device: DEVICE.KEY=VALUE (repeatable)")
+    stimulus = command("stimulus", _stimulus, "write the input that a laboratory should apply to a device, as CSV")
+    stimulus.add_argument("--points", metavar="N", default="20000", help="how many (default: 20000)")
+    stimulus.add_argument("--kind", default="uniform", help="uniform (default), gaussian or binary")
+    stimulus.add_argument("--low", metavar="U", default="-1", help="least input (default: -1)")
+    stimulus.add_argument("--high", metavar="U", default="1", help="largest input (default: 1)")
+    stimulus.add_argument("--seed", metavar="N", default="0", help="of the random numbers (default: 0)")
+    stimulus.add_argument("--out", type=Path, metavar="FILE.csv", default=Path("stimulus.csv"), help="the file")
     report = command("report", _report, "make claims, figures and report anew from a run folder")
     report.add_argument("dir", type=Path, metavar="DIR")
     compare = command("compare", _compare, "runs side by side: configurations, claims and shared numbers")
@@ -177,10 +201,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run_options(command: argparse.ArgumentParser, named: str) -> None:
-    """What every command has that carries out pieces."""
+    """What every command has that carries out the pieces of an experiment."""
     command.add_argument("name", metavar="NAME", help=named)
+    _add_carrying_options(command, "change a number (repeatable)")
+
+
+def _add_carrying_options(command: argparse.ArgumentParser, setting: str) -> None:
+    """What every command has that carries out pieces, but for what."""
     command.add_argument("--quick", action="store_true", help="reduced sizes: the same shape in under a minute")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a number (repeatable)")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     command.add_argument("--seeds", metavar="N", help="number of independent repetitions")
     command.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: below runs/)")
     command.add_argument("--fresh", action="store_true", help="discard the run in the folder and reuse no pieces")
@@ -299,6 +328,56 @@ def _tune(options: argparse.Namespace, out: Console, err: Console) -> int:
     return _carried_out(study, config, path, options, out, err)
 
 
+def _judge(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.lab.naming import default_folder
+
+    options.name = "judging/devices"
+    config = _find(options.name).Config
+    changed = {name: value for name in ("inputs", "responses", "repeat") if (value := getattr(options, name))}
+    changed |= {name: _whole(name, text) for name in ("every", "shift", "detrend") if (text := getattr(options, name))}
+    changed |= {"devices": options.devices, "against": options.against}
+    of_devices = [text for text in options.set if text.partition("=")[0].strip() not in config.model_fields]
+    options.set = [text for text in options.set if text not in of_devices]
+    if len(options.devices) == 1:
+        of_devices = [text if "." in text.partition("=")[0] else f"{options.devices[0]}.{text}" for text in of_devices]
+    elif plain_one := next((text for text in of_devices if "." not in text.partition("=")[0]), None):
+        key = plain_one.partition("=")[0]
+        names = ", ".join(f"{name}.{key}" for name in options.devices)
+        raise UsageError(f"--set is {plain_one!r}; {nearest(key, config.model_fields)}; of a device it is {names}")
+    experiment, given = _asked(options, changed | {"settings": of_devices})
+    path = options.out or default_folder(experiment, given, quick=options.quick)
+    return _carried_out(experiment, given, path, options, out, err)
+
+
+def _stimulus(options: argparse.Namespace, out: Console, err: Console) -> int:
+    import jax
+    import numpy as np
+
+    from morphax.files import write_text
+    from morphax.judging.stimulus import expect, stimulus
+
+    points, low, high = _whole("points", options.points), _number("low", options.low), _number("high", options.high)
+    with jax.enable_x64(True):
+        key = jax.random.key(_whole("seed", options.seed))
+        drives = stimulus(points, options.kind, low=low, high=high, key=key)
+    write_text(options.out, "u\n" + "".join(f"{np.format_float_positional(value)}\n" for value in drives))
+    out.print(f"{expect(points)}.", soft_wrap=True)
+    out.print(
+        "Hold each for as long as the device takes to answer, read all readings at the end of it, apply the whole "
+        f"drive twice or more, and write columns u, x0, x1, ...: morphax judge FILE.csv. Written to {options.out}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return OK
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}; it must be a number") from None
+
+
 def _whole(name: str, text: str) -> int:
     try:
         return int(text)
@@ -306,10 +385,10 @@ def _whole(name: str, text: str) -> int:
         raise UsageError(f"{name} is {text!r}; it must be a whole number") from None
 
 
-def _asked(options: argparse.Namespace) -> tuple[Experiment, BaseConfig]:
-    """The experiment and the configuration that a command names."""
+def _asked(options: argparse.Namespace, given: Mapping[str, Any] | None = None) -> tuple[Experiment, BaseConfig]:
+    """The experiment and the configuration that a command names; `given` by options of its own."""
     experiment = _find(options.name)()
-    changes = dict(assignment(text, experiment.Config) for text in options.set)
+    changes = dict(given or {}) | dict(assignment(text, experiment.Config) for text in options.set)
     if options.seeds is not None:
         if "seeds" not in experiment.Config.model_fields:
             raise UsageError(f"seeds is {options.seeds}, but {experiment.name} has no repetitions")
@@ -405,10 +484,16 @@ def _print_verdicts(name: str, verdicts: list[dict[str, Any]], folder: RunFolder
 
     from morphax.lab.report import coloured, rows_of
 
+    for about, sentences in folder.experiment.verdict(folder.dataset()).items():
+        out.print(about, style="bold", markup=False)
+        for sentence in sentences:
+            style = "yellow" if sentence.startswith("Warning: ") else None
+            out.print(f"  {sentence}", style=style, markup=False, soft_wrap=True)
     table = Table("claim", "paper or baseline", "here", "verdict", title=name, title_justify="left")
     for row in rows_of(verdicts):
         table.add_row(row["claim"], row["expected"], row["here"], coloured(row["verdict"]))
-    out.print(table)
+    if verdicts:
+        out.print(table)
     out.print(f"report: {folder.path / 'report.html'}", markup=False, soft_wrap=True)
 
 

@@ -105,6 +105,11 @@ def received(digest: str, suffix: str = "") -> Path:
     return Path(tempfile.gettempdir()) / f"morphax-data-{user}" / f"{digest}{suffix}"
 
 
+def sent_as(path: Path) -> str:
+    """Behind its digest (`received`), how a file is called that keeps its name on another machine."""
+    return f".file/{path.name}"
+
+
 def state_of(path: Path) -> tuple[int, ...] | None:
     """What changes with the content of a file, and is known without reading it; None where there is no such file."""
     try:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from morphax import JosephsonMixer, Noisy, ReLUReservoir
-from morphax.judging import Recording, judge, record, spread, stimulus, verdict
+from morphax import EchoStateNetwork, ExternalSubstrate, JosephsonMixer, Noisy, ReLUReservoir, SpintronicNetwork
+from morphax.judging import Recording, judge, record, stimulus, verdict, withstands
 from morphax.judging.devices import BUILT_IN, built_in
 from morphax.substrates.base import count_neurons, evolve
 
@@ -66,17 +66,46 @@ def test_built_in_systems_take_one_number_and_give_readings(name):
 
 def test_settings_of_built_in_systems():
     assert count_neurons(built_in("josephson", measured=9, key=KEY)) == 9
-    with pytest.raises(ValueError, match="device is 'josefson'; it must be one of josephson, spin-torque"):
+    with pytest.raises(ValueError, match="device is 'josefson'; did you mean 'josephson'"):
         built_in("josefson", key=KEY)
-    with pytest.raises(ValueError, match=r"josephson does not take these settings \(neurons\)"):
+    with pytest.raises(ValueError, match="josephson cannot be made of neurons"):
         built_in("josephson", neurons=9, key=KEY)
 
 
 @pytest.mark.slow
 def test_chips_of_one_line_differ_the_more_they_spread():
-    found = spread(JosephsonMixer.two_mode(measured=9), (0.0, 0.2), 4, points=4000, key=KEY)
+    found = withstands(JosephsonMixer.two_mode(measured=9), "spread", (0.0, 0.2), chips=4, points=4000, key=KEY)
     assert found.total.isel(spread=0).std() < 0.1
     assert found.total.isel(spread=1).std() > found.total.isel(spread=0).std()
+
+
+def test_readings_of_few_bits_hold_what_noise_of_their_step_leaves():
+    """A step of 2^-b of the range is noise of that over the square root of 12."""
+    network = EchoStateNetwork.random(20, key=KEY)
+    bits = 6
+    rounded = withstands(network, "reading_bits", (bits,), noise=0.0, points=10_000, key=KEY)
+    read = np.asarray(evolve(network, stimulus(10_000, key=jax.random.split(KEY)[0]))[0])[200:]
+    step = np.ptp(read, axis=0) / (2**bits - 1) / 12**0.5 / read.std(axis=0)
+    noisy = [
+        float(withstands(network, "scale", (1.0,), noise=noise, points=10_000, key=KEY).total[0, 0])
+        for noise in (step.max(), step.min())
+    ]
+    assert noisy[0] - 0.3 < float(rounded.total[0, 0]) < noisy[1] + 0.3
+
+
+def test_a_warm_device_loses_what_a_cold_one_holds():
+    network = EchoStateNetwork.random(10, key=KEY)
+    found = withstands(network, "state_noise", (0.0, 0.3), noise=0.0, points=4000, key=KEY)
+    assert found.total[0, 0] > found.total[1, 0] + 2
+
+
+def test_trials_that_a_device_cannot_stand_are_refused():
+    outside = ExternalSubstrate(lambda inputs: np.hstack([inputs, inputs**2]), neurons=2)
+    with pytest.raises(ValueError, match="trial is 'spread'; it must be one of 'reading_bits', 'scale'"):
+        withstands(outside, "spread", key=KEY)
+    network = SpintronicNetwork.random((4,), key=KEY)
+    with pytest.raises(ValueError, match=r"values\[0\] is 1; it must be .*2"):
+        withstands(network, "weight_bits", (1,), key=KEY)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "gaussian", "binary"])

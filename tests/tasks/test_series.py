@@ -151,7 +151,7 @@ def test_files_are_read(write, text, column, expected):
             "Activty",
             "column is 'Activty', which .* did you mean 'activity'\\? .*year, act",
         ),
-        ("year,activity\n1,2\n3,4\n", "xyz", r"column is 'xyz', which .* does not have; \(columns: year, activity\)"),
+        ("year,activity\n1,2\n3,4\n", "xyz", r"column is 'xyz', which .* does not have \(columns: year, activity\)"),
         ("a\n1\noops\n3\n", "a", "column 'a' holds 'oops' in row 3; it must hold finite numbers"),
         ("a\n1\ninf\n3\n", "a", "column 'a' holds 'inf' in row 3"),
         ("a,b\n1,2\n,4\n5,6\nNA,7\n", "a", "column 'a' misses 2 of 4 values, in row 3, 5"),

@@ -1,13 +1,21 @@
-"""Devices by name: the systems of this library as reservoirs for one input."""
+"""Devices by name: the systems of this library as reservoirs for one input, what a file holds, and recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from morphax.judging.recording import Recording
+from morphax.lab.errors import UsageError, nearest
+from morphax.lab.script import file_in, load_named, names_a_file
+from morphax.saving import load
 from morphax.substrates.base import Substrate, numbers_of
 from morphax.substrates.hopfield import HopfieldNetwork
 from morphax.substrates.josephson import JosephsonMixer
@@ -65,15 +73,27 @@ def built_in(name: str, *, key: PRNGKeyArray, **settings: Any) -> Substrate:
         (30,)
     """
     if name not in BUILT_IN:
-        raise ValueError(f"device is {name!r}; it must be one of {', '.join(BUILT_IN)}")
+        raise ValueError(f"device is {name!r}; {nearest(name, BUILT_IN)}")
     kind = BUILT_IN[name]
     device_key, mask_key = jax.random.split(key)
     arguments = kind.settings | settings | ({"key": device_key} if kind.random else {})
+    return one_input(_made(name, kind.make, arguments, settings), key=mask_key)
+
+
+def _made(name: str, make: Callable[..., Any], arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """What a function gives, where it takes these settings."""
+    signature = inspect.signature(make)
     try:
-        substrate = kind.make(**arguments)
+        signature.bind(**arguments)
     except TypeError as error:
-        raise ValueError(f"{name} does not take these settings ({', '.join(settings)}): {error}") from error
-    return one_input(substrate, key=mask_key)
+        taken = [each for each in signature.parameters if each != "key"]
+        if unknown := [each for each in settings if each not in taken]:
+            raise UsageError(f"{name} has no setting {unknown[0]!r}; {nearest(unknown[0], taken)}") from error
+        raise UsageError(f"{name} cannot be made: {error}") from error
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        raise UsageError(f"{name} cannot be made of {', '.join(settings) or 'no settings'}: {error}") from error
 
 
 def one_input(substrate: Substrate, *, key: PRNGKeyArray) -> Substrate:
@@ -81,3 +101,122 @@ def one_input(substrate: Substrate, *, key: PRNGKeyArray) -> Substrate:
     if 1 in numbers_of(substrate.channels):
         return substrate
     return WithInput.random(substrate, 1, key=key)
+
+
+class Columns(NamedTuple):
+    """How a file is read as a recording: names of its columns or variables, and what is done with its points.
+
+    - `inputs`, `responses`, `repeat`: as in `Recording.from_csv` and `Recording.from_netcdf`. None: what these take.
+    - `every`: one point of so many is kept (`Recording.every`).
+    - `shift`: by how many points answers come before their inputs (`Recording.shifted`).
+    - `detrend`: window over which slow changes are taken out (`Recording.detrended`); 0: they stay.
+    """
+
+    inputs: str | None = None
+    responses: str | None = None
+    repeat: str | None = None
+    every: int = 1
+    shift: int = 0
+    detrend: int = 0
+
+
+AS_IT_IS = Columns()
+TABLES = (".csv", ".tsv", ".txt", ".dat")
+NETCDF = (".nc", ".nc4", ".h5", ".hdf5")
+
+
+def find_device(
+    spec: str, *, settings: Mapping[str, Any] | None = None, columns: Columns = AS_IT_IS, key: PRNGKeyArray
+) -> Substrate | Recording:
+    """A device by what people write: a name, a Python file, a saved file, a recording.
+
+    **Arguments:**
+
+    - `spec`: a system of `BUILT_IN`; FILE.py:NAME, a substrate, or a function or class that gives one, of settings and,
+      where it takes it, of a `key`; a file of `morphax.save`; a recording in a CSV or netCDF file.
+    - `settings`: arguments of the system or function.
+    - `columns`: of a recording.
+    - `key`: draws what is random in it, and the mask of the input where it takes more than one number.
+
+    **Raises:** `ValueError`, in one line, for what is none of these.
+
+        >>> import jax
+        >>> from morphax.judging.devices import find_device
+        >>> find_device("echo-state", settings={"neurons": 30}, key=jax.random.key(0)).bias.shape
+        (30,)
+    """
+    settings = dict(settings or {})
+    if spec in BUILT_IN:
+        return built_in(spec, key=key, **settings)
+    if names_a_file(spec) and file_in(spec).endswith(".py"):
+        return one_input(_in_precision(_from_python(spec, settings, key)), key=key)
+    path = Path(spec)
+    if not path.is_file():
+        known = f"a system ({', '.join(BUILT_IN)}), FILE.py:NAME, a recording (CSV or netCDF) or a saved file"
+        hint = nearest(spec, BUILT_IN)
+        raise UsageError(f"device is {spec!r}; {hint if hint.startswith('did') else f'it must be {known}'}")
+    if settings:
+        raise UsageError(f"{spec} is a file and has no setting {next(iter(settings))!r}")
+    if path.suffix.lower() in TABLES + NETCDF:
+        return _recorded(path, columns)
+    saved = load(path)
+    if not isinstance(saved, Substrate):
+        raise UsageError(f"{spec} holds a {type(saved).__name__}; it must hold a substrate")
+    return one_input(_in_precision(saved), key=key)
+
+
+def is_recording(spec: str) -> bool:
+    """Whether this is the name of a file with a recording."""
+    return spec not in BUILT_IN and Path(spec).suffix.lower() in TABLES + NETCDF
+
+
+def python_device(spec: str) -> tuple[Any, str]:
+    """What FILE.py:NAME is, and the name of the module that the file became."""
+    return load_named(spec, "device", _may_be_meant)
+
+
+def _may_be_meant(value: Any) -> bool:
+    made_there = (getattr(value, "__module__", None) or "").startswith("morphax_file_")
+    return isinstance(value, Substrate) or (callable(value) and made_there)
+
+
+def _from_python(spec: str, settings: dict[str, Any], key: PRNGKeyArray) -> Substrate:
+    found, _ = python_device(spec)
+    if callable(found) and not isinstance(found, Substrate):
+        takes_key = "key" in inspect.signature(found).parameters
+        found = _made(spec, found, settings | ({"key": key} if takes_key else {}), settings)
+    elif settings:
+        raise UsageError(f"{spec} is there already and has no setting {next(iter(settings))!r}; name a function")
+    if not isinstance(found, Substrate):
+        raise UsageError(
+            f"{spec} gives a {type(found).__name__}; it must give a substrate (ExternalSubstrate makes one of a "
+            "function of inputs)"
+        )
+    return found
+
+
+def _recorded(path: Path, columns: Columns) -> Recording:
+    named = {name: value for name in ("inputs", "responses") if (value := getattr(columns, name)) is not None}
+    if path.suffix.lower() in NETCDF:
+        if columns.repeat is not None:
+            raise UsageError(f"repeat is {columns.repeat!r}; repeats in a netCDF file are along its axis 'repeat'")
+        recording = Recording.from_netcdf(path, **named)
+    else:
+        recording = Recording.from_csv(path, **named, repeat=columns.repeat)
+    if columns.every > 1:
+        recording = recording.every(columns.every)
+    if columns.shift:
+        recording = recording.shifted(columns.shift)
+    return recording.detrended(columns.detrend) if columns.detrend else recording
+
+
+def _in_precision(substrate: Substrate) -> Substrate:
+    """With numbers in the present precision, whenever it was made."""
+    real, complex_ = jnp.result_type(float), jnp.result_type(complex)
+
+    def cast(leaf: Any) -> Any:
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        return leaf.astype(complex_ if jnp.iscomplexobj(leaf) else real)
+
+    return jax.tree.map(cast, substrate)

@@ -11,11 +11,8 @@ from jaxtyping import Float
 from morphax.judging.polynomials import Innovations, Polynomials, autocovariances, ljung_box
 from morphax.judging.readings import Readings, stretches
 from morphax.judging.recording import Recording
+from morphax.judging.stimulus import ENOUGH, FEWEST
 
-FEWEST = 20
-"""Points for each reading below which nothing is judged."""
-ENOUGH = 200
-"""Points for each reading from which on capacities are known to 2 %."""
 AHEAD = 50
 """Points by which an answer is looked for before its cause."""
 DRIFT = 0.01
@@ -51,7 +48,7 @@ def findings(recording: Recording, washout: int = 200) -> list[Finding]:
         >>> u = np.random.default_rng(0).uniform(-1, 1, 1000)
         >>> for finding in findings(Recording(u, np.stack([np.roll(u, -1), np.ones(1000)], axis=1))):
         ...     print(finding.severity, finding.text)
-        error readings answer the input 1 points before it comes; shift one against the other
+        error readings answer the input 1 points before it comes; shift one against the other (shift=1)
         note x1 is constant and was left out
     """
     found = [*_of_inputs(recording), *_of_readings(recording, min(washout, len(recording) // 4))]
@@ -66,7 +63,7 @@ def _of_inputs(recording: Recording) -> Iterator[Finding]:
             continue
         held = _held(values)
         if held > 1:
-            text = f"the input {name} is held for {held} points each; keep one point of {held}"
+            text = f"the input {name} is held for {held} points each; keep one point of {held} (every={held})"
             yield Finding("error", text)
             continue
         correlated = ljung_box(values) < UNLIKELY
@@ -112,11 +109,14 @@ def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
     if shares[worst] > max(DRIFT, 100 * _persistence(readings, worst) / points):
         text = (
             f"readings drift, over a quarter of the recording and longer ({100 * shares[worst]:.0f} % of the variance "
-            f"of {varying[worst]}); Recording.detrended takes out what changes slowly"
+            f"of {varying[worst]}); take out what changes slowly (detrend={max(200, points // 20)})"
         )
         yield Finding("warning", text)
     if early := _early(recording, readings):
-        yield Finding("error", f"readings answer the input {early} points before it comes; shift one against the other")
+        yield Finding(
+            "error",
+            f"readings answer the input {early} points before it comes; shift one against the other (shift={early})",
+        )
 
 
 def _gap(recording: Recording) -> str | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from morphax._checks import check_count, check_range
+from morphax._checks import check_range
 from morphax._lazy import xr
 from morphax.judging.capacities import information_processing_capacity
 from morphax.judging.dynamics import forgetting_time, lyapunov_exponents
@@ -18,40 +17,14 @@ from morphax.judging.findings import findings
 from morphax.judging.ranks import consistency, effective_dimension, separation_ranks
 from morphax.judging.readings import Readings, WithNoise
 from morphax.judging.recording import Recording, record
-from morphax.pytrees import Role, select
-from morphax.substrates.base import Substrate, evolve
-from morphax.substrates.imperfections import mismatch
+from morphax.judging.stimulus import stimulus
+from morphax.substrates.base import Substrate
 
 NOISES = (0.0, 1e-3, 1e-2, 1e-1)
 EXPONENTS = 1000
 """Inputs over which exponents are averaged."""
 SURPRISE = 3.0
 """Standard errors by which capacities must be above what can be to be a finding."""
-
-
-def stimulus(
-    points: int, kind: str = "uniform", *, low: float = -1.0, high: float = 1.0, key: PRNGKeyArray
-) -> Float[np.ndarray, " time"]:
-    r"""An input that a laboratory should apply: independent numbers, of which every function is told apart.
-
-    **Arguments:**
-
-    - `points`: how many. With 200 for each reading capacities are known to 2 %.
-    - `kind`: "uniform" between `low` and `high`; "gaussian", with 99.7 % between them; "binary", one or the other.
-
-    **Raises:** `ValueError` for another kind, fewer than 100 points, or `low` >= `high`.
-    """
-    check_count("points", points, 100)
-    check_range("high", high, low=low, open_low=True)
-    if kind == "uniform":
-        drawn = jax.random.uniform(key, (points,), minval=low, maxval=high)
-    elif kind == "gaussian":
-        drawn = (low + high) / 2 + (high - low) / 6 * jax.random.normal(key, (points,))
-    elif kind == "binary":
-        drawn = jnp.where(jax.random.bernoulli(key, shape=(points,)), high, low)
-    else:
-        raise ValueError(f"kind is {kind!r}; it must be one of 'uniform', 'gaussian', 'binary'")
-    return np.asarray(drawn, float)
 
 
 def judge(
@@ -82,8 +55,8 @@ def judge(
 
     **Returns:** a dataset with an axis `noise`: everything of `information_processing_capacity`, and
     `effective_dimension`; without it `consistency` of each reading and `consistent_dimension`, where there are repeats,
-    and, of a substrate, `kernel_rank`, `generalisation_rank`, `lyapunov` and `forgetting_time`. Its attributes say what
-    it was (`device`), and `findings`, one a line. `verdict` tells it in sentences.
+    and, of a simulated substrate, `kernel_rank`, `generalisation_rank`, `lyapunov` and `forgetting_time`; how many
+    `readings` there are, and `findings`, one a line. `verdict` tells it in sentences.
 
     **Raises:** `ValueError`, with what was found, for a recording that cannot be judged.
 
@@ -131,108 +104,53 @@ def judge(
     if recording.repeats:
         again = consistency([recording.responses, *recording.repeats], washout=washout)
         dataset = dataset.assign(consistency=again.consistency, consistent_dimension=again.dimension)
-    if isinstance(device, Substrate):
+    if isinstance(device, Substrate) and device.differentiable:
         dataset = dataset.assign(_of_substrate(device, recording.inputs, low, high, washout, rank_key))
     texts = [f"{finding.severity}: {finding.text}" for finding in found] + _surprises(dataset, washout)
     name = "recording" if isinstance(device, Recording) else type(device).__name__
-    return dataset.assign_attrs(device=name, readings=len(recording.reading_names), findings="\n".join(texts))
-
-
-def spread(
-    substrate: Substrate,
-    spreads: Sequence[float] = (0.0, 0.05, 0.1),
-    chips: int = 8,
-    *,
-    points: int = 10_000,
-    low: float = -1.0,
-    high: float = 1.0,
-    noise: float = 1e-2,
-    washout: int = 200,
-    max_degree: int = 6,
-    max_delay: int = 30,
-    max_products: int = 1500,
-    key: PRNGKeyArray,
-) -> xr.Dataset:
-    """Capacities of devices from the same production line, at some relative spreads of all of their numbers.
-
-    **Arguments:**
-
-    - `spreads`: relative standard deviations of weights and device parameters (`mismatch`).
-    - `chips`: how many devices at each.
-    - `noise`: on every reading, in units of its deviation: without any a chip loses nothing by being another one.
-
-    **Returns:** a dataset with `total` and `memory` (linear), both (spread, chip).
-    """
-    check_count("chips", chips, 1)
-    drive_key, chip_key = jax.random.split(key)
-    drives = jnp.asarray(stimulus(points, low=low, high=high, key=drive_key))
-
-    vary: dict[str, Role] = {"weights": "weight", "devices": "device"}
-    varied = [name for name, role in vary.items() if jax.tree.leaves(select(substrate, role)[0])]
-
-    @eqx.filter_jit
-    def answers(size: jax.Array, key: PRNGKeyArray) -> jax.Array:
-        made, run, meter = jax.random.split(key, 3)
-        chip = mismatch(substrate, **dict.fromkeys(varied, size), key=made)
-        read, _ = evolve(chip, drives, key=run)
-        return read + noise * jnp.std(read, axis=0) * jax.random.normal(meter, read.shape, read.dtype)
-
-    rows = []
-    for size in spreads:
-        responses = [np.asarray(answers(jnp.asarray(size), each)) for each in jax.random.split(chip_key, chips)]
-        rows.append(
-            information_processing_capacity(
-                np.asarray(drives),
-                responses,
-                washout=washout,
-                max_degree=max_degree,
-                max_delay=max_delay,
-                max_products=max_products,
-            )
-        )
-    unit = {"units": "1"}
-    return xr.Dataset(
-        {
-            "total": (("spread", "chip"), [row.total.values for row in rows], unit),
-            "memory": (("spread", "chip"), [row.memory.sum("delay").values for row in rows], unit),
-        },
-        {"spread": ("spread", list(spreads), unit), "chip": np.arange(chips)},
-    )
+    said = {"readings": ((), len(recording.reading_names), unit), "findings": ((), "\n".join(texts))}
+    return dataset.assign(said).assign_attrs(device=name)
 
 
 def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
-    """What `judge` found, in sentences: warnings first.
+    """What `judge` found, in sentences: warnings first, and last what was done to a recording.
 
     **Arguments:** `noise`: at which the device is imagined in use, one of those that were judged.
     """
     clean = dataset.isel(noise=0)
     used = dataset.sel(noise=noise, method="nearest")
-    warned = [text for text in dataset.attrs["findings"].split("\n") if text.startswith("warning: ")]
-    lines = [text.removeprefix("warning: ").capitalize() + "." for text in warned]
+    said = [f"{text[0].upper()}{text[1:]}." for text in str(dataset.findings.values).split("\n") if text]
+    lines = [text for text in said if text.startswith("Warning: ")]
+    readings = int(dataset.readings)
     total, memory = float(clean.total), float(clean.memory.sum())
     error = float(clean.total_error)
-    shares = clean.by_degree.values / max(float(clean.by_degree.sum()), 1e-12)
+    shares = np.clip(clean.by_degree.values / max(total, 1e-12), 0.0, 1.0)
     linear = (
         "mostly linearly" if shares[0] > 0.6 else "mostly nonlinearly" if shares[0] < 0.3 else "both linearly and not"
     )
     lines.append(
-        f"Holds {total:.1f} ± {error:.1f} functions of past inputs in its {dataset.attrs['readings']} readings, "
+        f"Holds {total:.1f} ± {error:.1f} functions of past inputs in its {readings} readings, "
         f"{linear} ({', '.join(f'{100 * share:.0f} % of degree {degree}' for degree, share in _largest(shares))})."
     )
     forgets = float(dataset.get("forgetting_time", np.inf))
     settles = f"; where it started is forgotten by a factor e in {forgets:.1f} inputs" if np.isfinite(forgets) else ""
     memory_error = float(np.sqrt((clean.memory_error**2).sum()))
-    lines.append(f"Remembers {memory:.1f} ± {memory_error:.1f} inputs{settles}.")
+    lines.append(f"Remembers {max(memory, 0.0):.1f} ± {memory_error:.1f} inputs{settles}.")
     lines.append(
         f"At {100 * float(used.noise):g} % noise on every reading {float(used.effective_dimension):.1f} of its "
-        f"{dataset.attrs['readings']} readings are independent, and {float(used.total):.1f} functions are left."
+        f"{readings} readings are independent, and {float(used.total):.1f} functions are left."
     )
-    if "consistent_dimension" in dataset:
-        again = float(dataset.consistent_dimension)
+    if (rest := float(clean["rank"]) - total) > max(0.1 * float(clean["rank"]), 3 * error):
+        lines.append(
+            f"Of {int(clean['rank'])} independent readings {rest:.1f} hold something else: products that were not "
+            "tried (max_products, max_degree, max_delay), noise, or what is no function of the input."
+        )
+    again = float(dataset.get("consistent_dimension", np.nan))
+    if np.isfinite(again):
         lines.append(
             f"Applied again, the same input gives {again:.1f} of {int(clean['rank'])} independent readings again."
         )
-    return lines
+    return [*lines, *(text for text in said if text.startswith("Note: "))]
 
 
 def _largest(shares: np.ndarray) -> list[tuple[int, float]]:

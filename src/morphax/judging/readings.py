@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 
 ROWS = 4096
 """Points of time at once: a stretch of so many readings stays in the cache."""
-ROUNDING = 10.0
-"""A direction with a smaller variance than so many times that of rounding holds nothing but rounding."""
+FLOATING = 10.0
+"""A direction with a smaller variance than so many times that of floating-point rounding holds nothing but that."""
+CONVERTED = 1.5
+"""The same of the steps of a converter, which are noise as any other: above it a direction holds a share."""
 SAMPLE = 4096
 STEPS = 4.0
 """Readings that deviate by fewer steps than this are no rounded numbers but levels, each of which is meant."""
@@ -62,9 +64,9 @@ class Readings:
             squares += np.sum((stretch - first) ** 2, axis=0)
         mean = first + total / count
         deviation = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0))
-        rounding = _rounding(source, start, mean)
-        kept = np.flatnonzero(deviation > 4 * rounding)
-        mean, deviation, rounding = mean[kept], deviation[kept], rounding[kept]
+        floating, steps = _rounding(source, start, mean)
+        kept = np.flatnonzero(deviation > 4 * np.maximum(floating, steps))
+        mean, deviation = mean[kept], deviation[kept]
         triangle = np.zeros((0, len(kept)))
         for stretch in stretches(source, start):
             scaled = (stretch[:, kept] - mean) / deviation
@@ -73,7 +75,8 @@ class Readings:
         variances = np.zeros(len(kept))
         variances[: len(singular)] = singular**2 / count
         least = max(
-            ROUNDING * float(np.max(rounding / deviation, initial=0.0)) ** 2,
+            FLOATING * float(np.max(floating[kept] / deviation, initial=0.0)) ** 2,
+            CONVERTED * float(np.max(steps[kept] / deviation, initial=0.0)) ** 2,
             (max(len(kept), 1) * np.finfo(float).eps) ** 2 * float(np.max(variances, initial=0.0)),
         )
         rank = int(np.sum(variances > least))
@@ -118,12 +121,12 @@ def stretches(source: Any, start: int) -> Iterator[Float[np.ndarray, "time readi
         yield np.asarray(source[low : low + ROWS], float)
 
 
-def _rounding(source: Any, start: int, mean: np.ndarray) -> np.ndarray:
-    """By how much numbers are rounded: the steps of a converter where there are such, or those of floating point."""
+def _rounding(source: Any, start: int, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By how much numbers are rounded, by floating point and by the steps of a converter where there are such."""
     sample = np.asarray(source[start : start + SAMPLE])
     smallest = np.finfo(sample.dtype).eps if sample.dtype.kind == "f" else np.finfo(float).eps
     floating = smallest * np.maximum(np.abs(mean), np.abs(sample).max(axis=0)) / 12**0.5
-    return np.maximum(floating, [_step(column) / 12**0.5 for column in sample.T.astype(float)])
+    return floating, np.array([_step(column) / 12**0.5 for column in sample.T.astype(float)])
 
 
 def _step(values: np.ndarray) -> float:

@@ -166,6 +166,34 @@ class Recording:
         )
         write_dataset(Path(path), dataset)
 
+    def every(self, count: int) -> Recording:
+        """One point of so many: the last of each hold, where every input was held for that many points.
+
+        >>> import numpy as np
+        >>> from morphax.judging import Recording
+        >>> u = np.repeat([1.0, 2.0, 3.0], 2)
+        >>> Recording(u, u[:, None]).every(2).inputs[:, 0].tolist()
+        [1.0, 2.0, 3.0]
+        """
+        check_count("count", count, 1, len(self))
+        changes = np.flatnonzero(np.any(np.diff(self.inputs, axis=0), axis=1)) + 1
+        first = (int(changes[0]) - 1) % count if len(changes) else count - 1
+        interval = None if self.interval is None else count * self.interval
+        return self._taken(np.s_[first::count], np.s_[first::count], interval)
+
+    def shifted(self, points: int) -> Recording:
+        """Every answer beside the input that came so many points later; earlier, where it is negative."""
+        check_count("points", abs(points), 0, len(self) - 1)
+        late, early = (
+            (np.s_[points:], np.s_[: len(self) - points]) if points >= 0 else (np.s_[:points], np.s_[-points:])
+        )
+        return self._taken(late, early, self.interval)
+
+    def _taken(self, inputs: slice, responses: slice, interval: float | None) -> Recording:
+        """Some of the points; responses in a file stay there."""
+        first, *others = (_Taken(each, responses) for each in (self.responses, *self.repeats))
+        return replace(self, inputs=self.inputs[inputs], responses=first, repeats=others, interval=interval)
+
     def detrended(self, window: int = 200) -> Recording:
         """Readings less their mean over so many points around: what drifts more slowly is gone."""
         check_count("window", window, 3, len(self))
@@ -220,6 +248,19 @@ class _InFile:
 
     def __getitem__(self, time: slice) -> np.ndarray:
         return self.variable[time].values
+
+
+class _Taken:
+    """Some of the points of what gives arrays for slices of time."""
+
+    def __init__(self, source: Any, which: slice):
+        self.source = source
+        self.places = range(source.shape[0])[which]
+        self.shape = (len(self.places), *source.shape[1:])
+
+    def __getitem__(self, time: slice) -> np.ndarray:
+        places = self.places[time]
+        return np.asarray(self.source[places.start : places.stop : places.step])
 
 
 def _names(given: tuple[str, ...], count: int, letter: str, argument: str) -> tuple[str, ...]:

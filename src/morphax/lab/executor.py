@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self
 from uuid import uuid4
 
-from morphax.files import KnownFile, changed, digest_of
+from morphax.files import KnownFile, changed, digest_of, sent_as
 from morphax.lab.cluster import connected, one_line
 from morphax.lab.errors import UsageError
 from morphax.lab.identity import installed
@@ -331,13 +331,14 @@ class _Round:
                 content = path.read_bytes()
             except OSError as error:
                 raise UsageError(f"{worker} lacks {name}, and {error}") from error
+            suffix = path.suffix if isinstance(file, KnownFile) else sent_as(path)
             # Of a known file it may be the compressed content; its reader looks at it.
             if isinstance(file, Path) and hashlib.sha256(content).hexdigest() != digest:
                 raise UsageError(changed(f"{name} ({file})"))
             with self._connected():
-                told = self.client.run(
-                    _take_data(), digest, path.suffix, content, workers=[address], on_error="return"
-                ).get(address)
+                told = self.client.run(_take_data(), digest, suffix, content, workers=[address], on_error="return").get(
+                    address
+                )
             if isinstance(told, Exception):
                 if isinstance(told, CommClosedError) or address not in self.executor.workers_there():
                     return  # it is gone: another one takes the piece

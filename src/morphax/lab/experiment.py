@@ -117,7 +117,8 @@ class BaseConfig(BaseModel):
     def data(self) -> Mapping[str, Data]:
         """The data that a run reads, by a name for each: their content is part of what is asked.
 
-        A file is given by its path (and has the name of the field that holds it, where one does). Of data that are
+        A file is given by its path, and has the name of the field that holds it, where one does; in a field with
+        several, as FILE or FILE:NAME, "field[place]": so another machine finds it where it was sent. Of data that are
         checked when they are read the digest is given that they must have, or a `KnownFile` where some machines lack
         them.
         """
@@ -318,6 +319,17 @@ class Experiment(ABC):
     def judge(self, dataset: xr.Dataset) -> list[dict[str, Any]]:
         """The claims beside what came out, as they are written to `claims.json`."""
         return [claim.judge(dataset) for claim in self.claims]
+
+    def verdict(self, dataset: xr.Dataset) -> dict[str, list[str]]:
+        """What came out, in sentences, by what they are about: they stand first on the page and the terminal.
+
+        One that begins with "Warning: " is shown as such.
+        """
+        return {}
+
+    def tables(self, dataset: xr.Dataset) -> dict[str, list[dict[str, str]]]:
+        """Further tables of the page, by their captions: a dict a row, all with the same keys."""
+        return {}
 
     def exports(self, dataset: xr.Dataset) -> dict[str, str]:
         """Further files for the run folder: name -> text (say, predictions as CSV)."""

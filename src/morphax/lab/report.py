@@ -23,6 +23,8 @@ def write_report(folder: Path, experiment: Experiment, dataset: xr.Dataset, figu
         name=request["experiment"],
         quick=request["quick"],
         text=(inspect.getdoc(experiment) or "").split("\n\n"),
+        verdict=experiment.verdict(dataset),
+        tables=experiment.tables(dataset),
         claims=rows_of(read_json(folder / "claims.json")),
         figures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         config=[(key, value, _unit(fields[key]), fields[key].description) for key, value in request["config"].items()],

@@ -1,4 +1,4 @@
-"""An experiment in a file that belongs to no installed package: FILE:CLASS."""
+"""An experiment, or a device, in a file that belongs to no installed package: FILE:NAME."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,6 +31,12 @@ def names_a_file(spec: str) -> bool:
     return ":" in spec or spec.endswith(".py")
 
 
+def file_in(spec: str) -> str:
+    """The file in FILE:NAME; of any other text all of it."""
+    file, _, _ = spec.rpartition(":")
+    return file if file.endswith(".py") else spec
+
+
 def load_experiment(spec: str) -> type[Experiment]:
     """The class behind FILE:CLASS.
 
@@ -38,20 +45,43 @@ def load_experiment(spec: str) -> type[Experiment]:
     **Raises:** `UsageError` when there is no such file, when importing it fails, when it holds no such class, and when
     that is no experiment that can be run.
     """
-    file, _, name = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
-    path = Path(file).resolve()
-    if path.suffix != ".py" or not path.is_file():
-        raise UsageError(f"experiment is {spec!r}; there is no Python file {file!r}")
-    module = _imported(path, spec)
-    if not hasattr(module, name):
-        own = [key for key, value in vars(module).items() if _is_experiment(value) and not inspect.isabstract(value)]
-        wrong = f"{file} holds no class {name!r}" if name else "it must be FILE:CLASS"
-        hint = nearest(name, own) if own else "the file holds no experiment"
-        raise UsageError(f"experiment is {spec!r}; {wrong}; {hint}")
-    experiment = getattr(module, name)
+    experiment, name, path, module = _named(
+        spec, "experiment", lambda value: _is_experiment(value) and not inspect.isabstract(value)
+    )
     _check(experiment, spec, name)
     _loaded[experiment] = path, module
     return experiment
+
+
+def load_named(spec: str, what: str, fits: Callable[[Any], bool]) -> tuple[Any, str]:
+    """What is behind FILE:NAME, and the name of the module that the file became.
+
+    **Arguments:**
+
+    - `spec`: the file, and the name of something in it, or of something in that: FILE:Network.random.
+    - `what`: it should be, for messages: "device".
+    - `fits`: whether something in the file may be meant.
+
+    **Raises:** `UsageError` when there is no such file, importing it fails, or it holds no such name.
+    """
+    found, _, _, module = _named(spec, what, fits)
+    return found, module.__name__
+
+
+def _named(spec: str, what: str, fits: Callable[[Any], bool]) -> tuple[Any, str, Path, ModuleType]:
+    file, _, name = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
+    path = Path(file).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise UsageError(f"{what} is {spec!r}; there is no Python file {file!r}")
+    module = _imported(path, spec, what)
+    try:
+        return reduce(getattr, name.split("."), module), name, path, module
+    except AttributeError:
+        own = [key for key, value in vars(module).items() if fits(value)]
+        kind = "class" if what == "experiment" else "name"
+        wrong = f"{file} holds no {kind} {name!r}" if name else f"it must be FILE:{kind.upper()}"
+        hint = nearest(name, own) if own else f"the file holds no {what}"
+        raise UsageError(f"{what} is {spec!r}; {wrong}; {hint}") from None
 
 
 def spec_of(experiment: AnExperiment) -> str:
@@ -99,7 +129,7 @@ def _name_in(module: ModuleType, cls: type) -> str:
     return next(name for name, value in vars(module).items() if value is cls)
 
 
-def _imported(path: Path, spec: str) -> ModuleType:
+def _imported(path: Path, spec: str, what: str) -> ModuleType:
     # No name that something else can have: a file may be called like a module of Python.
     name = f"morphax_file_{digest_of(str(path))[:16]}"
     if name in sys.modules:
@@ -116,7 +146,7 @@ def _imported(path: Path, spec: str) -> ModuleType:
         files = local_files(name)
         specification.loader.exec_module(module)
         if (changed := changed_source(files)) is not None:
-            raise UsageError(f"experiment is {spec!r}; {changed.name} has changed while it was loaded; run again")
+            raise UsageError(f"{what} is {spec!r}; {changed.name} has changed while it was loaded; run again")
         _check_beside(files, path)
     except BaseException as error:
         sys.modules.pop(name, None)
@@ -125,7 +155,7 @@ def _imported(path: Path, spec: str) -> ModuleType:
         if isinstance(error, UsageError) or not isinstance(error, Exception | SystemExit):
             raise
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UsageError(f"experiment is {spec!r}; importing {path.name} ends in {told}") from error
+        raise UsageError(f"{what} is {spec!r}; importing {path.name} ends in {told}") from error
     return module
 
 

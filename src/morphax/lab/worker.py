@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -23,6 +24,7 @@ from morphax.files import (
     digest_of_file,
     noting_files,
     received,
+    sent_as,
     write_atomically,
     writer_of,
 )
@@ -30,7 +32,7 @@ from morphax.lab.identity import installed, source_of
 from morphax.lab.job import Job, class_at
 from morphax.lab.lock import lives
 from morphax.lab.progress import Known, Listing, Outcome, checkpoint_of
-from morphax.lab.script import module_of
+from morphax.lab.script import file_in, module_of
 
 Files = dict[str, bytes]
 """The states of the trainings of a piece: path below its folder -> content."""
@@ -127,6 +129,9 @@ class _Pieces(Listing):
         data = self.config.data()
         if lacking := [name for name, file in data.items() if isinstance(file, KnownFile) and not file.is_here()]:
             raise LackingError(*lacking)
+        for name, digest in data.items():
+            if isinstance(digest, str) and digest != job.data[name]:
+                raise UnfitError(f"it has another {name}; install the same on all machines, and restart workers")
         self.files = {path.resolve() for path in data.values() if isinstance(path, Path)}
         self.experiment = experiment
         self.work: dict[str, Callable[[], xr.Dataset]] = {}
@@ -290,17 +295,29 @@ def _with_data(job: Job) -> dict[str, Any]:
     """The configuration, with the files of data that this machine has."""
     config, lacking = dict(job.config), []
     for name, digest in job.data.items():
-        path = config.get(name)
-        if not isinstance(path, str) or _is(Path(path), digest):
+        field, place = _place(name)
+        text = config.get(field) if place is None else config[field][place]
+        if not isinstance(text, str) or _is(path := Path(file_in(text)), digest):
             continue
-        sent = received(digest, Path(path).suffix)
+        sent = received(digest, sent_as(path))
         if _is(sent, digest):
-            config[name] = str(sent)
+            here = f"{sent}{text.removeprefix(file_in(text))}"
+            config[field] = here if place is None else _replaced(config[field], place, here)
         else:
             lacking.append(name)
     if lacking:
         raise LackingError(*lacking)
     return config
+
+
+def _place(name: str) -> tuple[str, int | None]:
+    """The field of a configuration that holds a file, and where in it: "csv", or "devices[1]"."""
+    found = re.fullmatch(r"(\w+)\[(\d+)\]", name)
+    return (name, None) if found is None else (found[1], int(found[2]))
+
+
+def _replaced(values: Sequence[Any], place: int, value: Any) -> list[Any]:
+    return [*values[:place], value, *values[place + 1 :]]
 
 
 def _is(path: Path, digest: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -22,6 +24,7 @@ from morphax._checks import check_count, check_finite, check_range, check_shape,
 from morphax.files import digest_of, write_atomically
 from morphax.host import ask_host
 from morphax.substrates.base import State, Substrate
+from morphax.substrates.wrappers import Wrapper
 
 Device = Callable[[np.ndarray], Any]
 
@@ -189,6 +192,13 @@ class _Bench:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def outside(substrate: Substrate) -> _Bench | None:
+    """What asks the device behind a substrate, where there is one outside, whatever stands around it."""
+    while isinstance(substrate, Wrapper):
+        substrate = substrate.substrate
+    return substrate.bench if isinstance(substrate, ExternalSubstrate) else None
+
+
 class LineProcess:
     """A device in another process, in any language, that speaks lines of JSON on its standard streams.
 
@@ -204,6 +214,7 @@ class LineProcess:
 
     def __init__(self, command: Sequence[str]):
         self.process: subprocess.Popen[str] | None = None
+        self._end: weakref.finalize | None = None
         if isinstance(command, str) or not command:
             raise ValueError(f"command is {command!r}; it must be a list: program and arguments")
         self.command = list(command)
@@ -240,35 +251,38 @@ class LineProcess:
 
     def close(self) -> None:
         """End the process."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for stream in (self.process.stdin, self.process.stdout):
-                if stream is not None:
-                    stream.close()
-            self.process = None
+        if self._end is not None:
+            self._end()
+        self.process = self._end = None
 
     def _running(self) -> subprocess.Popen[str]:
         if self.process is None or self.process.poll() is not None:
             self.close()
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self.lines = SimpleQueue()
-            threading.Thread(target=_read_lines, args=(self.process, self.lines), daemon=True).start()
+            reader = threading.Thread(target=_read_lines, args=(self.process, self.lines), daemon=True)
+            reader.start()
+            # Also when this object is forgotten, and when Python ends.
+            self._end = weakref.finalize(self, _ended, self.process, reader)
         return self.process
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _read_lines(process: subprocess.Popen[str], lines: SimpleQueue[str]) -> None:
     """What a process writes, line by line, and an empty one when it has ended."""
     assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            lines.put(line)
-    except ValueError:  # it was closed meanwhile
-        pass
+    for line in process.stdout:
+        lines.put(line)
     lines.put("")
+
+
+def _ended(process: subprocess.Popen[str], reader: threading.Thread) -> None:
+    process.kill()
+    process.wait()
+    reader.join()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):  # what was not sent has nobody to read it
+                stream.close()
 
 
 def _save(path: Path, answer: np.ndarray) -> None:

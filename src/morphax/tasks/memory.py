@@ -203,7 +203,7 @@ def _bounded_narma(
         return jax.random.uniform(jax.random.fold_in(key, attempt), (points,), maxval=0.5)
 
     def diverges(attempt: Array) -> Bool[Array, ""]:
-        return ~(_narma_outputs(inputs(attempt), order).max() <= BOUND)
+        return ~(narma_outputs(inputs(attempt), order).max() <= BOUND)
 
     chosen = jax.lax.while_loop(
         lambda attempt: (attempt < ATTEMPTS) & diverges(attempt), lambda attempt: attempt + 1, jnp.zeros((), int)
@@ -211,10 +211,10 @@ def _bounded_narma(
     chosen = eqx.error_if(
         chosen, chosen == ATTEMPTS, f"all {ATTEMPTS} NARMA sequences of {points} points diverged: ask for fewer points"
     )
-    return inputs(chosen), _narma_outputs(inputs(chosen), order)
+    return inputs(chosen), narma_outputs(inputs(chosen), order)
 
 
-def _narma_outputs(inputs: Float[Array, " points"], order: int) -> Float[Array, " points"]:
+def narma_outputs(inputs: Float[Array, " points"], order: int) -> Float[Array, " points"]:
     """y(1), y(2), ... of the recurrence driven by u(0), u(1), ... from rest."""
 
     def advance(last: Array, drive: tuple[Array, Array]) -> tuple[Array, Array]:

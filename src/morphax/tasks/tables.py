@@ -100,8 +100,8 @@ class Table:
     def _unknown(self, column: str) -> str:
         lowered = {name.lower(): name for name in self.names}
         near = difflib.get_close_matches(column.lower(), lowered, n=1)
-        hint = f"did you mean {lowered[near[0]]!r}? " if near else ""
-        return f"column is {column!r}, which {self.path} does not have; {hint}(columns: {', '.join(self.names)})"
+        hint = f"; did you mean {lowered[near[0]]!r}?" if near else ""
+        return f"column is {column!r}, which {self.path} does not have{hint} (columns: {', '.join(self.names)})"
 
 
 def read_table(path: str | Path) -> Table:

@@ -1,0 +1,397 @@
+"""Can a device compute, how much, how robustly, and what is it good for?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from pydantic import Field, model_validator
+
+from morphax._lazy import xr
+from morphax.experiments.judging import _pictures
+from morphax.judging.devices import BUILT_IN, Columns, find_device, is_recording, python_device
+from morphax.judging.judgement import judge, verdict
+from morphax.judging.recording import Recording
+from morphax.judging.robustness import TRIALS, trials_of, withstands
+from morphax.judging.standard import STANDARD, solve, solve_recorded
+from morphax.lab.errors import nearest
+from morphax.lab.experiment import BaseConfig, Count, Data, Experiment, NonNegative, parameter
+from morphax.lab.figures import Figures
+from morphax.lab.identity import local_source_of
+from morphax.lab.progress import Progress
+from morphax.lab.script import file_in, names_a_file
+from morphax.substrates.base import Substrate
+from morphax.substrates.external import outside
+from morphax.substrates.imperfections import inference_energy
+from morphax.substrates.wrappers import Wrapper
+from morphax.units import ns
+
+BETTER = 0.8
+"""Of the error of a linear readout, from which on down a device is good for a task."""
+KEPT = 20
+"""Products that are named, those with the largest capacity."""
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Asked(NamedTuple):
+    """A device, as it was asked for: `name` on page and pieces, `spec` for `find_device`, and its settings."""
+
+    name: str
+    spec: str
+    settings: dict[str, Any]
+
+
+class DevicesConfig(BaseConfig):
+    """What is asked of which devices."""
+
+    devices: tuple[Name, ...] = parameter(
+        ("josephson", "echo-state"),
+        "systems by name, FILE.py:NAME, recordings (CSV, netCDF), saved files",
+        min_length=1,
+        extent=True,
+    )
+    against: tuple[Name, ...] = parameter((), "further ones, to compare with", extent=True)
+    settings: tuple[Name, ...] = parameter((), "of devices: NAME.KEY=VALUE", extent=True)
+    inputs: str | None = parameter(None, "input columns of a recording; null: u*")
+    responses: str | None = parameter(None, "its columns of readings; null: x*")
+    repeat: str | None = parameter(None, "its column that numbers repeats of one input")
+    every: int = parameter(1, "of it one point of so many is kept", ge=1)
+    shift: int = parameter(0, "points by which its answers come before their inputs", ge=-1000, le=1000)
+    detrend: int = parameter(0, "points over which what changes more slowly is taken out of it; 0: nothing", ge=0)
+    points: int = parameter(20_000, "inputs of the drive", ge=1000)
+    kind: Literal["uniform", "gaussian", "binary"] = parameter("uniform", "distribution of the drive")
+    low: float = parameter(-1.0, "least input")
+    high: float = parameter(1.0, "largest input")
+    washout: int = parameter(200, "first points that are left out", ge=1)
+    max_degree: int = parameter(8, "largest degree of a product", ge=1, le=20)
+    max_delay: int = parameter(50, "longest delay", ge=1)
+    max_products: int = parameter(5000, "products that are tried", ge=100)
+    noises: tuple[NonNegative, ...] = parameter(
+        (0.0, 1e-3, 1e-2, 1e-1), "noise on every reading, of its deviation", min_length=1
+    )
+    noise: float = parameter(1e-2, "noise with which tasks are solved and a verdict is given", ge=0)
+    tasks: tuple[Name, ...] = parameter(tuple(STANDARD), "standard tasks", extent=True)
+    seeds: int = parameter(3, "repetitions of every task", ge=1)
+    trials: tuple[Name, ...] = parameter(tuple(TRIALS), "in which ways the device is made worse", extent=True)
+    chips: Count = parameter(8, "devices of one production line")
+    trial_points: int = parameter(10_000, "inputs of the drive there", ge=1000)
+
+    @property
+    def columns(self) -> Columns:
+        """How recordings are read."""
+        return Columns(self.inputs, self.responses, self.repeat, self.every, self.shift, self.detrend)
+
+    def asked(self) -> list[Asked]:
+        """All devices, with names that tell them apart."""
+        texts = [*self.devices, *self.against]
+        given = [_with_settings(text) for text in texts]
+        for text in self.settings:
+            place, key, value = _setting(text, texts)
+            given[place][1][key] = value
+        return [Asked(_name(spec, settings), spec, settings) for spec, settings in given]
+
+    def data(self) -> dict[str, Data]:
+        data: dict[str, Data] = {}
+        for field in ("devices", "against"):
+            for place, spec in enumerate(getattr(self, field)):
+                if _with_settings(spec)[0] not in BUILT_IN:
+                    data[f"{field}[{place}]"] = Path(file_in(spec))
+                    if not is_recording(spec) and names_a_file(spec):
+                        data[f"source of {field}[{place}]"] = _source(spec)
+        return data
+
+    def memory(self) -> float:
+        # Readings of some devices at once, and with every further noise.
+        return 8.0 * self.points * 64 * (2 + len(self.noises)) + 8.0 * self.trial_points * 64 * self.chips
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        asked = self.asked()
+        names = [each.name for each in asked]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two devices are called {twice!r}; rename a file")
+        for each in asked:
+            if each.spec not in BUILT_IN and not Path(file_in(each.spec)).is_file():
+                raise ValueError(f"device is {each.spec!r}, and there is no such file; {nearest(each.spec, BUILT_IN)}")
+        for field, known in (("tasks", STANDARD), ("trials", TRIALS)):
+            for value in getattr(self, field):
+                if value not in known:
+                    raise ValueError(f"{field} names {value!r}; {nearest(value, known)}")
+        if self.low >= self.high:
+            raise ValueError(f"high is {self.high:g}; it must be > low, {self.low:g}")
+        if self.washout < self.max_delay:
+            raise ValueError(f"washout is {self.washout}; it must be >= max_delay, {self.max_delay}")
+        if self.washout > self.points // 4 or self.washout > self.trial_points // 4:
+            raise ValueError(f"washout is {self.washout}; it must be at most a quarter of points and trial_points")
+        if self.noise not in self.noises:
+            raise ValueError(f"noise is {self.noise:g}; it must be one of noises")
+        return self
+
+
+class Devices(Experiment):
+    """What devices can compute: information processing capacity, tasks, and what of it imperfections leave.
+
+    A simulated device is driven with independent inputs, and trained on standard tasks; so is one outside. Of a
+    recording its own input is judged. Errors of tasks are nrmse, or shares that are wrong, with `noise` on every
+    reading; a linear readout of the last 50 inputs stands beside them.
+    """
+
+    Config = DevicesConfig
+    name = "judging/devices"
+    quick = {
+        "points": 4000,
+        "max_products": 1000,
+        "noises": (0.0, 1e-2),
+        "tasks": ("NARMA-10", "Mackey-Glass, 10 ahead", "parity of 3"),
+        "seeds": 1,
+        "trials": ("spread", "reading_bits"),
+        "chips": 3,
+        "trial_points": 2000,
+    }
+
+    def run(self, config: DevicesConfig, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        asked = config.asked()
+        work: dict[str, Callable[[], xr.Dataset]] = {}
+        labels: dict[str, list[str]] = {}
+        for each in asked:
+            parts = self._parts(each, config, key, progress)
+            labels[each.name] = [f"{each.name}: {part}" for part in parts]
+            work |= dict(zip(labels[each.name], parts.values(), strict=True))
+        done = progress.pieces(work)
+        return _side_by_side({name: _of_one([done[label] for label in mine]) for name, mine in labels.items()})
+
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        return _pictures.drawn(dataset)
+
+    def verdict(self, dataset: xr.Dataset) -> dict[str, list[str]]:
+        return {str(name): told(dataset.sel(device=name)) for name in dataset.device.values}
+
+    def tables(self, dataset: xr.Dataset) -> dict[str, list[dict[str, str]]]:
+        return _pictures.tables(dataset)
+
+    def _parts(
+        self, asked: Asked, config: DevicesConfig, key: PRNGKeyArray, progress: Progress
+    ) -> dict[str, Callable[[], xr.Dataset]]:
+        """What is asked of one device, which is the same whatever others are asked."""
+        make_key, drive_key, task_key, trial_key = jax.random.split(key, 4)
+        columns, settings = config.columns, asked.settings
+        device = find_device(asked.spec, settings=settings, columns=columns, key=make_key)
+        parts: dict[str, Callable[[], xr.Dataset]] = {"capacity": partial(_capacity, device, config, drive_key)}
+        if isinstance(device, Recording):
+            parts["tasks"] = partial(_own_tasks, device, config, task_key)
+            return parts
+        for name in config.tasks:
+            parts[name] = partial(_task, device, name, config, task_key)
+        for name in config.trials:
+            if name in trials_of(device):
+                parts[name] = partial(_trial, device, name, config, trial_key)
+        if device.differentiable:
+            return parts
+        return {"all": partial(_asked_outside, device, parts, progress)}
+
+
+def _capacity(device: Substrate | Recording, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
+    found = judge(
+        device,
+        points=config.points,
+        kind=config.kind,
+        low=config.low,
+        high=config.high,
+        washout=config.washout,
+        max_degree=config.max_degree,
+        max_delay=config.max_delay,
+        max_products=config.max_products,
+        noises=config.noises,
+        key=key,
+    )
+    clean = found.isel(noise=0)
+    best = np.argsort(-clean.capacity.values, kind="stable")[:KEPT]
+    places = found.total_degree.values - 1, found.longest_delay.values
+    held = np.zeros((found.sizes["noise"], config.max_degree, config.max_delay + 1))
+    for row, capacity in zip(held, found.capacity.values, strict=True):
+        np.add.at(row, places, capacity)
+    kept = found.drop_dims(["product", *(dim for dim in ("reading",) if dim in found.dims)])
+    kept = kept.reindex(degree=np.arange(1, config.max_degree + 1), fill_value=0.0)
+    unit = {"units": "1"}
+    kept = kept.assign(
+        held=(("noise", "degree", "delay"), held, unit | {"long_name": "capacity by degree and longest delay"}),
+        best=("place", found.factors.values[best]),
+        best_capacity=("place", clean.capacity.values[best], unit),
+    )
+    if isinstance(device, Substrate) and (energy := _energy_of_input(device)):
+        kept = kept.assign(energy=((), energy, {"units": "J", "long_name": "energy of an input"}))
+    if "consistency" in found:
+        kept = kept.assign(consistency=found.consistency.mean("reading").assign_attrs(unit))
+    return kept.drop_attrs(deep=False)
+
+
+def _energy_of_input(device: Substrate) -> float:
+    """Of a device whose constants and time are known, in joules; else 0."""
+    inner = device
+    while isinstance(inner, Wrapper):
+        inner = inner.substrate
+    interval = getattr(inner, "interval", None)
+    return inference_energy(device, float(interval) / ns) if interval is not None and device.consumption() else 0.0
+
+
+def _task(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
+    noises = (0.0, config.noise)
+    found = solve(device, [name], seeds=config.seeds, low=config.low, high=config.high, noises=noises, key=key)
+    return _of_task(found)
+
+
+def _own_tasks(recording: Recording, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
+    return _of_task(solve_recorded(recording, (0.0, config.noise), washout=config.washout, key=key))
+
+
+def _of_task(found: xr.Dataset) -> xr.Dataset:
+    """Noise is that of tasks alone: others are judged at more."""
+    return found.drop_vars(("asks", "noise")).rename(noise="measured")
+
+
+def _trial(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
+    found = withstands(
+        device,
+        name,
+        chips=config.chips,
+        points=config.trial_points,
+        low=config.low,
+        high=config.high,
+        noise=config.noise,
+        washout=config.washout,
+        max_degree=min(config.max_degree, 6),
+        max_delay=min(config.max_delay, 30),
+        max_products=min(config.max_products, 1500),
+        key=key,
+    )
+    if found.sizes["chip"] == 1:
+        found = found.isel(chip=0, drop=True)
+    return (
+        found.rename(total=f"total_{name}", memory=f"memory_{name}")
+        .rename_dims({"chip": f"{name}_chip"} if "chip" in found.dims else {})
+        .drop_vars("chip", errors="ignore")
+    )
+
+
+def _asked_outside(device: Substrate, parts: Mapping[str, Callable[[], xr.Dataset]], progress: Progress) -> xr.Dataset:
+    """Everything in one piece: an instrument answers one question at a time, and its answers are kept meanwhile."""
+    if (bench := outside(device)) is not None and bench.folder is None:
+        bench.folder = progress.checkpoint("answers")
+    return _of_one([part() for part in parts.values()])
+
+
+def _of_one(parts: list[xr.Dataset]) -> xr.Dataset:
+    """All parts of one device."""
+    if len(parts) == 1:
+        return parts[0]
+    tasks = [part for part in parts if "task" in part.dims]
+    others = [part for part in parts if "task" not in part.dims]
+    together = [xr.concat(tasks, "task", data_vars="minimal")] if tasks else []
+    return xr.merge([*others, *together], combine_attrs="drop", join="outer", compat="no_conflicts")
+
+
+def _side_by_side(devices: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Along an axis `device`; NaN, and no text, where something was not asked of one."""
+    both = xr.concat(
+        list(devices.values()),
+        xr.Variable("device", list(devices)),
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop",
+    )
+    for name, variable in both.data_vars.items():
+        if variable.dtype.kind == "O":
+            both[name] = variable.fillna("").astype(str)
+        else:
+            first = next(part[name] for part in devices.values() if name in part)
+            both[name].attrs.update(first.attrs | {"may_be_missing": 1})
+    return both.sel(task=[name for name in STANDARD if name in both.task]) if "task" in both.dims else both
+
+
+def told(device: xr.Dataset) -> list[str]:
+    """The verdict on one device, warnings first."""
+    lines = verdict(device)
+    if "error" in device:
+        lines += _at_tasks(device)
+    if "total_spread" in device and np.isfinite(device.total_spread.values).any():
+        worst = device.total_spread.dropna("spread", how="all").isel(spread=-1)
+        lines.append(
+            f"Of chips that are {100 * float(worst.spread):g} % off, each holds {float(worst.mean()):.1f} functions "
+            f"({float(worst.min()):.1f} to {float(worst.max()):.1f})."
+        )
+    return lines
+
+
+def _at_tasks(device: xr.Dataset) -> list[str]:
+    """What it is good for: where it does clearly better than a linear readout of past inputs; where not, or worse."""
+    mean = device.isel(measured=-1)[["error", "linear"]].mean("seed").dropna("task")
+    told: dict[str, list[str]] = {
+        "Good for": [],
+        "No better than a linear readout of past inputs at": [],
+        "Not for": [],
+    }
+    good, equal, bad = told.values()
+    for name in mean.task.values:
+        error, linear = float(mean.error.sel(task=name)), float(mean.linear.sel(task=name))
+        text = f"{name} ({_pictures.number(error)}; linear {_pictures.number(linear)})"
+        (good if error < BETTER * linear else equal if error < linear / BETTER else bad).append(text)
+    told = {"Good for": good, "No better than a linear readout of past inputs at": equal, "Not for": bad}
+    return [f"{what} {', '.join(tasks)}." for what, tasks in told.items() if tasks]
+
+
+def _with_settings(text: str) -> tuple[str, dict[str, Any]]:
+    """A device and its settings: of a system they may stand behind its name, "echo-state neurons=20"."""
+    name, *pairs = text.split()
+    if name not in BUILT_IN:
+        return text, {}
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ValueError(f"device is {text!r}; behind {name} there must be settings: KEY=VALUE")
+        settings[key] = _value(value)
+    return name, settings
+
+
+def _setting(text: str, devices: list[str]) -> tuple[int, str, Any]:
+    """Place of the device, key and value of NAME.KEY=VALUE."""
+    left, equals, value = text.partition("=")
+    name, dot, key = left.rpartition(".")
+    if not (equals and dot and key):
+        raise ValueError(f"settings holds {text!r}; it must be NAME.KEY=VALUE")
+    named = [place for place, device in enumerate(devices) if name in _names(device)]
+    if not named:
+        raise ValueError(f"settings holds {text!r}; {nearest(name, [Path(device).name for device in devices])}")
+    if len(named) > 1:
+        raise ValueError(f"settings holds {text!r}; {len(named)} devices are called so")
+    return named[0], key, _value(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _names(spec: str) -> set[str]:
+    """What a device is called by its settings: all of it, without the folder, or the name in the file alone."""
+    return {spec, Path(spec).name, spec.rpartition(":")[2]}
+
+
+def _name(spec: str, settings: Mapping[str, Any]) -> str:
+    own = spec if spec in BUILT_IN else Path(spec).name
+    return " ".join([own, *(f"{key}={json.dumps(value)}" for key, value in sorted(settings.items()))])
+
+
+def _source(spec: str) -> str:
+    """The digest of a Python file and of what it imports beside it."""
+    return local_source_of(python_device(spec)[1])
