@@ -21,7 +21,9 @@ from morphax.substrates.base import Substrate
 from morphax.tasks.base import Task
 from morphax.tasks.channels import channel_equalisation, parity, symbol_errors
 from morphax.tasks.chaos import lorenz, mackey_glass
+from morphax.tasks.laser import santa_fe_laser
 from morphax.tasks.memory import BOUND, narma, narma_outputs
+from morphax.tasks.series import forecast
 from morphax.tasks.waveforms import waveforms
 
 TAPS = 50
@@ -45,6 +47,14 @@ class Standard(NamedTuple):
     make: Callable[..., Task]
     asks: str
     error: Callable[[Array, Array], Array] = nrmse
+    carried: bool = False
+    """Whether its data come with another package (extra `data`)."""
+
+
+def _laser() -> Task:
+    """One point ahead, 4,000 points to train and 2,000 to test with; the same whatever the key."""
+    points = 3 * POINTS + 1
+    return forecast(santa_fe_laser()[:points], train_fraction=(2 * POINTS + 1) / points, washout=100)[0]
 
 
 STANDARD = {
@@ -63,13 +73,18 @@ STANDARD = {
         "memory of 9, weak distortion",
         symbol_errors,
     ),
+    "Santa Fe laser": Standard(lambda key: _laser(), "a measured chaotic series", carried=True),
     "sine or square": Standard(lambda key: waveforms(POINTS, POINTS, key=key), "memory of 4, thresholds", wrong),
 }
 
 
+USUAL = tuple(name for name, standard in STANDARD.items() if not standard.carried)
+"""Those whose data are always there."""
+
+
 def solve(
     substrate: Substrate,
-    names: Sequence[str] = tuple(STANDARD),
+    names: Sequence[str] = USUAL,
     *,
     seeds: int = 3,
     low: float = -1.0,
@@ -114,7 +129,7 @@ def solve(
     with threadpool_limits(limits=1, user_api="blas"):
         asked = _Asked(low, high, tuple(noises), [(scale, offset) for scale in scales for offset in offsets])
         rows = [[_row(substrate, name, seed, asked, key) for seed in range(seeds)] for name in names]
-    return _table(rows, names, noises)
+    return table(rows, names, [STANDARD[name].asks for name in names], noises)
 
 
 def solve_recorded(
@@ -159,11 +174,12 @@ def solve_recorded(
             measure = STANDARD[name].error
             errors = [float(_answered(reading, task, measure, jnp.asarray(noise), key)) for noise in noises]
             constant, linear = _floors(task, measure)
-            rows.append([_Solved(errors, [1.0] * len(errors), [0.0] * len(errors), float(constant), float(linear))])
-    return _table(rows, list(targets), noises)
+            rows.append([Solved(errors, [1.0] * len(errors), [0.0] * len(errors), float(constant), float(linear))])
+    return table(rows, list(targets), [STANDARD[name].asks for name in targets], noises)
 
 
-def _table(rows: list[list[_Solved]], names: Sequence[str], noises: Sequence[float]) -> xr.Dataset:
+def table(rows: list[list[Solved]], names: Sequence[str], asks: Sequence[str], noises: Sequence[float]) -> xr.Dataset:
+    """A row of repetitions for every task."""
     unit = {"units": "1"}
 
     def column(name: str) -> np.ndarray:
@@ -174,14 +190,14 @@ def _table(rows: list[list[_Solved]], names: Sequence[str], noises: Sequence[flo
         | {name: (("task", "seed"), column(name), unit) for name in ("constant", "linear")},
         {
             "task": list(names),
-            "asks": ("task", [STANDARD[name].asks for name in names]),
+            "asks": ("task", list(asks)),
             "seed": np.arange(len(rows[0])),
             "noise": list(noises),
         },
     )
 
 
-class _Solved(NamedTuple):
+class Solved(NamedTuple):
     """One repetition of a task: errors, and what was chosen, at every noise; and the floors."""
 
     error: list[float]
@@ -200,7 +216,7 @@ class _Asked(NamedTuple):
     candidates: list[tuple[float, float]]
 
 
-def _row(substrate: Substrate, name: str, seed: int, asked: _Asked, key: PRNGKeyArray) -> _Solved:
+def _row(substrate: Substrate, name: str, seed: int, asked: _Asked, key: PRNGKeyArray) -> Solved:
     """One repetition of a task, which is the same whatever else is asked."""
     place, standard = list(STANDARD).index(name), STANDARD[name]
     task_key, run_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, place), seed))
@@ -211,7 +227,7 @@ def _row(substrate: Substrate, name: str, seed: int, asked: _Asked, key: PRNGKey
         for each, noise in zip(chosen, asked.noises, strict=True)
     ]
     constant, linear = _floors(task, standard.error)
-    return _Solved(fits, [scale for scale, _ in chosen], [by for _, by in chosen], float(constant), float(linear))
+    return Solved(fits, [scale for scale, _ in chosen], [by for _, by in chosen], float(constant), float(linear))
 
 
 def _chosen(

@@ -77,7 +77,7 @@ def mackey_glass(
     points = train_points + test_points
     length = first + stride * (points + max(delays) - 1) + 1
     history = jax.random.uniform(key, minval=0.2, maxval=0.8)
-    series = _mackey_glass_series(history, *_scalars(step, beta, gamma), lag=lag, length=length)[first::stride]
+    series = mackey_glass_series(history, *_scalars(step, beta, gamma), lag=lag, length=length)[first::stride]
     targets = jnp.stack([series[delay : delay + points] for delay in delays], axis=1)
     return Task(
         train_inputs=series[:train_points],
@@ -151,7 +151,7 @@ def lorenz(
     points = train_points + test_points
     start = jnp.array([0.0, 0.0, 25.0]) + 5 * jax.random.normal(key, (3,))
     length = first + stride * (points + horizon - 1) + 1
-    states = _lorenz_series(start, *_scalars(step, sigma, rho, beta), length=length)[first::stride]
+    states = lorenz_series(start, *_scalars(step, sigma, rho, beta), length=length)[first::stride]
     _check_followed("step", step, states)
     if standardise:
         states = _standardised(states, train_points)
@@ -170,7 +170,7 @@ def lorenz(
 
 
 @partial(jax.jit, static_argnames=("lag", "length"))
-def _mackey_glass_series(
+def mackey_glass_series(
     history: Float[Array, ""],
     step: Float[Array, ""],
     beta: Float[Array, ""],
@@ -208,7 +208,7 @@ def _mackey_glass_series(
 
 
 @partial(jax.jit, static_argnames="length")
-def _lorenz_series(
+def lorenz_series(
     start: Float[Array, "3"],
     step: Float[Array, ""],
     sigma: Float[Array, ""],

@@ -18,6 +18,9 @@ SHIPPED = {
     "train-5000-labels-idx1-ubyte": "685aeb7baef68233efa643639a5e9c15bb48be09a628f96fb7f606ca2a1ea7bc",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    "vowels-cepstra-idx2-int": "9a57203a8848a5e86b8397d83141627323057e76541493ba29ca078e1fe14a70",
+    "vowels-lengths-idx1-ubyte": "771a95bae221c6161215d773c8da0cd51791efb65939ae18ad3e7d245210c584",
+    "vowels-speakers-idx1-ubyte": "7fe6653d2af940a9d3e73cc56dd8e3836e8ea88248df283c1f0220aa10ae02e4",
 }
 
 

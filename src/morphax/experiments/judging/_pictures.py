@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from morphax._lazy import xr
+from morphax.judging.prediction import LEADERBOARD
 from morphax.judging.robustness import TRIALS
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, Figures, literal, new_figure
 
@@ -23,6 +24,8 @@ def drawn(dataset: xr.Dataset) -> Figures:
     figures = {"capacity": _capacity(dataset), "memory and products": _overview(dataset), "noise": _noise(dataset)}
     if "error" in dataset:
         figures["tasks"] = _tasks(dataset)
+    if "smape" in dataset:
+        figures["free running"] = _free_running(dataset)
     if trials := [name for name in TRIALS if f"total_{name}" in dataset]:
         figures["robustness"] = _robustness(dataset, trials)
     return figures
@@ -131,6 +134,26 @@ def _tasks(dataset: xr.Dataset):
     return figure
 
 
+def _free_running(dataset: xr.Dataset):
+    """Mackey-Glass series that devices foretell by themselves, by their delay."""
+    figure = new_figure(8.5, 3.4)
+    left, right = figure.subplots(1, 2)
+    taus = dataset.tau.values
+    for place, name in enumerate(dataset.device.values):
+        one, colour = dataset.sel(device=name), COLOURS[place % len(COLOURS)]
+        left.plot(taus, one.smape.mean("start"), "o-", color=colour, label=literal(str(name)), markersize=4)
+        right.plot(taus, one.valid_time.mean("start"), "o-", color=colour, markersize=4)
+    for (name, value), style in zip(LEADERBOARD.items(), ("--", ":"), strict=True):
+        left.axhline(value, color=GREY, linestyle=style, label=f"NeuroBench: {name}, mean")
+    left.set_ylabel("sMAPE of 10 Lyapunov times (%)")
+    right.set_ylabel("Lyapunov times until lost")
+    for axis in (left, right):
+        axis.set_xlabel("delay of the Mackey-Glass equation")
+        axis.set_ylim(bottom=0)
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
 def _robustness(dataset: xr.Dataset, trials: list[str]):
     """Capacity of devices that are made, read, driven or kept less well."""
     figure = new_figure(3.0 * len(trials) + 1.6, 3.2)
@@ -182,6 +205,10 @@ def _row(one: xr.Dataset) -> dict[str, str]:
     if "error" in one:
         errors = one.error.isel(measured=-1).mean("seed")
         row |= {str(task): number(float(errors.sel(task=task))) for task in one.task.values}
+    if "smape" in one:
+        row["Mackey-Glass, sMAPE"] = number(float(one.smape.mean()))
+    if "lorenz_time" in one:
+        row["Lorenz, Lyapunov times"] = number(float(one.lorenz_time.mean()))
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from morphax._lazy import xr
-from morphax.experiments.judging.devices import Devices, DevicesConfig
+from morphax.experiments.judging.devices import TASKS, Devices, DevicesConfig
 from morphax.judging.devices import BUILT_IN
 from morphax.lab.experiment import Claim, parameter
 
@@ -32,6 +32,8 @@ class Comparison(Devices):
             min_length=1,
             extent=True,
         )
+
+        tasks: tuple[str, ...] = parameter(TASKS, "standard tasks", extent=True)
 
     name = "judging/comparison"
     quick = Devices.quick | {"devices": ("josephson", "spin-torque", "echo-state neurons=16")}

@@ -17,9 +17,11 @@ from morphax._lazy import xr
 from morphax.experiments.judging import _pictures
 from morphax.judging.devices import BUILT_IN, Columns, find_device, is_recording, python_device
 from morphax.judging.judgement import judge, verdict
+from morphax.judging.prediction import FREE_RUNNING, LEADERBOARD, foretell_lorenz, foretell_mackey_glass
 from morphax.judging.recording import Recording
 from morphax.judging.robustness import TRIALS, trials_of, withstands
-from morphax.judging.standard import STANDARD, solve, solve_recorded
+from morphax.judging.sequences import SEQUENCES, classify
+from morphax.judging.standard import STANDARD, USUAL, solve, solve_recorded
 from morphax.lab.errors import nearest
 from morphax.lab.experiment import BaseConfig, Count, Data, Experiment, NonNegative, parameter
 from morphax.lab.figures import Figures
@@ -37,6 +39,8 @@ BETTER = 0.8
 KEPT = 20
 """Products that are named, those with the largest capacity."""
 Name = Annotated[str, Field(min_length=1)]
+TASKS = (*STANDARD, *SEQUENCES, *FREE_RUNNING)
+"""All that devices are compared by."""
 
 
 class Asked(NamedTuple):
@@ -76,8 +80,9 @@ class DevicesConfig(BaseConfig):
         (0.0, 1e-3, 1e-2, 1e-1), "noise on every reading, of its deviation", min_length=1
     )
     noise: float = parameter(1e-2, "noise with which tasks are solved and a verdict is given", ge=0)
-    tasks: tuple[Name, ...] = parameter(tuple(STANDARD), "standard tasks", extent=True)
+    tasks: tuple[Name, ...] = parameter((*USUAL, *SEQUENCES, *FREE_RUNNING), "standard tasks", extent=True)
     seeds: int = parameter(3, "repetitions of every task", ge=1)
+    starts: int = parameter(30, "of every series that is foretold", ge=1, le=30)
     trials: tuple[Name, ...] = parameter(tuple(TRIALS), "in which ways the device is made worse", extent=True)
     chips: Count = parameter(8, "devices of one production line")
     trial_points: int = parameter(10_000, "inputs of the drive there", ge=1000)
@@ -119,7 +124,7 @@ class DevicesConfig(BaseConfig):
         for each in asked:
             if each.spec not in BUILT_IN and not Path(file_in(each.spec)).is_file():
                 raise ValueError(f"device is {each.spec!r}, and there is no such file; {nearest(each.spec, BUILT_IN)}")
-        for field, known in (("tasks", STANDARD), ("trials", TRIALS)):
+        for field, known in (("tasks", TASKS), ("trials", TRIALS)):
             for value in getattr(self, field):
                 if value not in known:
                     raise ValueError(f"{field} names {value!r}; {nearest(value, known)}")
@@ -187,7 +192,9 @@ class Devices(Experiment):
             parts["tasks"] = partial(_own_tasks, device, config, task_key)
             return parts
         for name in config.tasks:
-            parts[name] = partial(_task, device, name, config, task_key)
+            # An instrument is not asked hundreds of questions, and cannot be held between two inputs.
+            if name in STANDARD or device.differentiable:
+                parts[name] = partial(_task, device, name, config, task_key)
         for name in config.trials:
             if name in trials_of(device):
                 parts[name] = partial(_trial, device, name, config, trial_key)
@@ -241,9 +248,16 @@ def _energy_of_input(device: Substrate) -> float:
 
 
 def _task(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
+    span = {"low": config.low, "high": config.high, "key": key}
+    if name == "Mackey-Glass, free running":
+        return foretell_mackey_glass(device, starts=config.starts, noise=config.noise, **span)[["smape", "valid_time"]]
+    if name == "Lorenz, free running":
+        found = foretell_lorenz(device, config.starts, noise=config.noise, **span)
+        return found.rename(valid_time="lorenz_time", solver="lorenz_solver")
     noises = (0.0, config.noise)
-    found = solve(device, [name], seeds=config.seeds, low=config.low, high=config.high, noises=noises, key=key)
-    return _of_task(found)
+    if name in SEQUENCES:
+        return _of_task(classify(device, name, seeds=config.seeds, noises=noises, **span))
+    return _of_task(solve(device, [name], seeds=config.seeds, noises=noises, **span))
 
 
 def _own_tasks(recording: Recording, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
@@ -313,7 +327,7 @@ def _side_by_side(devices: Mapping[str, xr.Dataset]) -> xr.Dataset:
         else:
             first = next(part[name] for part in devices.values() if name in part)
             both[name].attrs.update(first.attrs | {"may_be_missing": 1})
-    return both.sel(task=[name for name in STANDARD if name in both.task]) if "task" in both.dims else both
+    return both.sel(task=[name for name in TASKS if name in both.task]) if "task" in both.dims else both
 
 
 def told(device: xr.Dataset) -> list[str]:
@@ -321,6 +335,17 @@ def told(device: xr.Dataset) -> list[str]:
     lines = verdict(device)
     if "error" in device:
         lines += _at_tasks(device)
+    if "smape" in device and np.isfinite(device.smape.values).any():
+        others = ", ".join(f"{name} {value:g}" for name, value in LEADERBOARD.items())
+        lines.append(
+            f"Foretells NeuroBench's Mackey-Glass series by itself with an sMAPE of {float(device.smape.mean()):.1f} "
+            f"({others}), and keeps to them for {float(device.valid_time.mean()):.1f} Lyapunov times."
+        )
+    if "lorenz_time" in device and np.isfinite(device.lorenz_time.values).any():
+        lines.append(
+            f"Foretells x of the Lorenz system for {float(device.lorenz_time.mean()):.1f} Lyapunov times, from x alone "
+            f"(the solver keeps to itself for {float(device.lorenz_solver.mean()):.0f})."
+        )
     if "total_spread" in device and np.isfinite(device.total_spread.values).any():
         worst = device.total_spread.dropna("spread", how="all").isel(spread=-1)
         lines.append(
