@@ -37,6 +37,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/quantized.py
 	$(BIN)/python benchmarks/quantized.py --threads 1
 	$(BIN)/python benchmarks/spiking.py
+	$(BIN)/python benchmarks/judging.py
 	$(BIN)/python benchmarks/starts.py
 	$(BIN)/python benchmarks/devices.py
 	$(BIN)/python benchmarks/executor.py

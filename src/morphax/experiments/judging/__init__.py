@@ -2,3 +2,4 @@
 
 from morphax.experiments.judging.comparison import Comparison as Comparison
 from morphax.experiments.judging.devices import Devices as Devices
+from morphax.experiments.judging.twin import Twin as Twin

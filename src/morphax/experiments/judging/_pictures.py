@@ -199,7 +199,13 @@ def _row(one: xr.Dataset) -> dict[str, str]:
     }
     for noise in one.noise.values[one.noise.values > 0]:
         row[f"capacity at {100 * noise:g} %"] = f"{float(one.total.sel(noise=noise)):.1f}"
-    for name, title in (("lyapunov", "largest exponent"), ("forgetting_time", "forgets in"), ("energy", "J an input")):
+    for name, title in (
+        ("lyapunov", "largest exponent"),
+        ("forgetting_time", "forgets in"),
+        ("energy", "J an input"),
+        ("operations", "operations an input"),
+        ("sparsity", "connection sparsity"),
+    ):
         if name in one:
             row[title] = number(float(one[name]))
     if "error" in one:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from morphax._lazy import xr
 from morphax.experiments.judging import _pictures
 from morphax.judging.devices import BUILT_IN, Columns, find_device, is_recording, python_device
+from morphax.judging.footprint import footprint
 from morphax.judging.judgement import judge, verdict
 from morphax.judging.prediction import FREE_RUNNING, LEADERBOARD, foretell_lorenz, foretell_mackey_glass
 from morphax.judging.recording import Recording
@@ -28,6 +29,7 @@ from morphax.lab.figures import Figures
 from morphax.lab.identity import local_source_of
 from morphax.lab.progress import Progress
 from morphax.lab.script import file_in, names_a_file
+from morphax.pytrees import select
 from morphax.substrates.base import Substrate
 from morphax.substrates.external import outside
 from morphax.substrates.imperfections import inference_energy
@@ -231,20 +233,28 @@ def _capacity(device: Substrate | Recording, config: DevicesConfig, key: PRNGKey
         best=("place", found.factors.values[best]),
         best_capacity=("place", clean.capacity.values[best], unit),
     )
-    if isinstance(device, Substrate) and (energy := _energy_of_input(device)):
-        kept = kept.assign(energy=((), energy, {"units": "J", "long_name": "energy of an input"}))
+    if isinstance(device, Substrate):
+        kept = kept.assign(_of_hardware(device))
     if "consistency" in found:
         kept = kept.assign(consistency=found.consistency.mean("reading").assign_attrs(unit))
     return kept.drop_attrs(deep=False)
 
 
-def _energy_of_input(device: Substrate) -> float:
-    """Of a device whose constants and time are known, in joules; else 0."""
-    inner = device
+def _of_hardware(device: Substrate) -> dict[str, tuple]:
+    """Energy of an input, where constants and time are known; and NeuroBench's figures of a network."""
+    inner, found = device, {}
     while isinstance(inner, Wrapper):
         inner = inner.substrate
     interval = getattr(inner, "interval", None)
-    return inference_energy(device, float(interval) / ns) if interval is not None and device.consumption() else 0.0
+    if interval is not None and device.consumption():
+        energy = inference_energy(device, float(interval) / ns)
+        found["energy"] = ((), energy, {"units": "J", "long_name": "energy of an input"})
+    if any(np.ndim(leaf) == 2 for leaf in jax.tree.leaves(select(device, "weight")[0])):
+        about = footprint(device)
+        found["size"] = ((), about.size, {"units": "bytes", "long_name": "footprint of the simulated network"})
+        found["sparsity"] = ((), about.connection_sparsity, {"units": "1", "long_name": "connection sparsity"})
+        found["operations"] = ((), about.operations, {"units": "1", "long_name": "effective operations of an input"})
+    return found
 
 
 def _task(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:

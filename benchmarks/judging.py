@@ -1,0 +1,202 @@
+"""What judging costs: capacities of one recording by morphax, RCbench and reservoirpy, side by side in one run.
+
+    python benchmarks/judging.py [--quick] [PART ...]
+
+- `products`: an echo-state network of 50 neurons, driven with 100,000 independent inputs. morphax tries 5,000 products
+  up to degree 5; RCbench takes all that it has up to degree 3 and delay 8 (165), by ridge regression as it comes;
+  reservoirpy fits 100 delays, its memory capacity, on the readings alone, as its function does. Each is a process of
+  its own; peak memory is that of the whole process, libraries and recording included.
+- `growth`: how time grows with readings, points, products, and devices that are judged at once.
+- `stream`: a recording of 10 million points of 20 readings in a file (1.6 GB), read in stretches.
+
+Times are of the clock; the machine should do nothing else.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+NEURONS, POINTS, PRODUCTS, TAPS = 50, 100_000, 5000, 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the points")
+    options = parser.parse_args()
+    names = ("morphax", "rcbench", "reservoirpy", "numpy")
+    print(f"{platform.processor() or platform.machine()}; " + ", ".join(f"{name} {version(name)}" for name in names))
+    for name in options.parts or PARTS:
+        print(f"\n{name}")
+        PARTS[name](10 if options.quick else 1)
+
+
+def recording(folder: Path, neurons: int, points: int) -> Path:
+    """Inputs and readings of an echo-state network, in a file."""
+    from morphax import EchoStateNetwork, evolve
+    from morphax.judging import stimulus
+
+    path = folder / f"{neurons}-{points}.npz"
+    with jax.enable_x64(True):
+        inputs = stimulus(points, key=jax.random.key(0))
+        network = EchoStateNetwork.random(neurons, input_scale=0.1, key=jax.random.key(1))
+        np.savez(path, inputs=inputs, readings=np.asarray(evolve(network, inputs)[0]))
+    return path
+
+
+def apart(work: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
+    """Seconds, peak memory in MB, and what a function gives in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measured, (work, *arguments))
+
+
+def measured(work: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
+    ready = work(*arguments)
+    started = time.perf_counter()
+    found = ready()
+    seconds = time.perf_counter() - started
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, found
+
+
+def by_morphax(path: Path, products: int, degree: int = 5, devices: int = 1) -> Callable[[], tuple[int, float]]:
+    from morphax.judging import information_processing_capacity
+
+    stored = np.load(path)
+    inputs, readings = stored["inputs"], stored["readings"]
+    several = [readings] * devices if devices > 1 else readings
+
+    def run() -> tuple[int, float]:
+        found = information_processing_capacity(inputs, several, max_degree=degree, max_products=products)
+        return found.sizes["product"], float(np.ravel(found.total)[0])
+
+    return run
+
+
+def by_rcbench(path: Path) -> Callable[[], tuple[int, float]]:
+    import logging
+
+    from rcbench.tasks.ipc import IPCEvaluator
+
+    logging.disable(logging.INFO)
+    stored = np.load(path)
+    judge = IPCEvaluator(stored["inputs"], stored["readings"], max_delay=8, max_degree=3)
+
+    def run() -> tuple[int, float]:
+        found = judge.calculate_total_capacity(feature_selection_method="none")
+        return len(found["all_results"]), float(found["total_capacity"])
+
+    return run
+
+
+def by_reservoirpy(path: Path) -> Callable[[], tuple[int, float]]:
+    from reservoirpy.nodes import Ridge
+
+    # Its function drives a model by itself; here readings are there, and its regression is what is timed.
+    stored = np.load(path)
+    inputs, readings = stored["inputs"], stored["readings"]
+    delayed = np.stack([np.roll(inputs, delay) for delay in range(1, TAPS + 1)], axis=1)[TAPS:]
+    used, split = readings[TAPS:], round(0.8 * (len(readings) - TAPS))
+
+    def run() -> tuple[int, float]:
+        readout = Ridge(ridge=1e-8)
+        readout.fit(used[:split], delayed[:split])
+        told = readout.run(used[split:])
+        shares = [np.corrcoef(a, b)[0, 1] ** 2 for a, b in zip(told.T, delayed[split:].T, strict=True)]
+        return TAPS, float(np.sum(shares))
+
+    return run
+
+
+def products(less: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = recording(Path(folder), NEURONS, POINTS // less)
+        rows = {
+            "morphax": apart(by_morphax, path, PRODUCTS),
+            "RCbench": apart(by_rcbench, path),
+            "reservoirpy (memory alone)": apart(by_reservoirpy, path),
+        }
+    print(f"{'':28}{'products':>10}{'s':>8}{'a second':>10}{'MB':>7}{'sum':>8}{'morphax is':>12}")
+    rate = rows["morphax"][2][0] / rows["morphax"][0]
+    for name, (seconds, memory, (count, total)) in rows.items():
+        own = count / seconds
+        print(f"{name:28}{count:10d}{seconds:8.2f}{own:10.0f}{memory:7.0f}{total:8.2f}{rate / own:11.1f}x")
+
+
+def growth(less: int) -> None:
+    points = POINTS // less
+    print(f"{'readings':>10}{'points':>10}{'products':>10}{'devices':>9}{'s':>8}{'MB':>7}")
+    cases = [
+        (NEURONS, points, PRODUCTS, 1),
+        (2 * NEURONS, points, PRODUCTS, 1),
+        (4 * NEURONS, points, PRODUCTS, 1),
+        (NEURONS, points // 10, PRODUCTS, 1),
+        (NEURONS, points // 10, PRODUCTS, 10),
+        (NEURONS, points // 10, PRODUCTS, 100),
+        (NEURONS, points, PRODUCTS // 4, 1),
+        (NEURONS, points, 4 * PRODUCTS, 1),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for neurons, length, count, devices in cases:
+            path = recording(Path(folder), neurons, length)
+            seconds, memory, (tried, _) = apart(by_morphax, path, count, 8, devices)
+            print(f"{neurons:10d}{length:10d}{tried:10d}{devices:9d}{seconds:8.2f}{memory:7.0f}")
+
+
+def by_stream(path: Path, products: int) -> Callable[[], tuple[int, float]]:
+    from morphax.judging import Recording, information_processing_capacity
+
+    stored = Recording.from_netcdf(path)
+
+    def run() -> tuple[int, float]:
+        found = information_processing_capacity(
+            stored.inputs, stored.responses, max_degree=3, max_delay=20, max_products=products
+        )
+        return found.sizes["product"], float(found.total)
+
+    return run
+
+
+def stream(less: int) -> None:
+    readings, taps = 20, 10
+    with tempfile.TemporaryDirectory() as folder:
+        for points in (10**6 // less, 10**7 // less):
+            path = Path(folder) / f"{points}.nc"
+            write_long(path, points, readings, taps)
+            seconds, memory, (count, total) = apart(by_stream, path, 500)
+            size = path.stat().st_size / 1e6
+            told = f"{count} products, {seconds:6.1f} s, {memory:5.0f} MB of memory; sum {total:.3f}"
+            print(f"{points:10d} points, {size:6.0f} MB: {told}")
+            path.unlink()
+
+
+def write_long(path: Path, points: int, readings: int, taps: int) -> None:
+    """A delay line of `taps`, and products of neighbouring taps, written in stretches."""
+    import h5netcdf
+
+    rng = np.random.default_rng(0)
+    u = rng.uniform(-1, 1, points + taps)
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"time": points, "channel": 1, "reading": readings}
+        file.create_variable("inputs", ("time", "channel"), float)[:] = u[taps:, None]
+        table = file.create_variable("responses", ("time", "reading"), float)
+        for low in range(0, points, 100_000):
+            high = min(low + 100_000, points)
+            lines = np.stack([u[low + taps - delay : high + taps - delay] for delay in range(taps + 1)], axis=1)
+            table[low:high] = np.hstack([lines[:, :taps], lines[:, :taps] * lines[:, 1:]])
+
+
+PARTS: dict[str, Callable[[int], None]] = {"products": products, "growth": growth, "stream": stream}
+
+
+if __name__ == "__main__":
+    main()
