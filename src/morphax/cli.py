@@ -339,7 +339,7 @@ def _judge(options: argparse.Namespace, out: Console, err: Console) -> int:
     of_devices = [text for text in options.set if text.partition("=")[0].strip() not in config.model_fields]
     options.set = [text for text in options.set if text not in of_devices]
     if len(options.devices) == 1:
-        of_devices = [text if "." in text.partition("=")[0] else f"{options.devices[0]}.{text}" for text in of_devices]
+        of_devices = [text if "." in text.partition("=")[0] else f".{text}" for text in of_devices]
     elif plain_one := next((text for text in of_devices if "." not in text.partition("=")[0]), None):
         key = plain_one.partition("=")[0]
         names = ", ".join(f"{name}.{key}" for name in options.devices)

@@ -137,6 +137,41 @@ def test_a_device_outside_is_asked_for_what_is_missing_alone(capsys, monkeypatch
     assert dataset.total.isel(noise=0).item() == pytest.approx(3, abs=0.4)
 
 
+def test_a_device_outside_is_asked_again_for_what_is_new():
+    few = judged("mine.py:bench")
+    assert "total_scale" not in few
+    assert few.asked_at.item().endswith("UTC")
+    more = judged("mine.py:bench", "--set", 'trials=["scale"]', "--fresh")
+    assert more.scale.values.tolist() == [0.1, 0.3, 1.0]
+    Path("out").rename("before")
+    assert "total_scale" in judged("mine.py:bench", "--set", 'trials=["scale", "reading_bits"]')
+
+
+@pytest.mark.slow
+def test_tasks_and_all_trials_stand_beside_each_other():
+    asked = ("--set", 'tasks=["NARMA-2", "Lorenz, free running"]', "--set", "starts=2")
+    dataset = judged("echo-state neurons=5", *asked, "--set", 'trials=["scale", "spread", "state_noise"]')
+    assert dataset.scale.values.tolist() == [0.1, 0.3, 1.0, 3.0]
+    assert dataset.error.dims == ("device", "task", "seed", "measured")
+    assert dataset.lorenz_time.sizes["start"] == 2
+
+
+def test_settings_stand_beside_those_behind_a_name():
+    dataset = judged("echo-state neurons=6", "--set", "leak_rate=0.5")
+    assert dataset.device.item() == "echo-state leak_rate=0.5 neurons=6"
+
+
+def test_missing_readings_of_a_repeat_are_found(capsys):
+    write_recording("chip.csv")
+    head, *rows = Path("chip.csv").read_text().splitlines()
+    runs = [[f"{row},{run}" for row in rows] for run in (1, 2)]
+    runs[1][70] = runs[1][70].split(",")[0] + ",,0,0,0,2"
+    Path("chip.csv").write_text("\n".join([f"{head},run", *runs[0], *runs[1]]) + "\n")
+    message = "readings of 1 of 2000 points of repeat 2 are missing, the first is x0 of point 70"
+    assert message in error_of(capsys, "chip.csv", "--repeat", "run")
+    assert message in error_of(capsys, "chip.csv", "--repeat", "run", "--detrend", "100", "--fresh")
+
+
 def test_a_saved_device():
     save("network.morphax", EchoStateNetwork.random(6, key=jax.random.key(0)))
     assert judged("network.morphax").readings.item() == 6
@@ -152,6 +187,9 @@ def test_a_saved_device():
         ({"low": 1.0}, "high is 1; it must be > low, 1"),
         ({"washout": 20}, "washout is 20; it must be >= max_delay, 50"),
         ({"noise": 0.3}, "noise is 0.3; it must be one of noises"),
+        ({"noises": (0.1, 0.01)}, r"noises is \(0.1, 0.01\); they must rise from 0"),
+        ({"every": 5}, "are of recordings; there is none"),
+        ({"detrend": 2}, "detrend is 2; it must be 0 or >= 3"),
         ({"devices": ("echo-state", "echo-state")}, "two devices are called 'echo-state'"),
         ({"devices": ("echo-state 5",)}, "behind echo-state there must be settings"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from morphax import EchoStateNetwork, ExternalSubstrate, JosephsonMixer, Noisy, ReLUReservoir, SpintronicNetwork
 from morphax.judging import Recording, judge, record, stimulus, verdict, withstands
 from morphax.judging.devices import BUILT_IN, built_in
+from morphax.judging.robustness import trials_of
 from morphax.substrates.base import count_neurons, evolve
 
 KEY = jax.random.key(0)
@@ -97,6 +98,11 @@ def test_a_warm_device_loses_what_a_cold_one_holds():
     network = EchoStateNetwork.random(10, key=KEY)
     found = withstands(network, "state_noise", (0.0, 0.3), noise=0.0, points=4000, key=KEY)
     assert found.total[0, 0] > found.total[1, 0] + 2
+
+
+def test_a_mixer_whose_state_cannot_be_disturbed_is_not_warmed():
+    assert "state_noise" in trials_of(JosephsonMixer.two_mode(measured=4))
+    assert "state_noise" not in trials_of(JosephsonMixer.two_mode(measured=4, method="fock", levels=4))
 
 
 def test_trials_that_a_device_cannot_stand_are_refused():

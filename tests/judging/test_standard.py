@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from morphax import EchoStateNetwork, JosephsonMixer
-from morphax.judging import Recording
+from morphax.judging import Recording, withstands
 from morphax.judging.standard import STANDARD, solve, solve_recorded
 from morphax.substrates.external import ExternalSubstrate
 
@@ -55,9 +55,13 @@ def test_inputs_stay_within_the_range():
         asked.append((inputs.min(), inputs.max()))
         return np.hstack([inputs, inputs**2])
 
-    solve(ExternalSubstrate(device, neurons=2), ["NARMA-2"], seeds=1, low=0.0, high=2.0, key=KEY)
-    assert min(low for low, _ in asked) >= -0.01
-    assert max(high for _, high in asked) <= 2.01
+    bench = ExternalSubstrate(device, neurons=2)
+    solve(bench, ["NARMA-2", "channel, 24 dB"], seeds=1, low=0.0, high=2.0, key=KEY)
+    withstands(bench, "scale", low=0.0, high=2.0, points=1000, key=KEY)
+    assert min(low for low, _ in asked) >= 0
+    assert max(high for _, high in asked) <= 2
+    with pytest.raises(ValueError, match=r"values\[0\] is 3"):
+        withstands(bench, "scale", (3.0,), key=KEY)
 
 
 def test_what_was_recorded_is_judged_by_its_own_input():
@@ -74,4 +78,4 @@ def test_what_was_recorded_is_judged_by_its_own_input():
 def test_other_names_are_refused():
     with pytest.raises(ValueError, match="names is 'NARMA-3'; it must be one of 'NARMA-2'"):
         solve(EchoStateNetwork.random(5, key=KEY), ["NARMA-3"], key=KEY)
-    assert len(STANDARD) == 8
+    assert len(STANDARD) == 9

@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 
 from morphax.judging.recording import Recording
 from morphax.lab.errors import UsageError, nearest
-from morphax.lab.script import file_in, load_named, names_a_file
+from morphax.lab.script import file_in, load_named
 from morphax.saving import load
 from morphax.substrates.base import Substrate, numbers_of
 from morphax.substrates.hopfield import HopfieldNetwork
@@ -146,10 +146,13 @@ def find_device(
         (30,)
     """
     settings = dict(settings or {})
+    if "key" in settings:
+        raise UsageError(f"{spec}.key cannot be set; another seed draws another device")
     if spec in BUILT_IN:
         return built_in(spec, key=key, **settings)
-    if names_a_file(spec) and file_in(spec).endswith(".py"):
-        return one_input(_in_precision(_from_python(spec, settings, key)), key=key)
+    device_key, mask_key = jax.random.split(key)
+    if is_python(spec):
+        return one_input(_in_precision(_from_python(spec, settings, device_key)), key=mask_key)
     path = Path(spec)
     if not path.is_file():
         known = f"a system ({', '.join(BUILT_IN)}), FILE.py:NAME, a recording (CSV or netCDF) or a saved file"
@@ -159,10 +162,16 @@ def find_device(
         raise UsageError(f"{spec} is a file and has no setting {next(iter(settings))!r}")
     if path.suffix.lower() in TABLES + NETCDF:
         return _recorded(path, columns)
-    saved = load(path)
+    with jax.enable_x64(True):  # whatever it was stored in
+        saved = load(path)
     if not isinstance(saved, Substrate):
         raise UsageError(f"{spec} holds a {type(saved).__name__}; it must hold a substrate")
-    return one_input(_in_precision(saved), key=key)
+    return one_input(_in_precision(saved), key=mask_key)
+
+
+def is_python(spec: str) -> bool:
+    """Whether this is FILE.py:NAME."""
+    return spec not in BUILT_IN and file_in(spec).endswith(".py")
 
 
 def is_recording(spec: str) -> bool:

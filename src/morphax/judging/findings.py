@@ -85,8 +85,8 @@ def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
         text = f"{points} points for {count} readings are too few; {FEWEST * count} are the least"
         yield Finding("error", text)
         return
-    if gap := _gap(recording):
-        yield Finding("error", gap)
+    if missing := recording.missing():
+        yield Finding("error", missing)
         return
     if points < ENOUGH * count:
         text = (
@@ -117,19 +117,6 @@ def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
             "error",
             f"readings answer the input {early} points before it comes; shift one against the other (shift={early})",
         )
-
-
-def _gap(recording: Recording) -> str | None:
-    """Says which readings are missing, if any."""
-    missing, first, low = 0, "", 0
-    for stretch in stretches(recording.responses, 0):
-        gaps = np.argwhere(~np.isfinite(stretch))
-        if len(gaps) and not missing:
-            row, place = gaps[0].tolist()
-            first = f"the first is {recording.reading_names[place]} of point {low + row}"
-        missing += len(np.unique(gaps[:, 0]))
-        low += len(stretch)
-    return f"readings of {missing} of {low} points are missing, {first}; cut the recording there" if missing else None
 
 
 def _held(values: Float[np.ndarray, " time"]) -> int:

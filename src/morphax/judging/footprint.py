@@ -30,8 +30,9 @@ class Footprint(NamedTuple):
 def footprint(tree: PyTree) -> Footprint:
     """NeuroBench's static figures of a network, or of a readout.
 
-    Weights are the leaves with the role weight that have two axes; each is used once for every input. What a physical
-    device does by itself is no operation: ask for the readout alone, an array of weights (outputs, readings).
+    Weights are the leaves with the role weight or device that have two axes (a reservoir's own are not trained); each
+    is used once for every input. What a physical device does by itself is no operation: ask for the readout alone, an
+    array of weights (outputs, readings).
 
     **Raises:** `ValueError` for what has no weights.
 
@@ -42,7 +43,7 @@ def footprint(tree: PyTree) -> Footprint:
         >>> footprint(jnp.zeros((2, 50)).at[0].set(1.0))
         Footprint(size=400, connection_sparsity=0.5, operations=50, dense=100)
     """
-    weights = [tree] if eqx.is_array(tree) else jax.tree.leaves(select(tree, "weight")[0])
+    weights = [tree] if eqx.is_array(tree) else jax.tree.leaves(select(tree, "weight", "device")[0])
     tables = [np.asarray(leaf) for leaf in weights if np.ndim(leaf) == 2]
     dense = sum(table.size for table in tables)
     if not dense:

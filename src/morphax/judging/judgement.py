@@ -51,7 +51,8 @@ def judge(
     - `device`: a substrate that takes one number an input, or a recording.
     - `points`, `kind`, `low`, `high`: the drive of a substrate.
     - `washout`, `max_degree`, `max_delay`, `max_products`: as in `information_processing_capacity`.
-    - `noises`: further noise on every reading, in units of that reading's deviation, with which all is judged again.
+    - `noises`: further noise on every reading, in units of that reading's deviation, with which all is judged again;
+      they rise from 0.
 
     **Returns:** a dataset with an axis `noise`: everything of `information_processing_capacity`, and
     `effective_dimension`; without it `consistency` of each reading and `consistent_dimension`, where there are repeats,
@@ -69,6 +70,8 @@ def judge(
         9
     """
     check_range("noises", noises, low=0.0)
+    if not len(noises) or noises[0] != 0 or np.any(np.diff(noises) <= 0):
+        raise ValueError(f"noises is {tuple(noises)}; they must rise from 0")
     drive_key, record_key, noise_key, rank_key = jax.random.split(key, 4)
     if isinstance(device, Recording):
         recording = device

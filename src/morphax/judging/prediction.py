@@ -15,6 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_choice, check_count, check_range
 from morphax._lazy import xr
 from morphax.files import note_file
+from morphax.judging.standard import OFFSETS
+from morphax.judging.stimulus import Span
+from morphax.learning.readout import thin_svd
 from morphax.substrates.base import State, Substrate, evolve, stepped
 from morphax.tasks.chaos import lorenz_series, mackey_glass_series
 
@@ -54,7 +57,6 @@ TIMES_OF_LORENZ = 40
 LOST = 0.4
 """A prediction is lost when it is off by more than this share of the series' standard deviation."""
 SCALES = (0.3, 1.0)
-OFFSETS = (0.0, 0.5)
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4)
 HELD = 0.2
 """Share of the training points, at their end, that is foretold to choose between scales, offsets and ridges."""
@@ -145,34 +147,28 @@ def foretell(
     trained = series.shape[1] - test_points
     check_count("washout", washout, 0, trained // 2)
     rows, strengths = jnp.asarray(series, float), jnp.array(ridges, float)
-    span = _Span(jnp.asarray(low, float), jnp.asarray(high, float), jnp.asarray(noise, float))
+    span = Span(jnp.asarray(low, float), jnp.asarray(high, float))
+    amount = jnp.asarray(noise, float)
     keys = jax.random.split(key, len(rows))
     pairs = [(scale, offset) for scale in scales for offset in offsets]
     scale, offset = (jnp.array(each, float) for each in zip(*pairs, strict=True))
     held = round(HELD * trained)
-    tried = _tried(substrate, span, rows[:, :trained], trained - held, washout, scale, offset, strengths, keys)
+    tried = _tried(substrate, span, amount, rows[:, :trained], trained - held, washout, scale, offset, strengths, keys)
     # (starts, pairs, ridges); what leaves all bounds is not chosen.
     wrong = np.mean(np.abs(np.asarray(tried) - np.asarray(rows)[:, None, None, trained - held : trained]), axis=-1)
     places = [np.unravel_index(int(np.argmin(each)), each.shape) for each in np.nan_to_num(wrong, nan=np.inf)]
     picked = [(*pairs[int(pair)], ridges[int(ridge)]) for pair, ridge in places]
     chosen = [np.array(each) for each in zip(*picked, strict=True)]
     scale, offset, ridge = (jnp.asarray(each, float) for each in chosen)
-    told = _told(substrate, span, rows, trained, washout, scale, offset, ridge, keys)
+    told = _told(substrate, span, amount, rows, trained, washout, scale, offset, ridge, keys)
     return Foretold(np.asarray(told), np.asarray(rows)[:, trained:], *chosen)
-
-
-class _Span(NamedTuple):
-    """The range of a device's input, and noise on its readings."""
-
-    low: Array
-    high: Array
-    noise: Array
 
 
 @eqx.filter_jit
 def _tried(
     substrate: Substrate,
-    span: _Span,
+    span: Span,
+    noise: Array,
     rows: Float[Array, "starts time"],
     fitted: int,
     washout: int,
@@ -182,8 +178,10 @@ def _tried(
     keys: PRNGKeyArray,
 ) -> Float[Array, "starts pairs ridges test"]:
     def tried(row: Array, key: Array) -> Array:
-        one = jax.vmap(lambda scale, offset: _of_one(substrate, span, row, fitted, washout, scale, offset, ridges, key))
-        return one(scales, offsets)
+        def one(scale: Array, offset: Array) -> Array:
+            return _of_one(substrate, span, noise, row, fitted, washout, scale, offset, ridges, key)
+
+        return jax.vmap(one)(scales, offsets)
 
     return jax.vmap(tried)(rows, keys)
 
@@ -191,7 +189,8 @@ def _tried(
 @eqx.filter_jit
 def _told(
     substrate: Substrate,
-    span: _Span,
+    span: Span,
+    noise: Array,
     rows: Float[Array, "starts time"],
     fitted: int,
     washout: int,
@@ -201,14 +200,15 @@ def _told(
     keys: PRNGKeyArray,
 ) -> Float[Array, "starts test"]:
     def told(row: Array, scale: Array, offset: Array, ridge: Array, key: Array) -> Array:
-        return _of_one(substrate, span, row, fitted, washout, scale, offset, ridge[None], key)[0]
+        return _of_one(substrate, span, noise, row, fitted, washout, scale, offset, ridge[None], key)[0]
 
     return jax.vmap(told)(rows, scales, offsets, ridges, keys)
 
 
 def _of_one(
     substrate: Substrate,
-    span: _Span,
+    span: Span,
+    noise: Array,
     row: Float[Array, " time"],
     fitted: int,
     washout: int,
@@ -220,11 +220,9 @@ def _of_one(
     """Predictions from `fitted` points on, with readouts of several ridges."""
     drive_key, meter, run_key = jax.random.split(key, 3)
     least, most = jnp.min(row[:fitted]), jnp.max(row[:fitted])
-    middle, half = (span.low + span.high) / 2, (span.high - span.low) / 2
 
     def into(value: Array) -> Array:
-        unit = (2 * value - least - most) / jnp.maximum(most - least, 1e-12)
-        return jnp.clip(middle + half * (scale * (1 - jnp.abs(offset)) * unit + offset), span.low, span.high)
+        return span.into((2 * value - least - most) / jnp.maximum(most - least, 1e-12), scale, offset)
 
     drives = into(row[:fitted])
     read, state = evolve(substrate, drives, key=drive_key)
@@ -232,11 +230,12 @@ def _of_one(
     size = jnp.where(deviation > 0, deviation, 1.0)
 
     def features(read: Array, drive: Array, key: Array) -> Array:
-        noisy = (read - mean) / size + span.noise * jax.random.normal(key, read.shape, read.dtype)
-        return jnp.concatenate([noisy, drive[..., None], jnp.ones((*drive.shape, 1), read.dtype)], axis=-1)
+        noisy = (read - mean) / size + noise * jax.random.normal(key, read.shape, read.dtype)
+        unit = (drive[..., None] - span.middle) / span.half
+        return jnp.concatenate([noisy, unit, jnp.ones((*drive.shape, 1), read.dtype)], axis=-1)
 
     seen = features(read, drives, meter)[washout:-1]
-    u, singular, v = jnp.linalg.svd(seen, full_matrices=False)
+    u, singular, v = thin_svd(seen)
     strengths = ridges[:, None] * jnp.sum(singular**2) / seen.shape[1]
     kept = singular / (singular**2 + strengths)
     weights = jnp.einsum("nk,rk,tk,t->rn", v.T, kept, u, row[washout + 1 : fitted])

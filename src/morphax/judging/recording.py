@@ -14,6 +14,7 @@ from jaxtyping import Float, PRNGKeyArray
 from morphax._checks import check_count, check_finite, check_range
 from morphax._lazy import xr
 from morphax.files import note_file, write_dataset
+from morphax.judging.readings import stretches
 from morphax.substrates.base import Substrate, evolve
 from morphax.tasks.tables import Table, read_table
 
@@ -194,9 +195,30 @@ class Recording:
         first, *others = (_Taken(each, responses) for each in (self.responses, *self.repeats))
         return replace(self, inputs=self.inputs[inputs], responses=first, repeats=others, interval=interval)
 
+    def missing(self) -> str | None:
+        """Says which readings are missing, in which run; None where there are all."""
+        for number, run in enumerate((self.responses, *self.repeats)):
+            points, first, low = 0, "", 0
+            for stretch in stretches(run, 0):
+                gaps = np.argwhere(~np.isfinite(stretch))
+                if len(gaps) and not points:
+                    row, place = gaps[0].tolist()
+                    first = f"the first is {self.reading_names[place]} of point {low + row}"
+                points += len(np.unique(gaps[:, 0]))
+                low += len(stretch)
+            if points:
+                where = f" of repeat {number + 1}" if self.repeats else ""
+                return f"readings of {points} of {low} points{where} are missing, {first}; cut the recording there"
+        return None
+
     def detrended(self, window: int = 200) -> Recording:
-        """Readings less their mean over so many points around: what drifts more slowly is gone."""
+        """Readings less their mean over so many points around: what drifts more slowly is gone.
+
+        **Raises:** `ValueError` for a window of fewer than 3 points, and where readings are missing.
+        """
         check_count("window", window, 3, len(self))
+        if missing := self.missing():
+            raise ValueError(missing)
         runs = [
             _without_drift(np.asarray(each[0 : len(self)], float), window) for each in (self.responses, *self.repeats)
         ]

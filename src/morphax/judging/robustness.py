@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from morphax._checks import check_choice, check_count, check_range
 from morphax._lazy import xr
 from morphax.judging.capacities import information_processing_capacity
-from morphax.judging.stimulus import stimulus
+from morphax.judging.stimulus import Span, stimulus
 from morphax.pytrees import Role, select
 from morphax.substrates.base import Substrate, evolve
 from morphax.substrates.imperfections import Noisy, mismatch, quantise
@@ -25,7 +25,8 @@ class Trial(NamedTuple):
 
     - `text`: what its values are.
     - `values`: that are tried where nothing else is said.
-    - `answers(substrate, value, drives, key=key)`: the readings, before noise of reading them.
+    - `answers(substrate, value, span, drives, key=key)`: the readings, before noise of reading them.
+    - `outside`: values that a device outside stands, which is never driven beyond its range.
     - `numbers`: roles of which the substrate must have some.
     - `several`: whether a device is one of many.
     - `whole`: whether values are whole numbers.
@@ -34,6 +35,7 @@ class Trial(NamedTuple):
     text: str
     values: tuple[float, ...]
     answers: Callable[..., Array]
+    outside: tuple[float, ...] = ()
     numbers: tuple[Role, ...] = ()
     several: bool = False
     whole: bool = False
@@ -43,56 +45,63 @@ def _driven(substrate: Substrate, drives: Array, key: PRNGKeyArray) -> Array:
     return evolve(substrate, drives, key=key)[0]
 
 
-def _chip(substrate: Substrate, size: Array, drives: Array, *, key: PRNGKeyArray) -> Array:
+def _chip(substrate: Substrate, size: Array, span: Span, drives: Array, *, key: PRNGKeyArray) -> Array:
     made, run = jax.random.split(key)
     vary: dict[str, Role] = {"weights": "weight", "devices": "device"}
     varied = [name for name, role in vary.items() if _has(substrate, role)]
     return _driven(mismatch(substrate, **dict.fromkeys(varied, size), key=made), drives, run)
 
 
-def _rounded_weights(substrate: Substrate, bits: int, drives: Array, *, key: PRNGKeyArray) -> Array:
+def _rounded_weights(substrate: Substrate, bits: int, span: Span, drives: Array, *, key: PRNGKeyArray) -> Array:
     return _driven(quantise(substrate, bits), drives, key)
 
 
-def _rounded_readings(substrate: Substrate, bits: int, drives: Array, *, key: PRNGKeyArray) -> Array:
+def _as_designed(substrate: Substrate, value: Array | int, span: Span, drives: Array, *, key: PRNGKeyArray) -> Array:
+    return _driven(substrate, drives, key)
+
+
+def _converted(read: np.ndarray, bits: int) -> np.ndarray:
     """Each reading by a converter whose range is that of the reading."""
-    read = _driven(substrate, drives, key)
-    least, range_ = jnp.min(read, axis=0), jnp.ptp(read, axis=0)
+    least, width = np.min(read, axis=0), np.ptp(read, axis=0)
     levels = 2**bits - 1
-    return least + range_ / levels * jnp.round((read - least) / jnp.where(range_ > 0, range_, 1.0) * levels)
+    return least + width / levels * np.round((read - least) / np.where(width > 0, width, 1.0) * levels)
 
 
-def _warm(substrate: Substrate, amplitude: Array, drives: Array, *, key: PRNGKeyArray) -> Array:
+def _warm(substrate: Substrate, amplitude: Array, span: Span, drives: Array, *, key: PRNGKeyArray) -> Array:
     return _driven(Noisy(substrate, amplitude), drives, key)
 
 
-def _scaled(substrate: Substrate, scale: Array, drives: Array, *, key: PRNGKeyArray) -> Array:
-    return _driven(substrate, scale * drives, key)
+def _scaled(substrate: Substrate, scale: Array, span: Span, drives: Array, *, key: PRNGKeyArray) -> Array:
+    """Around the middle of the range, where the device was meant to work; a simulated one also beyond its ends."""
+    return _driven(substrate, span.middle + scale * (drives - span.middle), key)
 
 
 TRIALS = {
     "spread": Trial(
-        "relative spread of all weights and devices", (0.02, 0.05, 0.1), _chip, ("weight", "device"), several=True
+        "relative spread of all weights and devices",
+        (0.02, 0.05, 0.1),
+        _chip,
+        numbers=("weight", "device"),
+        several=True,
     ),
-    "weight_bits": Trial("bits of every weight", (2, 3, 4, 6, 8), _rounded_weights, ("weight",), whole=True),
-    "reading_bits": Trial("bits of every reading", (4, 6, 8, 12), _rounded_readings, whole=True),
+    "weight_bits": Trial("bits of every weight", (2, 3, 4, 6, 8), _rounded_weights, numbers=("weight",), whole=True),
+    "reading_bits": Trial("bits of every reading", (4, 6, 8, 12), _as_designed, outside=(4, 6, 8, 12), whole=True),
     "state_noise": Trial("noise in the state after every input", (1e-3, 1e-2, 1e-1), _warm),
-    "scale": Trial("scale of the input", (0.1, 0.3, 1.0, 3.0), _scaled),
+    "scale": Trial("scale of the input", (0.1, 0.3, 1.0, 3.0), _scaled, outside=(0.1, 0.3, 1.0)),
 }
 """The ways to be worse that `withstands` knows."""
-OUTSIDE = ("reading_bits", "scale")
-"""Those that need nothing to be changed in a device."""
 
 
 def trials_of(substrate: Substrate) -> list[str]:
     """The trials that mean something for a substrate: of a device outside, those that leave it as it is."""
     if not substrate.differentiable:
-        return list(OUTSIDE)
-    return [
+        return [name for name, trial in TRIALS.items() if trial.outside]
+    fitting = [
         name
         for name, trial in TRIALS.items()
         if not trial.numbers or any(_has(substrate, role) for role in trial.numbers)
     ]
+    return [name for name in fitting if name != "state_noise" or _can_be_warm(substrate)]
 
 
 def withstands(
@@ -102,6 +111,7 @@ def withstands(
     *,
     chips: int = 8,
     points: int = 10_000,
+    kind: str = "uniform",
     low: float = -1.0,
     high: float = 1.0,
     noise: float = 1e-2,
@@ -118,14 +128,16 @@ def withstands(
     - `trial`: "spread": other devices from the same production line, every weight and device parameter off by a
       relative standard deviation (`mismatch`); "weight_bits": weights rounded (`quantise`); "reading_bits": each
       reading by a converter with the range of that reading; "state_noise": a warm device, noise in the state after
-      every input (`Noisy`), in units of the state; "scale": inputs times a factor.
+      every input (`Noisy`), in units of the state; "scale": inputs times a factor, around the middle of their range.
     - `values`: that are tried; empty: those of `TRIALS`.
+    - `points`, `kind`, `low`, `high`: of the drive (`stimulus`).
     - `chips`: devices at each value, where they differ ("spread").
     - `noise`: on every reading, in units of its deviation: without any a chip loses nothing by being another one.
 
     **Returns:** a dataset with `total` and `memory` (linear), both over (`trial`, chip).
 
-    **Raises:** `ValueError` for another trial, one that this substrate cannot stand (`trials_of`), or values below 0.
+    **Raises:** `ValueError` for another trial, one that this substrate cannot stand (`trials_of`), values below 0, or
+    scales beyond the range of a device outside.
 
         >>> import jax
         >>> from morphax import EchoStateNetwork
@@ -140,21 +152,27 @@ def withstands(
     check_count("chips", chips, 1)
     check_range("noise", noise, low=0.0)
     asked = TRIALS[trial]
-    values = tuple(values) or asked.values
+    inside = substrate.differentiable
+    values = tuple(values) or (asked.values if inside else asked.outside)
     for place, value in enumerate(values):
         if asked.whole:
             check_count(f"values[{place}]", value, 2 if trial == "weight_bits" else 1)
         else:
-            check_range(f"values[{place}]", value, low=0.0)
+            check_range(f"values[{place}]", value, low=0.0, high=np.inf if inside else max(asked.outside))
     drive_key, chip_key = jax.random.split(key)
-    drives = jnp.asarray(stimulus(points, low=low, high=high, key=drive_key))
+    drives, span = jnp.asarray(stimulus(points, kind, low=low, high=high, key=drive_key)), Span(low, high)
     keys = jax.random.split(chip_key, chips if asked.several else 1)
-    read = _read if not substrate.differentiable else _compiled
-    amount = jnp.asarray(noise)
+    read, amount = _compiled if inside else _read, jnp.asarray(noise)
+
+    def answers(value: float) -> list[np.ndarray]:
+        given = int(value) if asked.whole else jnp.asarray(value, float)
+        return [np.asarray(read(substrate, asked.answers, given, span, drives, amount, each)) for each in keys]
+
+    # Readings that are only rounded are taken once.
+    once = answers(values[0]) if trial == "reading_bits" else []
     rows = []
     for value in values:
-        given = int(value) if asked.whole else jnp.asarray(value, float)
-        responses = [np.asarray(read(substrate, asked.answers, given, drives, amount, each)) for each in keys]
+        responses = [_converted(each, int(value)) for each in once] or answers(value)
         rows.append(
             information_processing_capacity(
                 np.asarray(drives),
@@ -179,16 +197,27 @@ def _read(
     substrate: Substrate,
     answers: Callable[..., Array],
     value: Array | int,
+    span: Span,
     drives: Float[Array, " time"],
     noise: Array,
     key: PRNGKeyArray,
 ) -> Array:
     run, meter = jax.random.split(key)
-    read = answers(substrate, value, drives, key=run)
+    read = answers(substrate, value, span, drives, key=run)
     return read + noise * jnp.std(read, axis=0) * jax.random.normal(meter, read.shape, read.dtype)
 
 
 _compiled = eqx.filter_jit(_read)
+
+
+def _can_be_warm(substrate: Substrate) -> bool:
+    """Whether noise in its state is defined: of some methods to simulate it is not."""
+    key = jax.random.key(0)
+    try:
+        jax.eval_shape(lambda: substrate.disturb(substrate.initial_state(key=key), 0.1, key=key))
+    except ValueError:
+        return False
+    return True
 
 
 def _has(substrate: Substrate, role: Role) -> bool:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from morphax._checks import check_choice, check_count, check_range
 from morphax._lazy import xr
 from morphax.judging.standard import HELD, OFFSETS, SCALES, Solved, table, wrong
+from morphax.judging.stimulus import Span
 from morphax.learning.readout import fit_readout
 from morphax.substrates.base import Substrate, evolve
 from morphax.tasks.base import one_hot
@@ -35,7 +36,7 @@ class Labelled(NamedTuple):
     labels: Int[np.ndarray, " examples"]
 
 
-class Kind(NamedTuple):
+class Labelling(NamedTuple):
     """A task that devices are compared by.
 
     - `make(key=...)`: sequences to train and to test with.
@@ -72,8 +73,8 @@ def _digits(*, key: PRNGKeyArray) -> tuple[Labelled, Labelled]:
 
 
 SEQUENCES = {
-    "JapaneseVowels": Kind(_vowels, "memory of a frame of 12", 12, averaged=True),
-    "sequential digits": Kind(_digits, "memory of a row of 8", 8, averaged=False),
+    "JapaneseVowels": Labelling(_vowels, "memory of a frame of 12", 12, averaged=True),
+    "sequential digits": Labelling(_digits, "memory of a row of 8", 8, averaged=False),
 }
 
 
@@ -106,7 +107,7 @@ def classify(
     check_count("seeds", seeds, 1)
     check_range("noises", noises, low=0.0)
     kind = SEQUENCES[name]
-    asked = _Asked(kind, low, high, tuple(noises), [(scale, offset) for scale in scales for offset in offsets])
+    asked = _Asked(kind, Span(low, high), tuple(noises), [(scale, offset) for scale in scales for offset in offsets])
     place = list(SEQUENCES).index(name)
     keys = [jax.random.fold_in(jax.random.fold_in(key, 100 + place), seed) for seed in range(seeds)]
     with threadpool_limits(limits=1, user_api="blas"):
@@ -115,9 +116,8 @@ def classify(
 
 
 class _Asked(NamedTuple):
-    kind: Kind
-    low: float
-    high: float
+    kind: Labelling
+    span: Span
     noises: tuple[float, ...]
     candidates: list[tuple[float, float]]
 
@@ -125,30 +125,38 @@ class _Asked(NamedTuple):
 def _row(substrate: Substrate, asked: _Asked, key: PRNGKeyArray) -> Solved:
     task_key, run_key, meter = jax.random.split(key, 3)
     train, test = asked.kind.make(key=task_key)
-    split = round((1 - HELD) * len(train.labels))
-    errors = []
-    for scale, offset in asked.candidates:
-        read = _features(substrate, asked, train, train, scale, offset, run_key)
-        errors.append([_error(read, split, train.labels, noise, meter) for noise in asked.noises])
-    chosen = [asked.candidates[place] for place in np.argmin(np.nan_to_num(np.array(errors), nan=np.inf), axis=0)]
-    labels = np.concatenate([train.labels, test.labels])
     fitted = len(train.labels)
-    found = []
-    for (scale, offset), noise in zip(chosen, asked.noises, strict=True):
-        parts = [_features(substrate, asked, part, train, scale, offset, run_key) for part in (train, test)]
-        found.append(_error(jnp.concatenate(parts), fitted, labels, noise, meter))
-    raw = jnp.concatenate([_numbers(part, asked.kind) for part in (train, test)])
+
+    def errors(parts: Sequence[Labelled], split: int, scale: float, offset: float) -> list[float]:
+        """Of readouts that are fitted on the first examples, on the others, at every noise."""
+        labels = np.concatenate([part.labels for part in parts])
+        read = [_shown(substrate, asked, part, train, scale, offset, run_key) for part in parts]
+        size = jnp.std(read[0], axis=(0, 1))
+        found = []
+        for noise in asked.noises:
+            noisy = [
+                _arranged(_with_noise(each, noise * size, jax.random.fold_in(meter, place)), part, asked.kind)
+                for place, (each, part) in enumerate(zip(read, parts, strict=True))
+            ]
+            found.append(_error(jnp.concatenate(noisy), split, labels))
+        return found
+
+    held = round((1 - HELD) * fitted)
+    tried = np.array([errors((train,), held, *each) for each in asked.candidates])
+    chosen = [asked.candidates[place] for place in np.argmin(np.nan_to_num(tried, nan=np.inf), axis=0)]
+    found = {each: errors((train, test), fitted, *each) for each in dict.fromkeys(chosen)}
+    numbers = jnp.concatenate([_numbers(part, asked.kind) for part in (train, test)])
     most = np.bincount(train.labels).argmax()
     return Solved(
-        error=found,
+        error=[found[each][place] for place, each in enumerate(chosen)],
         scale=[scale for scale, _ in chosen],
         offset=[offset for _, offset in chosen],
         constant=float(np.mean(test.labels != most)),
-        linear=_error(raw, fitted, labels, 0.0, meter),
+        linear=_error(numbers, fitted, np.concatenate([train.labels, test.labels])),
     )
 
 
-def _features(
+def _shown(
     substrate: Substrate,
     asked: _Asked,
     part: Labelled,
@@ -156,12 +164,17 @@ def _features(
     scale: float,
     offset: float,
     key: PRNGKeyArray,
-) -> Float[Array, "examples features"]:
+) -> Float[Array, "examples time neurons"]:
+    """Readings after every number."""
     least, most = float(train.inputs.min()), float(train.inputs.max())
-    middle, half = (asked.low + asked.high) / 2, (asked.high - asked.low) / 2
-    unit = np.clip((2 * part.inputs - least - most) / (most - least), -1.0, 1.0)
-    drives = jnp.asarray(middle + half * (scale * (1 - abs(offset)) * unit + offset), jnp.result_type(float))
-    return _arranged(_read(substrate, drives, jax.random.split(key, len(drives))), part, asked.kind)
+    unit = (2 * part.inputs - least - most) / (most - least)
+    drives = asked.span.into(jnp.asarray(unit, jnp.result_type(float)), scale, offset)
+    return _read(substrate, drives, jax.random.split(key, len(drives)))
+
+
+@jax.jit
+def _with_noise(read: Array, size: Float[Array, " neurons"], key: PRNGKeyArray) -> Array:
+    return read + size * jax.random.normal(key, read.shape, read.dtype)
 
 
 @eqx.filter_jit
@@ -170,7 +183,7 @@ def _read(substrate: Substrate, drives: Float[Array, "examples time"], keys: PRN
 
 
 def _arranged(
-    read: Float[Array, "examples time neurons"], part: Labelled, kind: Kind
+    read: Float[Array, "examples time neurons"], part: Labelled, kind: Labelling
 ) -> Float[Array, "examples features"]:
     count, time, neurons = read.shape
     periods = read.reshape(count, time // kind.period, kind.period, neurons)
@@ -180,22 +193,16 @@ def _arranged(
     return (jnp.sum(periods * own, axis=1) / part.periods[:, None, None]).reshape(count, -1)
 
 
-def _numbers(part: Labelled, kind: Kind) -> Float[Array, "examples features"]:
+def _numbers(part: Labelled, kind: Labelling) -> Float[Array, "examples features"]:
     """The numbers themselves, as readings are arranged; all of them where these stand side by side."""
     inputs = jnp.asarray(part.inputs)
     return _arranged(inputs[..., None], part, kind) if kind.averaged else inputs
 
 
-def _error(
-    read: Float[Array, "examples features"],
-    fitted: int,
-    labels: Int[np.ndarray, " examples"],
-    noise: float,
-    key: PRNGKeyArray,
-) -> float:
-    """Of a readout that is fitted on the first examples, on the others."""
+def _error(read: Float[Array, "examples features"], fitted: int, labels: Int[np.ndarray, " examples"]) -> float:
+    """Of a readout that is fitted on the first examples, on the others; features in units of their deviation."""
     targets = one_hot(labels, int(labels.max()) + 1)
-    size = noise * jnp.std(read[:fitted], axis=0)
-    noisy = read + size * jax.random.normal(key, read.shape, read.dtype)
-    readout = fit_readout(noisy[:fitted], targets[:fitted], ridge="cross-validate")
-    return float(wrong(noisy[fitted:] @ readout.weights.T + readout.bias, targets[fitted:]))
+    deviation = jnp.std(read[:fitted], axis=0)
+    scaled = (read - jnp.mean(read[:fitted], axis=0)) / jnp.where(deviation > 0, deviation, 1.0)
+    readout = fit_readout(scaled[:fitted], targets[:fitted], ridge="cross-validate")
+    return float(wrong(scaled[fitted:] @ readout.weights.T + readout.bias, targets[fitted:]))

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from morphax._checks import check_choice, check_count, check_range
 from morphax._lazy import xr
 from morphax.judging.recording import Recording
+from morphax.judging.stimulus import Span
 from morphax.learning.metrics import accuracy, nrmse
 from morphax.learning.readout import Reading, answer, read_task
 from morphax.substrates.base import Substrate
@@ -127,7 +128,7 @@ def solve(
     check_range("noises", noises, low=0.0)
     # Libraries of linear algebra that share cores with XLA wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
-        asked = _Asked(low, high, tuple(noises), [(scale, offset) for scale in scales for offset in offsets])
+        asked = _Asked(Span(low, high), tuple(noises), [(scale, offset) for scale in scales for offset in offsets])
         rows = [[_row(substrate, name, seed, asked, key) for seed in range(seeds)] for name in names]
     return table(rows, names, [STANDARD[name].asks for name in names], noises)
 
@@ -210,22 +211,24 @@ class Solved(NamedTuple):
 class _Asked(NamedTuple):
     """The range of a device's input, noises on its readings, and scales and offsets that are tried."""
 
-    low: float
-    high: float
+    span: Span
     noises: tuple[float, ...]
     candidates: list[tuple[float, float]]
 
 
 def _row(substrate: Substrate, name: str, seed: int, asked: _Asked, key: PRNGKeyArray) -> Solved:
     """One repetition of a task, which is the same whatever else is asked."""
-    place, standard = list(STANDARD).index(name), STANDARD[name]
-    task_key, run_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, place), seed))
+    standard = STANDARD[name]
+    number = list(STANDARD).index(name)
+    task_key, run_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, number), seed))
     task = standard.make(key=task_key)
     chosen = _chosen(substrate, task, standard.error, asked, run_key)
-    fits = [
-        float(_errors(substrate, _scaled(task, task, asked, *each), standard.error, jnp.array([noise]), run_key)[0])
-        for each, noise in zip(chosen, asked.noises, strict=True)
-    ]
+    # Once for each choice, however many noises share it.
+    found = {
+        each: _errors(substrate, _scaled(task, task, asked.span, *each), standard.error, asked.noises, run_key)
+        for each in dict.fromkeys(chosen)
+    }
+    fits = [float(found[each][place]) for place, each in enumerate(chosen)]
     constant, linear = _floors(task, standard.error)
     return Solved(fits, [scale for scale, _ in chosen], [by for _, by in chosen], float(constant), float(linear))
 
@@ -247,33 +250,37 @@ def _chosen(
         kind=task.kind,
         washout=task.washout,
     )
-    noises = jnp.array(asked.noises)
-    errors = [_errors(substrate, _scaled(trial, task, asked, *each), measure, noises, key) for each in asked.candidates]
+    errors = [
+        _errors(substrate, _scaled(trial, task, asked.span, *each), measure, asked.noises, key)
+        for each in asked.candidates
+    ]
     # Where a device leaves all bounds, it is not driven so.
     finite = np.nan_to_num(np.array(errors), nan=np.inf)
     return [asked.candidates[place] for place in np.argmin(finite, axis=0)]
 
 
-def _scaled(task: Task, whole: Task, asked: _Asked, scale: float, offset: float) -> Task:
-    """A task with training inputs of the whole within the range."""
+def _scaled(task: Task, whole: Task, span: Span, scale: float, offset: float) -> Task:
+    """A task with inputs within the range, by the training inputs of the whole."""
     least, most = jnp.min(whole.train_inputs), jnp.max(whole.train_inputs)
-    middle, half = (asked.low + asked.high) / 2, (asked.high - asked.low) / 2
 
     def into(inputs: Array) -> Array:
-        unit = (2 * inputs - least - most) / jnp.maximum(most - least, 1e-12)
-        return middle + half * (scale * (1 - abs(offset)) * unit + offset)
+        return span.into((2 * inputs - least - most) / jnp.maximum(most - least, 1e-12), scale, offset)
 
     return eqx.tree_at(lambda t: (t.train_inputs, t.test_inputs), task, replace_fn=into)
 
 
 def _errors(
-    substrate: Substrate, task: Task, measure: Callable[[Array, Array], Array], noises: Array, key: PRNGKeyArray
+    substrate: Substrate,
+    task: Task,
+    measure: Callable[[Array, Array], Array],
+    noises: Sequence[float],
+    key: PRNGKeyArray,
 ) -> Float[np.ndarray, " noises"]:
     """Of readouts that are fitted on the training part, on the test part."""
     run, meter = jax.random.split(key)
     # A device outside is asked by this process, and not from within a program.
     reading = (_reading if substrate.differentiable else read_task)(substrate, task, key=run)
-    return np.array([float(_answered(reading, task, measure, noise, meter)) for noise in noises])
+    return np.array([float(_answered(reading, task, measure, jnp.asarray(noise), meter)) for noise in noises])
 
 
 _reading = eqx.filter_jit(read_task)
@@ -283,10 +290,11 @@ _reading = eqx.filter_jit(read_task)
 def _answered(
     reading: Reading, task: Task, measure: Callable[[Array, Array], Array], noise: Array, key: PRNGKeyArray
 ) -> Array:
-    """The error of a readout, with noise on every reading in units of its deviation."""
-    size = noise * jnp.std(reading.train, axis=0)
+    """The error of a readout, with noise on every reading in units of its deviation, which is the readout's unit."""
+    mean, deviation = jnp.mean(reading.train, axis=0), jnp.std(reading.train, axis=0)
+    size = jnp.where(deviation > 0, deviation, 1.0)
     train, test = (
-        part + size * jax.random.normal(each, part.shape, part.dtype)
+        (part - mean) / size + noise * jax.random.normal(each, part.shape, part.dtype)
         for part, each in zip((reading.train, reading.test), jax.random.split(key), strict=True)
     )
     return measure(answer(Reading(train, test), task, ridge="cross-validate")[0], task.test_targets)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_range
 
@@ -14,6 +17,31 @@ FEWEST = 20
 """Points for each reading below which nothing is judged."""
 ENOUGH = 200
 """Points for each reading from which on capacities are known to 2 %."""
+
+
+class Span(NamedTuple):
+    """What a device takes as input."""
+
+    low: ArrayLike
+    high: ArrayLike
+
+    @property
+    def middle(self) -> Array:
+        """Around which inputs are scaled."""
+        return jnp.asarray(self.low + self.high, jnp.result_type(float)) / 2
+
+    @property
+    def half(self) -> Array:
+        """From the middle to an end."""
+        return jnp.asarray(self.high - self.low, jnp.result_type(float)) / 2
+
+    def into(self, unit: ArrayLike, scale: ArrayLike = 1.0, offset: ArrayLike = 0.0) -> Array:
+        """Numbers from -1 to 1 around an offset, in units of `half`, and as far as a share of what it leaves.
+
+        What lies beyond is held at the ends, as by a converter.
+        """
+        share = scale * (1 - jnp.abs(offset))
+        return jnp.clip(self.middle + self.half * (share * jnp.asarray(unit) + offset), self.low, self.high)
 
 
 def stimulus(

@@ -239,7 +239,7 @@ def _paths(
     """Solutions for several strengths from one singular value decomposition, and the features' condition number."""
     centre = jnp.mean(features, axis=0) if bias else jnp.zeros_like(features[0])
     level = jnp.mean(targets, axis=0) if bias else jnp.zeros_like(targets[0])
-    U, singular, Vt = _svd(features - centre)
+    U, singular, Vt = thin_svd(features - centre)
     penalty = ridge * jnp.sum(singular**2) / features.shape[1]
     rounding = max(features.shape) * jnp.finfo(features.dtype).eps * singular[0]
     kept = singular > rounding
@@ -250,26 +250,26 @@ def _paths(
     return weights, level - weights @ centre, jnp.maximum(singular[0] / smallest, 1.0)
 
 
-def _thin_svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
+def _plain_svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
     U, singular, Vt = jnp.linalg.svd(matrix, full_matrices=False)
     return U, singular, Vt
 
 
 @jax.custom_jvp
-def _svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
+def thin_svd(matrix: Float[Array, "rows columns"]) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition, one by one in a batch.
 
     Several batched decompositions in one program can wait for each other for ever on XLA's CPU thread pool (seen with
     jaxlib 0.10.2 on two cores). Derivatives take the ordinary way: a sequential map has none in reverse mode.
     """
-    return jax.custom_batching.sequential_vmap(_thin_svd)(matrix)
+    return jax.custom_batching.sequential_vmap(_plain_svd)(matrix)
 
 
-@_svd.defjvp
-def _svd_jvp(
+@thin_svd.defjvp
+def _thin_svd_jvp(
     primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
-    return jax.jvp(_thin_svd, primals, tangents)
+    return jax.jvp(_plain_svd, primals, tangents)
 
 
 def _cross_validated(features: Features, targets: Targets, bias: bool, folds: int) -> Float[Array, ""]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import threading
 import weakref
@@ -12,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import IO, Any
 
 import equinox as eqx
 import jax
@@ -27,6 +29,8 @@ from morphax.substrates.base import State, Substrate
 from morphax.substrates.wrappers import Wrapper
 
 Device = Callable[[np.ndarray], Any]
+SECONDS_TO_END = 5.0
+"""After which what reads a process that was killed is left behind."""
 
 
 class ExternalSubstrate(Substrate):
@@ -139,8 +143,14 @@ class _Bench:
         self.attempts = attempts
         self.timeout = timeout
         self.folder = folder
+        self.chosen = folder is not None  # by the user
         self.asked: Counter[str] = Counter()
         self.lock = threading.Lock()
+
+    def keep_in(self, folder: Path | None) -> None:
+        """Keep answers in a folder from now on, as if nothing had been asked yet."""
+        self.folder = folder
+        self.asked.clear()
 
     def ask(self, inputs: np.ndarray) -> Float[np.ndarray, "time neurons"]:
         inputs = np.array(inputs, float)
@@ -225,14 +235,13 @@ class LineProcess:
         process = self._running()
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps({"inputs": np.asarray(inputs).tolist()}) + "\n")
-            process.stdin.flush()
+            question = json.dumps({"inputs": np.asarray(inputs).tolist()}) + "\n"
+            # One that does not read keeps who writes waiting, and has no more time than one that does not answer.
+            threading.Thread(target=_write, args=(process.stdin, question), daemon=True).start()
             line = self.lines.get(timeout=timeout)
         except Empty as error:
             self.close()
             raise TimeoutError(f"{self.command[0]} did not answer within {timeout:g} s") from error
-        except BrokenPipeError:
-            line = ""
         if not line:
             code = process.wait()
             self.close()
@@ -258,7 +267,10 @@ class LineProcess:
     def _running(self) -> subprocess.Popen[str]:
         if self.process is None or self.process.poll() is not None:
             self.close()
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            # A session of its own, so that all that it starts ends with it.
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
             self.lines = SimpleQueue()
             reader = threading.Thread(target=_read_lines, args=(self.process, self.lines), daemon=True)
             reader.start()
@@ -276,13 +288,23 @@ def _read_lines(process: subprocess.Popen[str], lines: SimpleQueue[str]) -> None
 
 
 def _ended(process: subprocess.Popen[str], reader: threading.Thread) -> None:
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
-    reader.join()
+    reader.join(SECONDS_TO_END)
     for stream in (process.stdin, process.stdout):
-        if stream is not None:
+        # A stream that somebody still reads would be waited for.
+        if stream is not None and not (reader.is_alive() and stream is process.stdout):
             with suppress(OSError):  # what was not sent has nobody to read it
                 stream.close()
+
+
+def _write(stream: IO[str], text: str) -> None:
+    with suppress(OSError, ValueError):  # it has ended: that is seen where its answer is read
+        stream.write(text)
+        stream.flush()
 
 
 def _save(path: Path, answer: np.ndarray) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -15,7 +17,15 @@ from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.judging import _pictures
-from morphax.judging.devices import BUILT_IN, Columns, find_device, is_recording, python_device
+from morphax.judging.devices import (
+    AS_IT_IS,
+    BUILT_IN,
+    Columns,
+    find_device,
+    is_python,
+    is_recording,
+    python_device,
+)
 from morphax.judging.footprint import footprint
 from morphax.judging.judgement import judge, verdict
 from morphax.judging.prediction import FREE_RUNNING, LEADERBOARD, foretell_lorenz, foretell_mackey_glass
@@ -23,21 +33,27 @@ from morphax.judging.recording import Recording
 from morphax.judging.robustness import TRIALS, trials_of, withstands
 from morphax.judging.sequences import SEQUENCES, classify
 from morphax.judging.standard import STANDARD, USUAL, solve, solve_recorded
-from morphax.lab.errors import nearest
+from morphax.lab.errors import UsageError, nearest
 from morphax.lab.experiment import BaseConfig, Count, Data, Experiment, NonNegative, parameter
 from morphax.lab.figures import Figures
 from morphax.lab.identity import local_source_of
 from morphax.lab.progress import Progress
-from morphax.lab.script import file_in, names_a_file
-from morphax.pytrees import select
+from morphax.lab.script import file_in
 from morphax.substrates.base import Substrate
 from morphax.substrates.external import outside
 from morphax.substrates.imperfections import inference_energy
+from morphax.substrates.reservoirs import EchoStateNetwork, ReLUReservoir
 from morphax.substrates.wrappers import Wrapper
+from morphax.tasks.laser import santa_fe_laser
 from morphax.units import ns
 
 BETTER = 0.8
 """Of the error of a linear readout, from which on down a device is good for a task."""
+MARGIN = 0.01
+"""By which errors may differ by chance: two standard errors of a share of 10 % of 4,000."""
+GOOD, SAME, BAD = "Good for", "No better than a linear readout of past inputs at", "Not for"
+WHOLE = "all"
+"""The one piece of a device outside."""
 KEPT = 20
 """Products that are named, those with the largest capacity."""
 Name = Annotated[str, Field(min_length=1)]
@@ -81,7 +97,7 @@ class DevicesConfig(BaseConfig):
     noises: tuple[NonNegative, ...] = parameter(
         (0.0, 1e-3, 1e-2, 1e-1), "noise on every reading, of its deviation", min_length=1
     )
-    noise: float = parameter(1e-2, "noise with which tasks are solved and a verdict is given", ge=0)
+    noise: float = parameter(1e-2, "noise with which tasks are solved and a verdict is given, one of noises", ge=0)
     tasks: tuple[Name, ...] = parameter((*USUAL, *SEQUENCES, *FREE_RUNNING), "standard tasks", extent=True)
     seeds: int = parameter(3, "repetitions of every task", ge=1)
     starts: int = parameter(30, "of every series that is foretold", ge=1, le=30)
@@ -108,8 +124,8 @@ class DevicesConfig(BaseConfig):
         for field in ("devices", "against"):
             for place, spec in enumerate(getattr(self, field)):
                 if _with_settings(spec)[0] not in BUILT_IN:
-                    data[f"{field}[{place}]"] = Path(file_in(spec))
-                    if not is_recording(spec) and names_a_file(spec):
+                    data[f"{field}[{place}]"] = Path(file_in(spec) if is_python(spec) else spec)
+                    if is_python(spec):
                         data[f"source of {field}[{place}]"] = _source(spec)
         return data
 
@@ -124,7 +140,8 @@ class DevicesConfig(BaseConfig):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two devices are called {twice!r}; rename a file")
         for each in asked:
-            if each.spec not in BUILT_IN and not Path(file_in(each.spec)).is_file():
+            file = file_in(each.spec) if is_python(each.spec) else each.spec
+            if each.spec not in BUILT_IN and not Path(file).is_file():
                 raise ValueError(f"device is {each.spec!r}, and there is no such file; {nearest(each.spec, BUILT_IN)}")
         for field, known in (("tasks", TASKS), ("trials", TRIALS)):
             for value in getattr(self, field):
@@ -136,8 +153,16 @@ class DevicesConfig(BaseConfig):
             raise ValueError(f"washout is {self.washout}; it must be >= max_delay, {self.max_delay}")
         if self.washout > self.points // 4 or self.washout > self.trial_points // 4:
             raise ValueError(f"washout is {self.washout}; it must be at most a quarter of points and trial_points")
+        if self.noises[0] != 0 or any(b <= a for a, b in pairwise(self.noises)):
+            raise ValueError(f"noises is {self.noises}; they must rise from 0")
         if self.noise not in self.noises:
             raise ValueError(f"noise is {self.noise:g}; it must be one of noises")
+        if self.detrend in (1, 2):
+            raise ValueError(f"detrend is {self.detrend}; it must be 0 or >= 3")
+        if self.columns != AS_IT_IS and not any(is_recording(each.spec) for each in asked):
+            raise ValueError("inputs, responses, repeat, every, shift and detrend are of recordings; there is none")
+        if "Santa Fe laser" in self.tasks:
+            santa_fe_laser()  # says what is missing
         return self
 
 
@@ -168,10 +193,13 @@ class Devices(Experiment):
         labels: dict[str, list[str]] = {}
         for each in asked:
             parts = self._parts(each, config, key, progress)
+            if progress.elsewhere is not None and list(parts) == [WHOLE]:
+                raise UsageError(f"{each.name} is a device outside, which one process asks; leave workers out")
             labels[each.name] = [f"{each.name}: {part}" for part in parts]
             work |= dict(zip(labels[each.name], parts.values(), strict=True))
         done = progress.pieces(work)
-        return _side_by_side({name: _of_one([done[label] for label in mine]) for name, mine in labels.items()})
+        both = _side_by_side({name: _of_one([done[label] for label in mine]) for name, mine in labels.items()})
+        return both.assign(used_noise=((), config.noise, {"units": "1", "long_name": "noise of the verdict"}))
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         return _pictures.drawn(dataset)
@@ -202,7 +230,7 @@ class Devices(Experiment):
                 parts[name] = partial(_trial, device, name, config, trial_key)
         if device.differentiable:
             return parts
-        return {"all": partial(_asked_outside, device, parts, progress)}
+        return {WHOLE: partial(_asked_outside, device, config, parts, progress)}
 
 
 def _capacity(device: Substrate | Recording, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
@@ -230,8 +258,8 @@ def _capacity(device: Substrate | Recording, config: DevicesConfig, key: PRNGKey
     unit = {"units": "1"}
     kept = kept.assign(
         held=(("noise", "degree", "delay"), held, unit | {"long_name": "capacity by degree and longest delay"}),
-        best=("place", found.factors.values[best]),
-        best_capacity=("place", clean.capacity.values[best], unit),
+        best=("place", np.array([*found.factors.values[best], *[""] * (KEPT - len(best))])),
+        best_capacity=("place", np.pad(clean.capacity.values[best], (0, KEPT - len(best))), unit),
     )
     if isinstance(device, Substrate):
         kept = kept.assign(_of_hardware(device))
@@ -249,9 +277,9 @@ def _of_hardware(device: Substrate) -> dict[str, tuple]:
     if interval is not None and device.consumption():
         energy = inference_energy(device, float(interval) / ns)
         found["energy"] = ((), energy, {"units": "J", "long_name": "energy of an input"})
-    if any(np.ndim(leaf) == 2 for leaf in jax.tree.leaves(select(device, "weight")[0])):
-        about = footprint(device)
-        found["size"] = ((), about.size, {"units": "bytes", "long_name": "footprint of the simulated network"})
+    if isinstance(inner, EchoStateNetwork | ReLUReservoir):  # what has no matter that computes
+        about = footprint(inner)
+        found["size"] = ((), about.size, {"units": "bytes", "long_name": "footprint of the network"})
         found["sparsity"] = ((), about.connection_sparsity, {"units": "1", "long_name": "connection sparsity"})
         found["operations"] = ((), about.operations, {"units": "1", "long_name": "effective operations of an input"})
     return found
@@ -260,7 +288,11 @@ def _of_hardware(device: Substrate) -> dict[str, tuple]:
 def _task(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
     span = {"low": config.low, "high": config.high, "key": key}
     if name == "Mackey-Glass, free running":
-        return foretell_mackey_glass(device, starts=config.starts, noise=config.noise, **span)[["smape", "valid_time"]]
+        told = [
+            foretell_mackey_glass(device, starts=config.starts, noise=noise, **span)[["smape", "valid_time"]]
+            for noise in (0.0, config.noise)
+        ]
+        return xr.concat(told, "measured")
     if name == "Lorenz, free running":
         found = foretell_lorenz(device, config.starts, noise=config.noise, **span)
         return found.rename(valid_time="lorenz_time", solver="lorenz_solver")
@@ -276,7 +308,7 @@ def _own_tasks(recording: Recording, config: DevicesConfig, key: PRNGKeyArray) -
 
 def _of_task(found: xr.Dataset) -> xr.Dataset:
     """Noise is that of tasks alone: others are judged at more."""
-    return found.drop_vars(("asks", "noise")).rename(noise="measured")
+    return found.drop_vars(("asks", "noise", "scale", "offset")).rename(noise="measured")
 
 
 def _trial(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray) -> xr.Dataset:
@@ -285,6 +317,7 @@ def _trial(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArra
         name,
         chips=config.chips,
         points=config.trial_points,
+        kind=config.kind,
         low=config.low,
         high=config.high,
         noise=config.noise,
@@ -294,20 +327,21 @@ def _trial(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArra
         max_products=min(config.max_products, 1500),
         key=key,
     )
-    if found.sizes["chip"] == 1:
-        found = found.isel(chip=0, drop=True)
-    return (
-        found.rename(total=f"total_{name}", memory=f"memory_{name}")
-        .rename_dims({"chip": f"{name}_chip"} if "chip" in found.dims else {})
-        .drop_vars("chip", errors="ignore")
-    )
+    total = found.total.rename(f"total_{name}").drop_vars("chip")
+    one = total.sizes["chip"] == 1
+    return (total.isel(chip=0) if one else total.rename(chip=f"{name}_chip")).to_dataset()
 
 
-def _asked_outside(device: Substrate, parts: Mapping[str, Callable[[], xr.Dataset]], progress: Progress) -> xr.Dataset:
+def _asked_outside(
+    device: Substrate, config: DevicesConfig, parts: Mapping[str, Callable[[], xr.Dataset]], progress: Progress
+) -> xr.Dataset:
     """Everything in one piece: an instrument answers one question at a time, and its answers are kept meanwhile."""
-    if (bench := outside(device)) is not None and bench.folder is None:
-        bench.folder = progress.checkpoint("answers")
-    return _of_one([part() for part in parts.values()])
+    # Unlike others, this piece depends on what is asked.
+    wanted = [name for name in (*config.tasks, *config.trials) if name in parts]
+    if (bench := outside(device)) is not None and not bench.chosen:
+        bench.keep_in(progress.checkpoint("answers"))
+    found = _of_one([parts[name]() for name in ("capacity", *wanted)])
+    return found.assign(asked_at=((), datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")))
 
 
 def _of_one(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -342,20 +376,25 @@ def _side_by_side(devices: Mapping[str, xr.Dataset]) -> xr.Dataset:
 
 def told(device: xr.Dataset) -> list[str]:
     """The verdict on one device, warnings first."""
-    lines = verdict(device)
+    lines = verdict(device, float(device.used_noise))
     if "error" in device:
         lines += _at_tasks(device)
     if "smape" in device and np.isfinite(device.smape.values).any():
         others = ", ".join(f"{name} {value:g}" for name, value in LEADERBOARD.items())
+        clean, noisy = (float(device.smape.isel(measured=place).mean()) for place in (0, -1))
         lines.append(
-            f"Foretells NeuroBench's Mackey-Glass series by itself with an sMAPE of {float(device.smape.mean()):.1f} "
-            f"({others}), and keeps to them for {float(device.valid_time.mean()):.1f} Lyapunov times."
+            "Foretells by itself NeuroBench's Mackey-Glass series, integrated here, "
+            f"{device.sizes['start']} starts each, with an sMAPE of {clean:.1f} without noise and {noisy:.1f} with "
+            f"{100 * float(device.used_noise):g} % on its readings (NeuroBench reports, on its own files, {others}); "
+            f"keeps to them for {float(device.valid_time.isel(measured=0).mean()):.1f} Lyapunov times."
         )
     if "lorenz_time" in device and np.isfinite(device.lorenz_time.values).any():
         lines.append(
             f"Foretells x of the Lorenz system for {float(device.lorenz_time.mean()):.1f} Lyapunov times, from x alone "
             f"(the solver keeps to itself for {float(device.lorenz_solver.mean()):.0f})."
         )
+    if device.get("asked_at", "") and str(device.asked_at.values):
+        lines.append(f"Note: the device was asked until {device.asked_at.values}.")
     if "total_spread" in device and np.isfinite(device.total_spread.values).any():
         worst = device.total_spread.dropna("spread", how="all").isel(spread=-1)
         lines.append(
@@ -368,17 +407,11 @@ def told(device: xr.Dataset) -> list[str]:
 def _at_tasks(device: xr.Dataset) -> list[str]:
     """What it is good for: where it does clearly better than a linear readout of past inputs; where not, or worse."""
     mean = device.isel(measured=-1)[["error", "linear"]].mean("seed").dropna("task")
-    told: dict[str, list[str]] = {
-        "Good for": [],
-        "No better than a linear readout of past inputs at": [],
-        "Not for": [],
-    }
-    good, equal, bad = told.values()
+    told: dict[str, list[str]] = {GOOD: [], SAME: [], BAD: []}
     for name in mean.task.values:
         error, linear = float(mean.error.sel(task=name)), float(mean.linear.sel(task=name))
-        text = f"{name} ({_pictures.number(error)}; linear {_pictures.number(linear)})"
-        (good if error < BETTER * linear else equal if error < linear / BETTER else bad).append(text)
-    told = {"Good for": good, "No better than a linear readout of past inputs at": equal, "Not for": bad}
+        kind = GOOD if error + MARGIN <= BETTER * linear else BAD if BETTER * error > linear + MARGIN else SAME
+        told[kind].append(f"{name} ({_pictures.number(error)}; linear {_pictures.number(linear)})")
     return [f"{what} {', '.join(tasks)}." for what, tasks in told.items() if tasks]
 
 
@@ -402,7 +435,8 @@ def _setting(text: str, devices: list[str]) -> tuple[int, str, Any]:
     name, dot, key = left.rpartition(".")
     if not (equals and dot and key):
         raise ValueError(f"settings holds {text!r}; it must be NAME.KEY=VALUE")
-    named = [place for place, device in enumerate(devices) if name in _names(device)]
+    # Nothing in front of the dot is the first device.
+    named = [place for place, device in enumerate(devices) if name in _names(device)] if name else [0]
     if not named:
         raise ValueError(f"settings holds {text!r}; {nearest(name, [Path(device).name for device in devices])}")
     if len(named) > 1:
@@ -417,9 +451,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _names(spec: str) -> set[str]:
-    """What a device is called by its settings: all of it, without the folder, or the name in the file alone."""
-    return {spec, Path(spec).name, spec.rpartition(":")[2]}
+def _names(device: str) -> set[str]:
+    """What a device is called by its settings: all of it, without the folder or settings, or the name in the file."""
+    bare, _ = _with_settings(device)
+    return {device, bare, Path(bare).name, bare.rpartition(":")[2]}
 
 
 def _name(spec: str, settings: Mapping[str, Any]) -> str:

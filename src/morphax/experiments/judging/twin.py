@@ -66,7 +66,8 @@ class Twin(Experiment):
     Every weight and every device constant of the chip differs from the design by a log-normal factor that nobody knows.
     Its states are read after every input of some random sequences, with noise, and a twin is fitted to them. Weights
     are then uploaded as the twin says, and trained further with the chip in the loop: it answers, the twin
-    back-propagates. Beside it: weights as designed, and the loop with the design as model.
+    back-propagates. Beside it: weights as designed, and the loop with the design as model. Who identifies knows how
+    much chips of this line scatter, and how noisy the readings are; what is read in the loop has no noise.
     """
 
     class Config(NetworkConfig):
