@@ -22,8 +22,8 @@ ENOUGH = 200
 class Span(NamedTuple):
     """What a device takes as input."""
 
-    low: ArrayLike
-    high: ArrayLike
+    low: float | Array
+    high: float | Array
 
     @property
     def middle(self) -> Array:
