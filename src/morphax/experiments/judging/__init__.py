@@ -2,4 +2,5 @@
 
 from morphax.experiments.judging.comparison import Comparison as Comparison
 from morphax.experiments.judging.devices import Devices as Devices
+from morphax.experiments.judging.mixer_twin import MixerTwin as MixerTwin
 from morphax.experiments.judging.twin import Twin as Twin
