@@ -9,6 +9,7 @@ import argparse
 import inspect
 import io
 import math
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import morphax
 from morphax.experiments import all_experiments, find_experiment, summaries
@@ -44,8 +45,20 @@ class Stopped(BaseException):
         self.number = number
 
 
+def program() -> NoReturn:
+    """What a shell starts."""
+    code = main()
+    if code > STOPPED:
+        # Threads of XLA may be at work: to take Python apart around them can end in a segmentation fault.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `morphax`; returns the exit code."""
+    """One command; returns the exit code."""
     options = _parser().parse_args(arguments)
     from rich.console import Console
 
@@ -511,4 +524,4 @@ def _one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()
