@@ -297,7 +297,8 @@ def _with_data(job: Job) -> dict[str, Any]:
     for name, digest in job.data.items():
         field, place = _place(name)
         text = config.get(field) if place is None else config[field][place]
-        if not isinstance(text, str) or _is(path := Path(file_in(text)), digest):
+        # A field may hold the digest of known data instead of a file.
+        if not isinstance(text, str) or text == digest or _is(path := Path(file_in(text)), digest):
             continue
         sent = received(digest, sent_as(path))
         if _is(sent, digest):
