@@ -48,12 +48,12 @@ def test_what_is_foretold_is_lost_where_it_first_leaves():
 
 @pytest.mark.slow
 def test_a_network_foretells_for_some_lyapunov_times():
-    """NeuroBench reports 14.8 for a tuned network; a hundred neurons as they come do within a factor of two."""
+    """NeuroBench's example, 355 tuned neurons, has an sMAPE of 18.4 at this delay; a hundred as they come are near."""
     with jax.enable_x64(True):
         network = EchoStateNetwork.random(100, key=KEY)
-        found = foretell_mackey_glass(network, (17, 24), 6, key=KEY)
+        found = foretell_mackey_glass(network, (17,), 6, key=KEY)
         lorenz = foretell_lorenz(network, 3, key=KEY)
-    assert float(found.smape.mean()) < 30
+    assert float(found.smape.mean()) < 1.3 * 18.4
     assert float(found.valid_time.mean()) > 1
     assert found.attrs["series"] == "integrated here"
     assert (lorenz.solver > 9).all()
