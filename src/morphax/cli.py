@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import morphax
 from morphax.experiments import all_experiments, find_experiment, summaries
 from morphax.lab.errors import UsageError, nearest
-from morphax.lab.settings import allowed, assignment, configure, plain
+from morphax.lab.settings import allowed, assignment, configure, number, plain, whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -328,8 +328,8 @@ def _tune(options: argparse.Namespace, out: Console, err: Console) -> int:
     over = dict(read_entry(text, experiment.Config) for text in options.over)
     goal = Goal.read(options.maximise or options.minimise, options.maximise is not None)
     numbers = {
-        "trials": _whole("trials", options.trials),
-        "together": _whole("parallel-trials", options.parallel_trials),
+        "trials": whole("trials", options.trials),
+        "together": whole("parallel-trials", options.parallel_trials),
     }
     usual = default_folder(experiment, config, quick=options.quick)
     what = {key: list(entry) for key, entry in over.items()} | {"goal": list(goal), "numbers": list(numbers.values())}
@@ -342,21 +342,15 @@ def _tune(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 
 def _judge(options: argparse.Namespace, out: Console, err: Console) -> int:
+    from morphax.experiments.judging.devices import settings_of
     from morphax.lab.naming import default_folder
 
     options.name = "judging/devices"
-    config = _find(options.name).Config
     changed = {name: value for name in ("inputs", "responses", "repeat") if (value := getattr(options, name))}
-    changed |= {name: _whole(name, text) for name in ("every", "shift", "detrend") if (text := getattr(options, name))}
+    changed |= {name: whole(name, text) for name in ("every", "shift", "detrend") if (text := getattr(options, name))}
     changed |= {"devices": options.devices, "against": options.against}
-    of_devices = [text for text in options.set if text.partition("=")[0].strip() not in config.model_fields]
-    options.set = [text for text in options.set if text not in of_devices]
-    if len(options.devices) == 1:
-        of_devices = [text if "." in text.partition("=")[0] else f".{text}" for text in of_devices]
-    elif plain_one := next((text for text in of_devices if "." not in text.partition("=")[0]), None):
-        key = plain_one.partition("=")[0]
-        names = ", ".join(f"{name}.{key}" for name in options.devices)
-        raise UsageError(f"--set is {plain_one!r}; {nearest(key, config.model_fields)}; of a device it is {names}")
+    own, of_devices = settings_of(options.set, options.devices)
+    options.set = own
     experiment, given = _asked(options, changed | {"settings": of_devices})
     path = options.out or default_folder(experiment, given, quick=options.quick)
     return _carried_out(experiment, given, path, options, out, err)
@@ -364,38 +358,15 @@ def _judge(options: argparse.Namespace, out: Console, err: Console) -> int:
 
 def _stimulus(options: argparse.Namespace, out: Console, err: Console) -> int:
     import jax
-    import numpy as np
 
-    from morphax.files import write_text
-    from morphax.judging.stimulus import expect, stimulus
+    from morphax.judging.stimulus import ADVICE, expect, stimulus, write_drive
 
-    points, low, high = _whole("points", options.points), _number("low", options.low), _number("high", options.high)
+    points, low, high = whole("points", options.points), number("low", options.low), number("high", options.high)
     with jax.enable_x64(True):
-        key = jax.random.key(_whole("seed", options.seed))
-        drives = stimulus(points, options.kind, low=low, high=high, key=key)
-    write_text(options.out, "u\n" + "".join(f"{np.format_float_positional(value)}\n" for value in drives))
-    out.print(f"{expect(points)}.", soft_wrap=True)
-    out.print(
-        "Hold each for as long as the device takes to answer, read all readings at the end of it, apply the whole "
-        f"drive twice or more, and write columns u, x0, x1, ...: morphax judge FILE.csv. Written to {options.out}",
-        markup=False,
-        soft_wrap=True,
-    )
+        key = jax.random.key(whole("seed", options.seed))
+        write_drive(options.out, stimulus(points, options.kind, low=low, high=high, key=key))
+    out.print(f"{expect(points)}. {ADVICE} Written to {options.out}", markup=False, soft_wrap=True)
     return OK
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{name} is {text!r}; it must be a number") from None
-
-
-def _whole(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{name} is {text!r}; it must be a whole number") from None
 
 
 def _asked(options: argparse.Namespace, given: Mapping[str, Any] | None = None) -> tuple[Experiment, BaseConfig]:
@@ -441,7 +412,7 @@ def _executor(options: argparse.Namespace, err: Console) -> AbstractContextManag
         return nullcontext()
     from morphax.lab.executor import Executor
 
-    workers = None if options.workers is None else _whole("workers", options.workers)
+    workers = None if options.workers is None else whole("workers", options.workers)
     return Executor(workers, options.scheduler, shared=options.shared, say=lambda text: err.print(text, markup=False))
 
 

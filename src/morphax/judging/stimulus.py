@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,10 +12,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_range
+from morphax.files import write_text
 
 KINDS = ("uniform", "gaussian", "binary")
 FEWEST = 20
 """Points for each reading below which nothing is judged."""
+ADVICE = (
+    "Hold each for as long as the device takes to answer, read all readings at the end of it, apply the whole drive "
+    "twice or more, and write columns u, x0, x1, ...: morphax judge FILE.csv."
+)
 ENOUGH = 200
 """Points for each reading from which on capacities are known to 2 %."""
 
@@ -66,6 +72,11 @@ def stimulus(
     else:
         drawn = jnp.where(jax.random.bernoulli(key, shape=(points,)), high, low)
     return np.asarray(drawn, float)
+
+
+def write_drive(path: Path, drives: Float[np.ndarray, " time"]) -> None:
+    """A column u, with all digits."""
+    write_text(path, "u\n" + "".join(f"{np.format_float_positional(value)}\n" for value in drives))
 
 
 def expect(points: int) -> str:

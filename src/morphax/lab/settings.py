@@ -35,6 +35,22 @@ def _takes_several(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (tuple, list)
 
 
+def whole(name: str, text: str) -> int:
+    """A whole number that an option was given. **Raises:** `UsageError` in one line."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}; it must be a whole number") from None
+
+
+def number(name: str, text: str) -> float:
+    """A number that an option was given. **Raises:** `UsageError` in one line."""
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}; it must be a number") from None
+
+
 def configure(experiment: Experiment, values: dict[str, Any]) -> BaseConfig:
     """The configuration with these values. **Raises:** `UsageError` in one line that begins with what was set."""
     import pydantic

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -413,6 +413,23 @@ def _at_tasks(device: xr.Dataset) -> list[str]:
         kind = GOOD if error + MARGIN <= BETTER * linear else BAD if BETTER * error > linear + MARGIN else SAME
         told[kind].append(f"{name} ({_pictures.number(error)}; linear {_pictures.number(linear)})")
     return [f"{what} {', '.join(tasks)}." for what, tasks in told.items() if tasks]
+
+
+def settings_of(texts: Sequence[str], devices: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is set of the judgement itself, and of devices: KEY=VALUE, where there is one, or NAME.KEY=VALUE.
+
+    **Raises:** `UsageError` where nobody can say of which device.
+    """
+    own = [text for text in texts if text.partition("=")[0].strip() in DevicesConfig.model_fields]
+    others = [text for text in texts if text not in own]
+    if len(devices) == 1:
+        return own, [text if "." in text.partition("=")[0] else f".{text}" for text in others]
+    if unnamed := next((text for text in others if "." not in text.partition("=")[0]), None):
+        key = unnamed.partition("=")[0]
+        names = ", ".join(f"{name}.{key}" for name in devices)
+        hint = nearest(key, DevicesConfig.model_fields)
+        raise UsageError(f"--set is {unnamed!r}; {hint}; of a device it is {names}")
+    return own, others
 
 
 def _with_settings(text: str) -> tuple[str, dict[str, Any]]:
