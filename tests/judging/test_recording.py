@@ -104,8 +104,21 @@ def test_a_recording_stays_in_its_file_and_is_judged_there(tmp_path):
         for each in (found, Recording(DRIVE, line()))
     )
     assert in_file.identical(in_memory)
+    for taken in (lambda each: each.every(2), lambda each: each.shifted(1), lambda each: each.detrended(50)):
+        mine, theirs = taken(found), taken(Recording(DRIVE, line()))
+        assert np.array_equal(mine.inputs[3:-2], theirs.inputs[3:-2])
+        assert np.array_equal(mine.responses[3:-2], theirs.responses[3:-2])
     with pytest.raises(ValueError, match="has no variable 'voltage'; it has inputs, responses"):
         Recording.from_netcdf(path, inputs="voltage")
+
+
+def test_parts_of_a_file_are_read_ahead_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("morphax.judging.recording.AHEAD", 12)
+    path = tmp_path / "device.nc"
+    Recording(DRIVE, line()).to_netcdf(path)
+    found = Recording.from_netcdf(path).responses
+    for time in (np.s_[5:7], np.s_[6:9], np.s_[7:30], np.s_[2:4], np.s_[-3:], np.s_[1:11:3], np.s_[9:9]):
+        assert np.array_equal(found[time], line()[time])
 
 
 def test_a_simulation_is_recorded_with_repeats_and_noise():

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, product
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from morphax._checks import check_choice, check_count, check_finite, check_range, cores
+from morphax._checks import check_choice, check_count, check_range, cores
 from morphax._lazy import xr
-from morphax.judging.polynomials import Innovations, Polynomials, ljung_box
-from morphax.judging.readings import ROWS, Readings
+from morphax.judging.polynomials import Channel, Innovations, Polynomials, ljung_box, mean_and_deviation
+from morphax.judging.readings import ROWS, Readings, as_table
 
 Product = tuple[tuple[int, int, int], ...]
 """The factors of a target: channel, delay and degree of each."""
@@ -28,7 +28,7 @@ PASS = 256
 BLOCKS = 20
 MOMENTS = 1 << 23
 """Numbers of moments that are held at once."""
-KEPT = 1 << 25
+KEPT = 1 << 24
 """Numbers of readings that are held instead of read anew."""
 
 
@@ -38,7 +38,7 @@ CONFIDENCE = 0.95
 
 
 def information_processing_capacity(
-    inputs: Float[np.ndarray, "time ..."],
+    inputs: Any,
     responses: Any,
     *,
     washout: int = 200,
@@ -64,8 +64,9 @@ def information_processing_capacity(
     **Arguments:**
 
     - `inputs`: (time,), or (time, channels) of independent channels; any distribution.
-    - `responses`: readings (time, readings), or a list of those of several devices that had the same inputs. Anything
-      that gives NumPy arrays for slices of time will do; it is read in stretches.
+    - `responses`: readings (time, readings), or a list of those of several devices that had the same inputs.
+
+      Both may be anything that has a `shape` and gives NumPy arrays for slices of time: they are read in stretches.
     - `washout`: points at the beginning that are left out, >= `max_delay`.
     - `max_degree`: largest sum of degrees, >= 1. Of an input with L levels single degrees end at L - 1.
     - `max_delay`: longest delay, >= 0.
@@ -100,19 +101,19 @@ def information_processing_capacity(
         ("max_products", max_products, 1),
     ):
         check_count(name, value, low)
-    inputs = np.asarray(inputs, float)
-    inputs = inputs[:, None] if inputs.ndim == 1 else inputs
-    check_finite("inputs", inputs)
-    for channel, deviation in enumerate(inputs.std(axis=0)):
-        if not deviation > 0:
-            raise ValueError(f"inputs of channel {channel} are all {inputs[0, channel]:g}; an input must vary")
-    check_count("washout", washout, max_delay, len(inputs) - 1)
+    table = as_table("inputs", inputs)
+    channels = [Channel(table, place) for place in range(table.shape[1])]
+    for channel in channels:
+        if not mean_and_deviation(channel)[1] > 0:
+            raise ValueError(f"inputs of channel {channel.place} are all {channel[0:1][0]:g}; an input must vary")
+    points = len(channels[0])
+    check_count("washout", washout, max_delay, points - 1)
     several = isinstance(responses, list | tuple)
     devices = list(responses) if several else [responses]
     for device in devices:
-        if device.shape[0] != len(inputs):
-            raise ValueError(f"responses have {device.shape[0]} points of time; inputs have {len(inputs)}")
-    used, note = _independent(inputs, innovations)
+        if device.shape[0] != points:
+            raise ValueError(f"responses have {device.shape[0]} points of time; inputs have {points}")
+    used, note = _independent(channels, innovations)
     readings = [Readings.of(device, washout) for device in devices]
     capacities = Capacities(used, readings, max_degree, max_delay)
     products, found = Search(capacities, max_products).run()
@@ -120,12 +121,12 @@ def information_processing_capacity(
     return dataset if several else dataset.isel(device=0)
 
 
-def _independent(inputs: np.ndarray, innovations: str) -> tuple[np.ndarray, str]:
+def _independent(channels: list[Channel], innovations: str) -> tuple[Sequence[Channel | Innovations], str]:
     """Inputs, or their innovations where these are wanted, and a word about it."""
-    correlated = [innovations != "never" and ljung_box(channel) < DEPENDENT for channel in inputs.T]
+    correlated = [innovations != "never" and ljung_box(channel) < DEPENDENT for channel in channels]
     if innovations == "never" or (innovations == "auto" and not any(correlated)):
-        return inputs, "as it is"
-    return np.stack([Innovations.of(channel).values for channel in inputs.T], axis=1), "innovations of order 5"
+        return channels, "as it is"
+    return [Innovations.of(channel) for channel in channels], "innovations of order 5"
 
 
 def _dataset(capacities: Capacities, products: list[Product], found: Found, p_value: float) -> xr.Dataset:
@@ -165,7 +166,7 @@ def _dataset(capacities: Capacities, products: list[Product], found: Found, p_va
             "memory_error": (("delay", "device"), np.array(memory_error), unit),
         },
         {
-            "factors": ("product", [_text(factors, capacities.inputs.shape[1]) for factors in products]),
+            "factors": ("product", [_text(factors, len(capacities.channels)) for factors in products]),
             "total_degree": ("product", degrees),
             "longest_delay": ("product", delays, {"units": "points"}),
             "degree": np.arange(1, len(of_degree) + 1),
@@ -202,6 +203,32 @@ class Found(NamedTuple):
     without: Float[np.ndarray, "devices blocks products"]
 
 
+class _Space(NamedTuple):
+    """What the readings of some blocks span, less their mean: (rank, directions) that make it orthonormal."""
+
+    points: float
+    sums: Float[np.ndarray, " rank"]
+    whitening: Float[np.ndarray, "rank directions"]
+
+    @classmethod
+    def of(cls, gram: Float[np.ndarray, "rank+1 rank+1"]) -> Self:
+        """From sums of products of readings and of a one in front of them."""
+        points, sums = float(gram[0, 0]), gram[0, 1:]
+        values, vectors = np.linalg.eigh(gram[1:, 1:] - np.outer(sums, sums) / points)
+        # Directions that are missing outside of the block that is left out: none, unless readings vary there alone.
+        kept = values > 1e-6 * points
+        return cls(points, sums, vectors[:, kept] / np.sqrt(values[kept]))
+
+    def capacity(
+        self, total: np.ndarray, projected: np.ndarray, squares: np.ndarray, levers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Share of products, what chance gives, and the share without it."""
+        inside = (projected - np.outer(total, self.sums) / self.points) @ self.whitening
+        raw = np.einsum("pd,pd->p", inside, inside) / (squares - total**2 / self.points)
+        chance = levers / squares / self.points
+        return raw, chance, (raw - chance) / (1 - chance)
+
+
 class Capacities:
     r"""Capacities of products of orthonormal polynomials, from one recording of each of some devices.
 
@@ -216,20 +243,21 @@ class Capacities:
     """
 
     def __init__(
-        self, inputs: Float[np.ndarray, "time channels"], readings: Sequence[Readings], degree: int, delay: int
+        self, channels: Sequence[Channel | Innovations], readings: Sequence[Readings], degree: int, delay: int
     ):
-        self.inputs = inputs
+        self.channels = channels
         self.readings = readings
         self.degree = degree
         self.delay = delay
-        self.polynomials = [Polynomials.of(channel, degree) for channel in inputs.T]
+        self.polynomials = [Polynomials.of(channel, degree) for channel in channels]
         start = readings[0].start
-        edges = np.linspace(start, len(inputs), BLOCKS + 1).astype(int)
+        edges = np.linspace(start, len(channels[0]), BLOCKS + 1).astype(int)
         self.blocks = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
         self.ranks = [each.rank for each in readings]
         self._kept: dict[int, np.ndarray] = {}
         self._grams = [np.zeros((BLOCKS, rank + 1, rank + 1)) for rank in self.ranks]
         self._in_threads(self._add_to_grams)
+        self._spaces = [[_Space.of(gram.sum(axis=0) - left) for left in (0.0, *gram)] for gram in self._grams]
 
     def of(self, products: Sequence[Product]) -> Found:
         """Capacities of products."""
@@ -243,8 +271,8 @@ class Capacities:
         self._in_threads(lambda block: self._add(products, block, sums[block], squares[block]))
         edges = np.cumsum([1, *self.ranks])
         found = [
-            self._judged(gram, sums[:, :, 0], sums[:, :, low:high], squares[:, :, 0], squares[:, :, 1 + place])
-            for place, (gram, low, high) in enumerate(zip(self._grams, edges[:-1], edges[1:], strict=True))
+            self._judged(spaces, sums[:, :, 0], sums[:, :, low:high], squares[:, :, 0], squares[:, :, 1 + place])
+            for place, (spaces, low, high) in enumerate(zip(self._spaces, edges[:-1], edges[1:], strict=True))
         ]
         return Found(*(np.stack(each) for each in zip(*found, strict=True)))
 
@@ -278,30 +306,22 @@ class Capacities:
                 squares[first : first + len(some)] += targets @ weights
 
     def _judged(
-        self, gram: np.ndarray, total: np.ndarray, projected: np.ndarray, squares: np.ndarray, levers: np.ndarray
+        self,
+        spaces: Sequence[_Space],
+        total: np.ndarray,
+        projected: np.ndarray,
+        squares: np.ndarray,
+        levers: np.ndarray,
     ) -> Found:
         """Of one device, from sums over blocks: (blocks, products) and, projected, (blocks, products, rank)."""
-        whole = self._capacity(*(each.sum(axis=0) for each in (gram, total, projected, squares, levers)))
+        parts = total, projected, squares, levers
+        sums = [each.sum(axis=0) for each in parts]
+        whole, *less = spaces
         left = [
-            self._capacity(*(each.sum(axis=0) - each[block] for each in (gram, total, projected, squares, levers)))[2]
+            less[block].capacity(*(both - each[block] for both, each in zip(sums, parts, strict=True)))[2]
             for block in range(BLOCKS)
         ]
-        return Found(*whole, np.stack(left))
-
-    def _capacity(
-        self, gram: np.ndarray, total: np.ndarray, projected: np.ndarray, squares: np.ndarray, levers: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        points = gram[0, 0]
-        centred = gram[1:, 1:] - np.outer(gram[1:, 0], gram[0, 1:]) / points
-        products = projected - np.outer(total, gram[0, 1:]) / points
-        variance = squares - total**2 / points
-        # Directions that are missing outside of the block that is left out: none, unless readings vary there alone.
-        values, vectors = np.linalg.eigh(centred)
-        kept = values > 1e-6 * points
-        inside = (products @ vectors[:, kept]) / np.sqrt(values[kept])
-        raw = np.sum(inside**2, axis=1) / variance
-        chance = levers / squares / points
-        return raw, chance, (raw - chance) / (1 - chance)
+        return Found(*whole.capacity(*sums), np.stack(left))
 
     def _stretches(self, block: int) -> Iterator[tuple[int, int]]:
         low, high = self.blocks[block]
@@ -319,8 +339,8 @@ class Capacities:
 
     def _table(self, low: int, high: int) -> list[np.ndarray]:
         """Polynomials of every channel (degrees, delay + time) from the longest delay before on."""
-        past = self.inputs[low - self.delay : high]
-        return [found(past[:, channel]).astype(np.float32) for channel, found in enumerate(self.polynomials)]
+        pairs = zip(self.channels, self.polynomials, strict=True)
+        return [made(channel[low - self.delay : high]).astype(np.float32) for channel, made in pairs]
 
     def _make(self, factors: Product, table: list[np.ndarray], target: np.ndarray) -> None:
         first, *others = [
@@ -447,7 +467,7 @@ class Search:
         found = self.capacities.of(every)
         self.products += every
         self.found.append(found)
-        points, ranks = len(self.capacities.inputs), np.array(self.capacities.ranks)
+        points, ranks = len(self.capacities.channels[0]), np.array(self.capacities.ranks)
         chance = float(np.mean(2.0 * ranks)) ** 0.5 / points / len(ranks) ** 0.5
         place = 0
         for kind, longest, products in shells:

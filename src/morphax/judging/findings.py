@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from morphax.judging.polynomials import Innovations, Polynomials, autocovariances, ljung_box
-from morphax.judging.readings import Readings, stretches
+from morphax.judging.polynomials import (
+    Channel,
+    Innovations,
+    Polynomials,
+    autocovariances,
+    ljung_box,
+    mean_and_deviation,
+)
+from morphax.judging.readings import Readings
 from morphax.judging.recording import Recording
 from morphax.judging.stimulus import ENOUGH, FEWEST
 
@@ -21,6 +29,10 @@ EQUAL = 1 - 1e-9
 """Readings whose correlation is larger in magnitude are one reading."""
 LOOKED_AT = 20_000
 """Points from which it is taken for how long a reading persists."""
+LONG = 200_000
+"""Points of a long recording in which answers before their causes, holds, and the size of inputs are looked for."""
+SLOW = 1000
+"""Parts of a recording whose means tell slow changes."""
 UNLIKELY = 1e-4
 """A test is believed when what it saw is less probable than this by chance."""
 
@@ -57,21 +69,22 @@ def findings(recording: Recording, washout: int = 200) -> list[Finding]:
 
 
 def _of_inputs(recording: Recording) -> Iterator[Finding]:
-    for name, values in zip(recording.input_names, recording.inputs.T, strict=True):
-        if not np.std(values) > 0:
-            yield Finding("error", f"the input {name} is {values[0]:g} all the time; nothing was asked")
+    for place, name in enumerate(recording.input_names):
+        values = Channel(recording.inputs, place)
+        if not mean_and_deviation(values)[1] > 0:
+            yield Finding("error", f"the input {name} is {values[0:1][0]:g} all the time; nothing was asked")
             continue
-        held = _held(values)
+        held = _held(values[0:LONG])
         if held > 1:
             text = f"the input {name} is held for {held} points each; keep one point of {held} (every={held})"
             yield Finding("error", text)
             continue
         correlated = ljung_box(values) < UNLIKELY
-        rest = Innovations.of(values).values if correlated else values
+        rest = Innovations.of(values) if correlated else values
         if correlated:
             text = f"the input {name} is correlated in time: what its past does not foretell was taken for the input"
             yield Finding("note", text)
-        if ljung_box((rest - rest.mean()) ** 2) < UNLIKELY:
+        if ljung_box((rest[0:LONG] - mean_and_deviation(rest)[0]) ** 2) < UNLIKELY:
             text = (
                 f"the size of the input {name} is foretold by its past; capacities may add up to more than there is. "
                 "Apply independent numbers (`stimulus`)"
@@ -147,14 +160,14 @@ def _persistence(readings: Readings, place: int) -> float:
 
 def _drift(readings: Readings) -> Float[np.ndarray, " kept"]:
     """The share of polynomials of time, up to degree 4, in the variance of each reading."""
-    count = len(readings)
-    slow = np.polynomial.legendre.legvander(np.linspace(-1, 1, count), 4)[:, 1:]
+    edges = np.linspace(readings.start, readings.start + len(readings), min(SLOW, len(readings)) + 1).astype(int)
+    pieces = list(pairwise(edges.tolist()))
+    means = np.stack(
+        [np.mean(np.asarray(readings.source[low:high], float)[:, readings.kept], axis=0) for low, high in pieces]
+    )
+    slow = np.polynomial.legendre.legvander(np.linspace(-1, 1, len(means)), 4)[:, 1:]
     slow = np.linalg.qr(slow - slow.mean(axis=0))[0]
-    sums, low = np.zeros((4, len(readings.kept))), 0
-    for stretch in stretches(readings.source, readings.start):
-        sums += slow[low : low + len(stretch)].T @ ((stretch[:, readings.kept] - readings.mean) / readings.deviation)
-        low += len(stretch)
-    return np.sum(sums**2, axis=0) / count
+    return np.sum((slow.T @ ((means - readings.mean) / readings.deviation)) ** 2, axis=0) / len(means)
 
 
 def _early(recording: Recording, readings: Readings) -> int:
@@ -162,14 +175,15 @@ def _early(recording: Recording, readings: Readings) -> int:
     from scipy.stats import beta
 
     start, ahead = readings.start, min(AHEAD, len(readings) // 4)
-    stop = len(recording) - ahead
+    stop = min(len(recording) - ahead, start + LONG)
     basis = readings.between(start, stop)
     basis = basis - basis.mean(axis=0)
-    tried = 2 * ahead * recording.inputs.shape[1]
+    channels = [Channel(recording.inputs, place) for place in range(len(recording.input_names))]
+    tried = 2 * ahead * len(channels)
     level = beta.isf(UNLIKELY / tried, readings.rank / 2, (len(basis) - readings.rank) / 2)
     earliest = 0
-    for values in recording.inputs.T[recording.inputs.std(axis=0) > 0]:
-        rest = Innovations.of(values).values if ljung_box(values) < UNLIKELY else values
+    for values in (each for each in channels if mean_and_deviation(each)[1] > 0):
+        rest = Innovations.of(values) if ljung_box(values) < UNLIKELY else values
         made = Polynomials.of(rest, 2)
         for shift in range(1, ahead + 1):
             for target in made(rest[start + shift : stop + shift])[1:]:

@@ -170,7 +170,7 @@ def _of_substrate(
     unit = {"units": "1"}
     found: dict[str, tuple] = {f"{name}_rank": ((), rank, unit) for name, rank in ranks.items()}
     if substrate.exact_derivatives:
-        drives = jnp.asarray(inputs[: washout + EXPONENTS, 0])
+        drives = jnp.asarray(inputs[0 : washout + EXPONENTS][:, 0])
         exponents = lyapunov_exponents(substrate, drives, 1, washout=washout, key=key)
         found["lyapunov"] = ((), float(exponents[0]), {"units": "1 / input", "long_name": "largest exponent"})
         found["forgetting_time"] = ((), forgetting_time(exponents), {"units": "inputs", "may_be_missing": 1})

@@ -56,9 +56,7 @@ class Readings:
         first = np.asarray(source[start : start + 1], float)[0]
         total, squares, low = np.zeros(len(first)), np.zeros(len(first)), start
         for stretch in stretches(source, start):
-            if not np.all(np.isfinite(stretch)):
-                row, place = np.argwhere(~np.isfinite(stretch))[0].tolist()
-                raise ValueError(f"responses[{low + row}, {place}] is {stretch[row, place]}; readings must be finite")
+            _check_finite("responses", stretch, low)
             low += len(stretch)
             total += np.sum(stretch - first, axis=0)
             squares += np.sum((stretch - first) ** 2, axis=0)
@@ -115,10 +113,34 @@ class WithNoise:
         return np.asarray(self.source[low:high], float) + self.amplitude * noise
 
 
+def as_table(name: str, values: Any) -> Any:
+    """Numbers (time, channels), from those or (time,): an array, or what gives arrays for slices of time.
+
+    **Raises:** `ValueError` for another shape, and where one is not finite.
+    """
+    if not hasattr(values, "shape") or hasattr(values, "__array__"):
+        values = np.asarray(values, float)
+        values = values[:, None] if values.ndim == 1 else values
+    if len(values.shape) != 2:
+        raise ValueError(f"{name} has shape {values.shape}; it must be (time,) or (time, channels)")
+    low = 0
+    for stretch in stretches(values, 0):
+        _check_finite(name, stretch, low)
+        low += len(stretch)
+    return values
+
+
 def stretches(source: Any, start: int) -> Iterator[Float[np.ndarray, "time readings"]]:
     """All readings from a point on, some at a time."""
     for low in range(start, source.shape[0], ROWS):
         yield np.asarray(source[low : low + ROWS], float)
+
+
+def _check_finite(name: str, rows: np.ndarray, low: int) -> None:
+    """Of rows from point `low` on."""
+    if not np.all(np.isfinite(rows)):
+        row, place = np.argwhere(~np.isfinite(rows))[0].tolist()
+        raise ValueError(f"{name}[{low + row}, {place}] is {rows[row, place]}; {name} must be finite")
 
 
 def _rounding(source: Any, start: int, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,16 +13,19 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from morphax._checks import check_count, check_finite, check_range
+from morphax._checks import check_count, check_range
 from morphax._lazy import xr
 from morphax.files import note_file, write_dataset
-from morphax.judging.readings import stretches
+from morphax.judging.readings import as_table, stretches
 from morphax.substrates.base import Substrate, evolve
 from morphax.tasks.tables import Table, read_table
 
 TIMES = ("time", "t", "zeit", "temps", "tiempo")
 """What a column of times may be called."""
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "ps": 1e-12, "min": 60.0, "h": 3600.0}
+
+AHEAD = 1 << 18
+"""Numbers that are read from a file at once."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,9 @@ class Recording:
     **Arguments:**
 
     - `inputs`: (time,), or (time, channels).
-    - `responses`: readings (time, readings) that came with each input or after it. Anything that gives NumPy arrays for
-      slices of time will do: it is read in stretches. A reading that is missing is NaN.
+    - `responses`: readings (time, readings) that came with each input or after it. A reading that is missing is NaN.
+
+      Both may be anything that has a `shape` and gives NumPy arrays for slices of time: they are read in stretches.
     - `repeats`: further responses to the same inputs, from the same point on.
     - `interval`: time between two points, in seconds. None: not known.
     - `input_names`, `reading_names`: of the channels and readings; by default u0, u1, ... and x0, x1, ....
@@ -48,7 +54,7 @@ class Recording:
         (1000, ('u0',), ('x0', 'x1'))
     """
 
-    inputs: Float[np.ndarray, "time channels"]
+    inputs: Any
     responses: Any
     repeats: Sequence[Any] = ()
     interval: float | None = None
@@ -57,13 +63,13 @@ class Recording:
     units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        inputs = np.asarray(self.inputs, float)
-        inputs = inputs[:, None] if inputs.ndim == 1 else inputs
-        check_finite("inputs", inputs)
+        inputs = as_table("inputs", self.inputs)
         repeats = () if self.repeats is None else tuple(self.repeats)
         for name, rows in [("responses", self.responses), *((f"repeats[{i}]", each) for i, each in enumerate(repeats))]:
-            if len(rows.shape) != 2 or rows.shape[0] != len(inputs):
-                raise ValueError(f"{name} has shape {rows.shape}; it must be ({len(inputs)}, readings), as the inputs")
+            if len(rows.shape) != 2 or rows.shape[0] != inputs.shape[0]:
+                raise ValueError(
+                    f"{name} has shape {rows.shape}; it must be ({inputs.shape[0]}, readings), as the inputs"
+                )
             if rows.shape != self.responses.shape:
                 raise ValueError(f"{name} has shape {rows.shape}; it must be {self.responses.shape}, as responses")
         if self.interval is not None:
@@ -78,7 +84,7 @@ class Recording:
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return self.inputs.shape[0]
 
     @classmethod
     def from_csv(
@@ -119,7 +125,7 @@ class Recording:
     def from_netcdf(cls, path: str | Path, inputs: str = "inputs", responses: str = "responses") -> Recording:
         """Of a netCDF file: variables (time, ...) and (time, ...) or (repeat, time, ...).
 
-        Responses stay in the file and are read in stretches, so that a recording may be larger than memory.
+        Inputs and responses stay in the file and are read in stretches, so that a recording may be larger than memory.
 
         **Raises:** `ValueError` in one line when the file cannot be read, or has no such variables.
         """
@@ -144,7 +150,7 @@ class Recording:
             if "units" in variable.attrs
         }
         return cls(
-            drive.values,
+            _InFile(drive if drive.ndim > 1 else drive.expand_dims("channel", axis=-1)),
             _InFile(first),
             [_InFile(other) for other in others],
             None if interval is None else float(interval),
@@ -159,7 +165,11 @@ class Recording:
         unit = {self.units.get(name, "1") for name in self.reading_names}
         dataset = xr.Dataset(
             {
-                "inputs": (("time", "channel"), self.inputs, {"units": self.units.get(self.input_names[0], "1")}),
+                "inputs": (
+                    ("time", "channel"),
+                    self.inputs[0 : len(self)],
+                    {"units": self.units.get(self.input_names[0], "1")},
+                ),
                 "responses": (("repeat", "time", "reading"), runs, {"units": unit.pop() if len(unit) == 1 else "1"}),
             },
             {"channel": list(self.input_names), "reading": list(self.reading_names)},
@@ -177,7 +187,8 @@ class Recording:
         [1.0, 2.0, 3.0]
         """
         check_count("count", count, 1, len(self))
-        changes = np.flatnonzero(np.any(np.diff(self.inputs, axis=0), axis=1)) + 1
+        beginning = self.inputs[0 : count + 1]
+        changes = np.flatnonzero(np.any(np.diff(beginning, axis=0), axis=1)) + 1
         first = (int(changes[0]) - 1) % count if len(changes) else count - 1
         interval = None if self.interval is None else count * self.interval
         return self._taken(np.s_[first::count], np.s_[first::count], interval)
@@ -191,9 +202,9 @@ class Recording:
         return self._taken(late, early, self.interval)
 
     def _taken(self, inputs: slice, responses: slice, interval: float | None) -> Recording:
-        """Some of the points; responses in a file stay there."""
-        first, *others = (_Taken(each, responses) for each in (self.responses, *self.repeats))
-        return replace(self, inputs=self.inputs[inputs], responses=first, repeats=others, interval=interval)
+        """Some of the points; what is in a file stays there."""
+        first, *others = (_taken(each, responses) for each in (self.responses, *self.repeats))
+        return replace(self, inputs=_taken(self.inputs, inputs), responses=first, repeats=others, interval=interval)
 
     def missing(self) -> str | None:
         """Says which readings are missing, in which run; None where there are all."""
@@ -262,14 +273,24 @@ def record(
 
 
 class _InFile:
-    """A variable of a file, of which slices of time are read when they are asked for."""
+    """A variable of a file, of which slices of time are read when they are asked for, and some that follow with them.
+
+    A read costs a millisecond whatever its length. Every thread reads a part of its own.
+    """
 
     def __init__(self, variable: Any):
         self.variable = variable.transpose("time", ...)
         self.shape = self.variable.shape
+        self.ahead = max(AHEAD // max(math.prod(self.shape[1:]), 1), 1)
+        self.read = threading.local()
 
     def __getitem__(self, time: slice) -> np.ndarray:
-        return self.variable[time].values
+        low, high, step = time.indices(self.shape[0])
+        first, rows = getattr(self.read, "part", (0, np.empty((0, *self.shape[1:]))))
+        if low < first or high > first + len(rows):
+            first, rows = low, self.variable[low : max(high, low + self.ahead)].values
+            self.read.part = first, rows
+        return rows[low - first : high - first : step]
 
 
 class _Taken:
@@ -283,6 +304,10 @@ class _Taken:
     def __getitem__(self, time: slice) -> np.ndarray:
         places = self.places[time]
         return np.asarray(self.source[places.start : places.stop : places.step])
+
+
+def _taken(source: Any, which: slice) -> Any:
+    return source[which] if isinstance(source, np.ndarray) else _Taken(source, which)
 
 
 def _names(given: tuple[str, ...], count: int, letter: str, argument: str) -> tuple[str, ...]:

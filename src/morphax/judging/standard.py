@@ -147,7 +147,7 @@ def solve_recorded(
 
     check_range("noises", noises, low=0.0)
     points = min(len(recording), washout + 2 * POINTS)
-    first = recording.inputs[:points, 0]
+    first = recording.inputs[0:points][:, 0]
     rank = (rankdata(first) - 0.5) / points  # equal inputs share one
     bits = rank > 0.5
     targets: dict[str, np.ndarray] = {}

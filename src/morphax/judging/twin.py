@@ -140,7 +140,8 @@ def identify(
             f"free is {tuple(free)}, but no number that is not zero has such a role; nothing can be fitted"
         )
     measured = jnp.asarray(np.asarray(recording.responses[0 : len(recording)]), values.dtype)
-    inputs = jnp.asarray(recording.inputs if recording.inputs.shape[1] > 1 else recording.inputs[:, 0], values.dtype)
+    table = recording.inputs[0 : len(recording)]
+    inputs = jnp.asarray(table if table.shape[1] > 1 else table[:, 0], values.dtype)
     modelled = jax.eval_shape(lambda: evolve(substrate, inputs)[0])
     check_shape("responses", measured, modelled.shape)
 
