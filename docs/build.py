@@ -7,15 +7,18 @@ versions and figures of each are copied to docs/results/. Then every block
     ...
     <!-- end -->
 
-in the pages is written anew from there. `--check` writes nothing and fails when a page is stale.
+in the pages is written anew from there, and so is what the package holds of them. `--check` writes nothing and fails
+when something is stale.
 """
 
 import argparse
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
+from morphax.experiments.judging._stored import STORED, as_json
 from morphax.files import read_json, read_sealed, read_sealed_dataset, write_json, write_sealed_dataset
 from morphax.lab.report import claim_texts
 
@@ -39,6 +42,11 @@ def main() -> int:
             stale.append(page.name)
             if not options.check:
                 page.write_text(fresh, encoding="utf-8")
+    fresh = as_text(as_json(read_sealed_dataset(DOCS / "results/judging/comparison/result.nc")))
+    if not STORED.exists() or fresh != STORED.read_text(encoding="utf-8"):
+        stale.append(STORED.name)
+        if not options.check:
+            STORED.write_text(fresh, encoding="utf-8")
     if options.check and stale:
         print(f"stale: {', '.join(stale)}; run python docs/build.py", file=sys.stderr)
         return 1
@@ -58,6 +66,15 @@ def collect(folder: Path) -> None:
     write_sealed_dataset(target / "result.nc", result, encoding=compressed)
     for figure in (folder / "figures").glob("*.png"):
         shutil.copy(figure, target)
+
+
+def as_text(content: dict[str, dict[str, list]]) -> str:
+    """JSON with one array a line, so that changes can be read."""
+    parts = [
+        f"{json.dumps(part)}: {{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}"
+        for part, found in content.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def table(name: str, page: Path) -> str:

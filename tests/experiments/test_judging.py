@@ -1,5 +1,6 @@
 """Devices of many kinds, judged by the command that users type."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -8,8 +9,13 @@ import pytest
 
 from morphax import EchoStateNetwork, save
 from morphax.cli import main
+from morphax.experiments.judging._stored import as_json, reduced, stored
 from morphax.experiments.judging.devices import DevicesConfig
 from morphax.files import read_dataset
+from morphax.judging.devices import BUILT_IN
+from morphax.judging.prediction import SERIES, mackey_glass_of
+from morphax.judging.sequences import SEQUENCES
+from morphax.judging.standard import STANDARD
 
 SMALL = {"points": 1000, "trial_points": 1000, "max_products": 500, "max_delay": 10, "washout": 60}
 SMALL_OPTIONS = [text for key, value in SMALL.items() for text in ("--set", f"{key}={value}")]
@@ -74,8 +80,29 @@ def test_systems_are_judged_beside_each_other(capsys):
     assert "paper or baseline" not in shown
     page = Path("out/report.html").read_text()
     assert "<h2>Verdict</h2>" in page
-    assert "<h2>All devices</h2>" in page
+    assert "<h2>All devices; in brackets" in page
     assert "<h2>Claims</h2>" not in page
+
+
+def test_what_is_stored_of_a_comparison_is_what_was_drawn_of_it():
+    dataset = judged("echo-state neurons=5", "--set", 'tasks=["NARMA-2"]', "--set", 'trials=["spread"]')
+    small = reduced(dataset)
+    assert small.memory.dims == ("device", "noise")
+    assert small.total_spread.values == pytest.approx(dataset.total_spread.mean("spread_chip").values)
+    held = json.loads(json.dumps(as_json(dataset), allow_nan=False))
+    assert np.array(held["values"]["error"][1], float) == pytest.approx(small.error.values, rel=1e-3)
+    assert held["axes"]["device"] == [["device"], ["echo-state neurons=5"]]
+
+
+def test_every_judgement_stands_beside_the_systems_of_this_library():
+    judged("echo-state neurons=5", "--against", "josephson")
+    page = Path("out/report.html").read_text()
+    assert "(spintronic)" in page
+    assert "(josephson)" not in page
+    known = stored()
+    assert set(BUILT_IN) <= set(known.device.values.tolist())
+    assert set(known.task.values.tolist()) == set(STANDARD) | set(SEQUENCES)
+    assert float(known.total.sel(device="echo-state").isel(noise=0)) == pytest.approx(50, abs=5)
 
 
 def test_a_device_is_the_same_whatever_others_are_asked():
@@ -148,6 +175,20 @@ def test_a_device_outside_is_asked_again_for_what_is_new():
 
 
 @pytest.mark.slow
+def test_series_of_somebody_else_are_foretold(capsys):
+    Path("files").mkdir()
+    for tau in SERIES:
+        np.save(f"files/mg_{tau}.npy", mackey_glass_of(tau, 1500))
+    asked = ("echo-state neurons=5", "--set", 'tasks=["Mackey-Glass, free running"]', "--set", "starts=1")
+    own = judged(*asked)
+    theirs = judged(*asked, "--set", "mackey_glass=files", "--fresh")
+    assert "NeuroBench's Mackey-Glass series (its own files), 1 start" in capsys.readouterr().out
+    assert theirs.smape.values == pytest.approx(own.smape.values, abs=1e-6)
+    np.save("files/mg_30.npy", np.ones(1500))
+    assert "data have changed since (mg_30)" in error_of(capsys, *asked, "--set", "mackey_glass=files")
+
+
+@pytest.mark.slow
 def test_tasks_and_all_trials_stand_beside_each_other():
     asked = ("--set", 'tasks=["NARMA-2", "Lorenz, free running"]', "--set", "starts=2")
     dataset = judged("echo-state neurons=5", *asked, "--set", 'trials=["scale", "spread", "state_noise"]')
@@ -188,6 +229,7 @@ def test_a_saved_device():
         ({"washout": 20}, "washout is 20; it must be >= max_delay, 50"),
         ({"noise": 0.3}, "noise is 0.3; it must be one of noises"),
         ({"noises": (0.1, 0.01)}, r"noises is \(0.1, 0.01\); they must rise from 0"),
+        ({"mackey_glass": "nowhere"}, "folder 'nowhere' holds no mg_17.npy"),
         ({"every": 5}, "are of recordings; there is none"),
         ({"detrend": 2}, "detrend is 2; it must be 0 or >= 3"),
         ({"devices": ("echo-state", "echo-state")}, "two devices are called 'echo-state'"),

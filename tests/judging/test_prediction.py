@@ -62,7 +62,7 @@ def test_a_network_foretells_for_some_lyapunov_times():
 
 def test_files_of_others_are_read(tmp_path):
     network = EchoStateNetwork.random(20, key=KEY)
-    with pytest.raises(ValueError, match=r"it holds no mg_17\.npy"):
+    with pytest.raises(ValueError, match=r"holds no mg_17\.npy"):
         foretell_mackey_glass(network, (17,), 1, folder=tmp_path, key=KEY)
     np.save(tmp_path / "mg_17.npy", mackey_glass_of(17, 1499))
     with pytest.raises(ValueError, match="holds 1499 points; 1500 are needed"):

@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from morphax.cli import main
 from morphax.files import read_dataset
-from morphax.lab.compile_cache import compile_cache
+from morphax.lab.compile_cache import compile_cache, make_room
 
 
 @pytest.fixture
@@ -133,3 +133,18 @@ def test_what_was_used_longest_ago_is_removed(folder):
     with compile_cache(largest=2500):
         (folder / "oldest").write_bytes(bytes(1000))
     assert {path.name for path in folder.iterdir()} == {"new", "oldest"}
+
+
+def test_programs_are_let_go_before_the_system_has_no_room_for_more():
+    traced = []
+
+    @jax.jit
+    def double(x):
+        traced.append(x)
+        return 2 * x
+
+    for share, times in ((None, 1), (0.5, 1), (0.0, 2)):
+        if share is not None:
+            make_room(share)
+        assert double(jnp.ones(3)).tolist() == [2.0, 2.0, 2.0]
+        assert len(traced) == times

@@ -23,6 +23,8 @@ from morphax.substrates.base import Substrate
 NOISES = (0.0, 1e-3, 1e-2, 1e-1)
 EXPONENTS = 1000
 """Inputs over which exponents are averaged."""
+AT_ONCE = 0.05
+"""Inputs; what forgets as fast has no state."""
 SURPRISE = 3.0
 """Standard errors by which capacities must be above what can be to be a finding."""
 
@@ -132,13 +134,14 @@ def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
         "mostly linearly" if shares[0] > 0.6 else "mostly nonlinearly" if shares[0] < 0.3 else "both linearly and not"
     )
     lines.append(
-        f"Holds {total:.1f} ± {error:.1f} functions of past inputs in its {readings} readings, "
+        f"Holds {with_error(total, error)} functions of past inputs in its {readings} readings, "
         f"{linear} ({', '.join(f'{100 * share:.0f} % of degree {degree}' for degree, share in _largest(shares))})."
     )
     forgets = float(dataset.get("forgetting_time", np.inf))
-    settles = f"; where it started is forgotten by a factor e in {forgets:.1f} inputs" if np.isfinite(forgets) else ""
+    slowly = f"by a factor e in {forgets:.1f} inputs" if forgets > AT_ONCE else "at once"
+    settles = f"; where it started is forgotten {slowly}" if np.isfinite(forgets) else ""
     memory_error = float(np.sqrt((clean.memory_error**2).sum()))
-    lines.append(f"Remembers {max(memory, 0.0):.1f} ± {memory_error:.1f} inputs{settles}.")
+    lines.append(f"Remembers {with_error(max(memory, 0.0), memory_error)} inputs{settles}.")
     lines.append(
         f"At {100 * float(used.noise):g} % noise on every reading {float(used.effective_dimension):.1f} of its "
         f"{readings} readings are independent, and {float(used.total):.1f} functions are left."
@@ -154,6 +157,12 @@ def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
             f"Applied again, the same input gives {again:.1f} of {int(clean['rank'])} independent readings again."
         )
     return [*lines, *(text for text in said if text.startswith("Note: "))]
+
+
+def with_error(value: float, error: float) -> str:
+    """ "9.3 ± 0.2", or with the first digit of a smaller error, "9.31 ± 0.02", of two digits at most."""
+    digits = 1 if error >= 0.1 or not np.isfinite(error) else 2
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _largest(shares: np.ndarray) -> list[tuple[int, float]]:

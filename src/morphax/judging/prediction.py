@@ -57,9 +57,9 @@ TIMES_OF_LORENZ = 40
 LOST = 0.4
 """A prediction is lost when it is off by more than this share of the series' standard deviation."""
 SCALES = (0.3, 1.0)
+HELD = 0.5
+"""Share of the training points that is foretold to choose: after 2 Lyapunov times many look well that are unstable."""
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4)
-HELD = 0.2
-"""Share of the training points, at their end, that is foretold to choose between scales, offsets and ridges."""
 
 
 def smape(predicted: Float[Array, "*batch time"], true: Float[Array, "*batch time"]) -> Float[Array, "*batch"]:
@@ -111,6 +111,7 @@ def foretell(
     scales: Sequence[float] = SCALES,
     offsets: Sequence[float] = OFFSETS,
     ridges: Sequence[float] = RIDGES,
+    held: float = 0.2,
     key: PRNGKeyArray,
 ) -> Foretold:
     """Fit a readout that foretells the next point of a series, and let it go on by itself.
@@ -118,13 +119,15 @@ def foretell(
     The device is driven with the series; the readout sees its readings, the last point and a constant. From the end of
     the training points on it is driven with what it foretold. Inputs are the series, by its training points brought
     into [`low`, `high`] as by `solve`; a prediction beyond this range is held at its end, as by a converter. Scale,
-    offset and ridge are those that foretell the last fifth of the training points best.
+    offset and ridge are those that foretell the end of the training points best.
 
     **Arguments:**
 
     - `substrate`: takes one number an input, and can be held between two inputs: no device outside.
     - `series`: one a row, training points and then `test_points`.
     - `noise`: on every reading, in units of its deviation.
+    - `held`: how large a share of the training points that end is. It must be long enough to show whether the device
+      that is fed its own predictions is stable.
 
     **Raises:** `ValueError` for a device that answers whole sequences only, or too few points.
 
@@ -152,10 +155,11 @@ def foretell(
     keys = jax.random.split(key, len(rows))
     pairs = [(scale, offset) for scale in scales for offset in offsets]
     scale, offset = (jnp.array(each, float) for each in zip(*pairs, strict=True))
-    held = round(HELD * trained)
-    tried = _tried(substrate, span, amount, rows[:, :trained], trained - held, washout, scale, offset, strengths, keys)
+    check_range("held", held, low=0.0, high=0.8, open_low=True)
+    fitted = trained - max(round(held * trained), 1)
+    tried = _tried(substrate, span, amount, rows[:, :trained], fitted, washout, scale, offset, strengths, keys)
     # (starts, pairs, ridges); what leaves all bounds is not chosen.
-    wrong = np.mean(np.abs(np.asarray(tried) - np.asarray(rows)[:, None, None, trained - held : trained]), axis=-1)
+    wrong = np.mean(np.abs(np.asarray(tried) - np.asarray(rows)[:, None, None, fitted:trained]), axis=-1)
     places = [np.unravel_index(int(np.argmin(each)), each.shape) for each in np.nan_to_num(wrong, nan=np.inf)]
     picked = [(*pairs[int(pair)], ridges[int(ridge)]) for pair, ridge in places]
     chosen = [np.array(each) for each in zip(*picked, strict=True)]
@@ -279,8 +283,9 @@ def foretell_mackey_glass(
     - `folder`: with NeuroBench's files, mg_17.npy and so on. None: the series are integrated here, from the same
       constants; chaos makes another solver's series another one after some Lyapunov times.
 
-    **Returns:** a dataset over `tau` and `start` with `smape`, `valid_time` in Lyapunov times, and the chosen `scale`,
-    `offset` and `ridge`; its attribute `series` says whose they are.
+    **Returns:** a dataset over `tau` and `start` with `smape`, that of the training points' mean (`smape_constant`),
+    `valid_time` in Lyapunov times, and the chosen `scale`, `offset` and `ridge`; its attribute `series` says whose
+    they are.
 
     **Raises:** `ValueError` for other delays, and files that are not there or too short.
 
@@ -290,18 +295,22 @@ def foretell_mackey_glass(
     for tau in taus:
         check_choice("taus", tau, tuple(SERIES))
     points = 2 * TIMES * POINTS_PER_TIME
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("smape", "valid_time", "scale", "offset", "ridge")}
+    names = ("smape", "smape_constant", "valid_time", "scale", "offset", "ridge")
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for tau in taus:
         length = points + int(SHIFT * (starts - 1))
-        series = mackey_glass_of(tau, length) if folder is None else _read_series(Path(folder), tau, length)
+        series = mackey_glass_of(tau, length) if folder is None else _read_series(folder, tau, length)
         rows = np.stack([series[int(SHIFT * start) : int(SHIFT * start) + points] for start in range(starts)])
-        told = foretell(substrate, rows, points // 2, low=low, high=high, noise=noise, key=jax.random.fold_in(key, tau))
-        columns["smape"].append(np.asarray(smape(jnp.asarray(told.predicted), jnp.asarray(told.true))))
+        own = jax.random.fold_in(key, tau)
+        told = foretell(substrate, rows, points // 2, low=low, high=high, noise=noise, held=HELD, key=own)
+        constant = np.broadcast_to(rows[:, : points // 2].mean(axis=1, keepdims=True), told.true.shape)
+        for name, predicted in (("smape", told.predicted), ("smape_constant", constant)):
+            columns[name].append(np.asarray(smape(jnp.asarray(predicted), jnp.asarray(told.true))))
         points_valid = valid_time(jnp.asarray(told.predicted), jnp.asarray(told.true), series.std())
         columns["valid_time"].append(np.asarray(points_valid) / POINTS_PER_TIME)
         for name in ("scale", "offset", "ridge"):
             columns[name].append(getattr(told, name))
-    units = {"smape": "%", "valid_time": "Lyapunov times"}
+    units = {"smape": "%", "smape_constant": "%", "valid_time": "Lyapunov times"}
     return xr.Dataset(
         {name: (("tau", "start"), np.array(rows), {"units": units.get(name, "1")}) for name, rows in columns.items()},
         {"tau": ("tau", list(taus), {"units": "1"}), "start": np.arange(starts)},
@@ -322,10 +331,16 @@ def mackey_glass_of(tau: int, points: int) -> Float[np.ndarray, " points"]:
     return CubicSpline(step * np.arange(steps), fine)(interval * np.arange(points))
 
 
-def _read_series(folder: Path, tau: int, points: int) -> Float[np.ndarray, " points"]:
-    path = folder / f"mg_{tau}.npy"
+def series_file(folder: str | Path, tau: int) -> Path:
+    """NeuroBench's file of a series, which must be there."""
+    path = Path(folder) / f"mg_{tau}.npy"
     if not path.is_file():
-        raise ValueError(f"folder is {str(folder)!r}; it holds no {path.name}")
+        raise ValueError(f"folder {str(folder)!r} holds no {path.name}")
+    return path
+
+
+def _read_series(folder: str | Path, tau: int, points: int) -> Float[np.ndarray, " points"]:
+    path = series_file(folder, tau)
     note_file(path)
     series = np.ravel(np.load(path, allow_pickle=False))
     if len(series) < points:

@@ -46,6 +46,21 @@ def compile_cache(largest: int = LARGEST) -> Iterator[None]:
             _shrink(folder, largest)
 
 
+def make_room(share: float = 0.5) -> None:
+    """Let compiled programs go when memory has more than this share of the parts that Linux grants a process.
+
+    Each program takes some; after ten thousand or so the next one would end the process. What is needed again comes
+    from the folder above.
+    """
+    try:
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        taken = Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # another system
+        return
+    if taken > share * most:
+        jax.clear_caches()
+
+
 def _folder() -> Path | None:
     """Where programs are kept; None where nowhere."""
     asked = os.environ.get(VARIABLE, "")

@@ -16,6 +16,7 @@ from morphax._checks import cores
 from morphax._lazy import xr
 from morphax.lab.bar import Shown, shown
 from morphax.lab.blocks import Block
+from morphax.lab.compile_cache import make_room
 from morphax.lab.history import History, of_members
 from morphax.lab.identity import noting_fields
 from morphax.lab.naming import file_name
@@ -272,6 +273,7 @@ class Progress:
             raise
         # What a compiled program read when it was traced for one piece is not read again for the next: all count.
         fields, seconds = frozenset(self._inside), time.perf_counter() - started
+        make_room()
         return Outcome(label, dataset, self._history.rows(label), seconds, fields, error)
 
     @contextmanager

@@ -28,7 +28,14 @@ from morphax.judging.devices import (
 )
 from morphax.judging.footprint import footprint
 from morphax.judging.judgement import judge, verdict
-from morphax.judging.prediction import FREE_RUNNING, LEADERBOARD, foretell_lorenz, foretell_mackey_glass
+from morphax.judging.prediction import (
+    FREE_RUNNING,
+    LEADERBOARD,
+    SERIES,
+    foretell_lorenz,
+    foretell_mackey_glass,
+    series_file,
+)
 from morphax.judging.recording import Recording
 from morphax.judging.robustness import TRIALS, trials_of, withstands
 from morphax.judging.sequences import SEQUENCES, classify
@@ -101,6 +108,7 @@ class DevicesConfig(BaseConfig):
     tasks: tuple[Name, ...] = parameter((*USUAL, *SEQUENCES, *FREE_RUNNING), "standard tasks", extent=True)
     seeds: int = parameter(3, "repetitions of every task", ge=1)
     starts: int = parameter(30, "of every series that is foretold", ge=1, le=30)
+    mackey_glass: str | None = parameter(None, "folder with NeuroBench's files, mg_17.npy ...; null: integrated here")
     trials: tuple[Name, ...] = parameter(tuple(TRIALS), "in which ways the device is made worse", extent=True)
     chips: Count = parameter(8, "devices of one production line")
     trial_points: int = parameter(10_000, "inputs of the drive there", ge=1000)
@@ -127,6 +135,8 @@ class DevicesConfig(BaseConfig):
                     data[f"{field}[{place}]"] = Path(file_in(spec) if is_python(spec) else spec)
                     if is_python(spec):
                         data[f"source of {field}[{place}]"] = _source(spec)
+        if self.mackey_glass is not None:
+            data |= {f"mg_{tau}": series_file(self.mackey_glass, tau) for tau in SERIES}
         return data
 
     def memory(self) -> float:
@@ -161,6 +171,9 @@ class DevicesConfig(BaseConfig):
             raise ValueError(f"detrend is {self.detrend}; it must be 0 or >= 3")
         if self.columns != AS_IT_IS and not any(is_recording(each.spec) for each in asked):
             raise ValueError("inputs, responses, repeat, every, shift and detrend are of recordings; there is none")
+        if self.mackey_glass is not None:
+            for tau in SERIES:
+                series_file(self.mackey_glass, tau)  # says what is missing
         if "Santa Fe laser" in self.tasks:
             santa_fe_laser()  # says what is missing
         return self
@@ -199,7 +212,10 @@ class Devices(Experiment):
             work |= dict(zip(labels[each.name], parts.values(), strict=True))
         done = progress.pieces(work)
         both = _side_by_side({name: _of_one([done[label] for label in mine]) for name, mine in labels.items()})
-        return both.assign(used_noise=((), config.noise, {"units": "1", "long_name": "noise of the verdict"}))
+        series = "integrated here" if config.mackey_glass is None else "its own files"
+        return both.assign(
+            used_noise=((), config.noise, {"units": "1", "long_name": "noise of the verdict"}), series=((), series)
+        )
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         return _pictures.drawn(dataset)
@@ -289,7 +305,9 @@ def _task(device: Substrate, name: str, config: DevicesConfig, key: PRNGKeyArray
     span = {"low": config.low, "high": config.high, "key": key}
     if name == "Mackey-Glass, free running":
         told = [
-            foretell_mackey_glass(device, starts=config.starts, noise=noise, **span)[["smape", "valid_time"]]
+            foretell_mackey_glass(device, starts=config.starts, noise=noise, folder=config.mackey_glass, **span)[
+                ["smape", "smape_constant", "valid_time"]
+            ]
             for noise in (0.0, config.noise)
         ]
         return xr.concat(told, "measured")
@@ -382,10 +400,12 @@ def told(device: xr.Dataset) -> list[str]:
     if "smape" in device and np.isfinite(device.smape.values).any():
         others = ", ".join(f"{name} {value:g}" for name, value in LEADERBOARD.items())
         clean, noisy = (float(device.smape.isel(measured=place).mean()) for place in (0, -1))
+        constant = float(device.smape_constant.mean())
         lines.append(
-            "Foretells by itself NeuroBench's Mackey-Glass series, integrated here, "
+            f"Foretells by itself NeuroBench's Mackey-Glass series ({device.series.values}), "
             f"{device.sizes['start']} starts each, with an sMAPE of {clean:.1f} without noise and {noisy:.1f} with "
-            f"{100 * float(device.used_noise):g} % on its readings (NeuroBench reports, on its own files, {others}); "
+            f"{100 * float(device.used_noise):g} % on its readings (their mean has {constant:.1f}; "
+            f"NeuroBench reports, on its own files, {others}); "
             f"keeps to them for {float(device.valid_time.isel(measured=0).mean()):.1f} Lyapunov times."
         )
     if "lorenz_time" in device and np.isfinite(device.lorenz_time.values).any():
