@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test test-all test-norse conformance check benchmark clean
 
 demo: .venv/installed
+	$(BIN)/morphax judge josephson --quick
 	$(BIN)/morphax run josephson/waveforms
 	$(BIN)/morphax run josephson/forecast
 

@@ -40,6 +40,10 @@ def bench():
     return ExternalSubstrate(taps, neurons=3)
 
 
+def array(devices=6, *, key):
+    return EchoStateNetwork.random(devices, key=key)
+
+
 def nothing():
     return 3
 """
@@ -142,6 +146,7 @@ def test_a_changed_recording_is_another_question(capsys):
 def test_what_a_python_file_gives(capsys):
     assert judged("mine.py:network").readings.item() == 5
     assert judged("mine.py:network", "--set", "neurons=4", "--fresh").readings.item() == 4
+    assert judged("mine.py:array", "--set", "devices=7", "--fresh").readings.item() == 7
     assert "has no setting 'neuron'; did you mean 'neurons'?" in error_of(
         capsys, "mine.py:network", "--set", "mine.py:network.neuron=4", "--fresh"
     )

@@ -59,6 +59,8 @@ BETTER = 0.8
 MARGIN = 0.01
 """By which errors may differ by chance: two standard errors of a share of 10 % of 4,000."""
 GOOD, SAME, BAD = "Good for", "No better than a linear readout of past inputs at", "Not for"
+BY_ARGUMENT = {"devices", "against", "settings"}
+"""What the command has arguments for: as a setting such a name is the device's."""
 WHOLE = "all"
 """The one piece of a device outside."""
 KEPT = 20
@@ -440,7 +442,8 @@ def settings_of(texts: Sequence[str], devices: Sequence[str]) -> tuple[list[str]
 
     **Raises:** `UsageError` where nobody can say of which device.
     """
-    own = [text for text in texts if text.partition("=")[0].strip() in DevicesConfig.model_fields]
+    fields = DevicesConfig.model_fields.keys() - BY_ARGUMENT
+    own = [text for text in texts if text.partition("=")[0].strip() in fields]
     others = [text for text in texts if text not in own]
     if len(devices) == 1:
         return own, [text if "." in text.partition("=")[0] else f".{text}" for text in others]
