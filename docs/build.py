@@ -64,6 +64,8 @@ def collect(folder: Path) -> None:
     result = read_sealed_dataset(folder / "result.nc")
     compressed = {name: {"compression": "gzip", "shuffle": True} for name, v in result.data_vars.items() if v.ndim}
     write_sealed_dataset(target / "result.nc", result, encoding=compressed)
+    for figure in target.glob("*.png"):
+        figure.unlink()
     for figure in (folder / "figures").glob("*.png"):
         shutil.copy(figure, target)
 

@@ -6,7 +6,7 @@ import pytest
 
 from morphax import EchoStateNetwork, evolve
 from morphax.judging import effective_dimension, information_processing_capacity
-from morphax.judging.capacities import kinds, shell
+from morphax.judging.capacities import KINDS, affordable, kinds, shell
 from morphax.judging.readings import WithNoise
 
 POINTS = 20_000
@@ -155,6 +155,43 @@ def test_what_is_less_than_the_rounding_of_readings_is_not_counted():
     assert int(information_processing_capacity(inputs, single, max_degree=1, max_delay=3)["rank"]) == 1
     steps = np.round(mixed * 200)
     assert int(information_processing_capacity(inputs, steps, max_degree=1, max_delay=3)["rank"]) == 1
+
+
+def test_a_coarse_reading_takes_nothing_from_fine_ones():
+    inputs = inputs_of("uniform", 8000)
+    past = delayed(inputs, 6)
+    fine = past[:, :1] + 0.03 * past
+    coarse = np.round(delayed(inputs, 7)[:, 6:] * 8)
+    found = information_processing_capacity(inputs, np.hstack([fine, coarse]), max_degree=1, max_delay=8)
+    assert int(found["rank"]) == 7
+    assert float(found.total) == pytest.approx(7, abs=0.15)
+    assert float(found.linear_memory) == pytest.approx(float(found.total))
+
+
+def test_bits_of_readings_only_take():
+    """What a converter leaves grows with its bits."""
+    inputs = inputs_of("uniform", 6000)
+    past = delayed(inputs, 8)
+    read = past.sum(axis=1, keepdims=True) + 0.1 * past
+    totals = []
+    for bits in (3, 4, 6, 8, 12):
+        step = np.ptp(read, axis=0) / (2**bits - 1)
+        rounded = np.round(read / step) * step
+        found = information_processing_capacity(inputs, rounded, max_degree=1, max_delay=10)
+        totals.append(float(found.total))
+    assert np.all(np.diff(totals) > -0.02)
+    assert totals[-1] == pytest.approx(8, abs=0.05)
+
+
+def test_of_many_channels_the_degree_is_what_can_be_looked_at():
+    assert affordable([8], 8) == 8
+    assert affordable([8] * 32, 8) == 3
+    for channels in (8, 12):
+        degree = affordable([8] * channels, 8)
+        assert len(kinds([8] * channels, degree)) <= KINDS < len(kinds([8] * channels, degree + 1))
+    inputs = np.random.default_rng(0).uniform(-1, 1, (4000, 32))
+    found = information_processing_capacity(inputs, np.roll(inputs, 1, axis=0)[:, :4], max_delay=3, max_products=500)
+    assert float(found.total) == pytest.approx(4, abs=0.2)
 
 
 def test_noise_is_the_same_in_whatever_pieces_it_is_read():

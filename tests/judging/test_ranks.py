@@ -33,6 +33,24 @@ def test_repeats_tell_the_effective_dimension_at_the_noise_that_they_have():
         assert found.consistency.values == pytest.approx(1 / (1 + noise**2), abs=0.005)
 
 
+def test_the_noise_of_a_recording_is_no_reading():
+    """Twenty copies of one signal, with 2 % noise each, are one reading."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(20_000, 1)) * np.ones(20)
+    first, second = (signal + 0.02 * rng.normal(size=signal.shape) for _ in range(2))
+    noises = [0.0, 0.01, 0.1]
+    assert effective_dimension(first, noises)[1] > 15
+    assert effective_dimension(first, noises, repeats=[second]) == pytest.approx([1, 1, 1], abs=0.1)
+    clean = echo_state(0.5, 5000)
+    assert effective_dimension(clean, noises, repeats=[clean]) == pytest.approx(effective_dimension(clean, noises))
+
+
+def test_what_forgets_at_once_has_no_finite_exponent():
+    memoryless = EchoStateNetwork.random(5, spectral_radius=1e-300, key=KEY)
+    found = lyapunov_exponents(memoryless, jnp.ones(300), 1)
+    assert forgetting_time(found) < 1e-2
+
+
 def test_what_the_input_does_not_move_is_not_consistent():
     clean = echo_state(0.5, 10_000)
     rng = np.random.default_rng(0)

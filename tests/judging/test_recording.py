@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 from morphax import EchoStateNetwork, JosephsonMixer
 from morphax.judging import Recording, findings, information_processing_capacity, record
@@ -12,6 +13,7 @@ from morphax.tasks.tables import read_table
 
 RNG = np.random.default_rng(0)
 DRIVE = RNG.uniform(-1, 1, 4000)
+COIN = np.repeat(np.random.default_rng(9).choice([-1.0, 1.0], 800), 5)
 
 
 def line(inputs: np.ndarray = DRIVE, taps: int = 3) -> np.ndarray:
@@ -134,8 +136,13 @@ def test_a_simulation_is_recorded_with_repeats_and_noise():
     [
         (np.zeros(4000), line(), "error", "the input u0 is 0 all the time"),
         (np.repeat(DRIVE[:1000], 4), line(), "error", "the input u0 is held for 4 points each; keep one point of 4"),
-        (DRIVE[:50], line()[:50], "error", "50 points for 3 readings are too few; 60 are the least"),
-        (DRIVE[:400], line()[:400], "warning", "400 points for 3 readings tell capacities to some percent; 600"),
+        (COIN, line(COIN), "error", "the input u0 is held for 5 points each; keep one point of 5"),
+        (DRIVE[:250], line()[:250], "error", "250 points, of which 200 are left out (washout), are too few for 3"),
+        (DRIVE[:600], line()[:600], "warning", "400 points behind the washout tell capacities of 3 readings to some"),
+        (np.tile(DRIVE[:40], 100), line(np.tile(DRIVE[:40], 100)), "warning", "or repeats itself"),
+        (np.stack([DRIVE, DRIVE], axis=1), line(), "warning", "the inputs u0 and u1 depend on each other"),
+        (np.stack([DRIVE, DRIVE**2], axis=1), line(), "warning", "the inputs u0 and u1 depend on each other"),
+        (DRIVE, line(np.roll(DRIVE, 99)), "warning", "99 points after it came, and nothing sooner"),
         (DRIVE, np.ones((4000, 2)), "error", "no reading changes"),
         (DRIVE, np.hstack([line(), np.ones((4000, 2))]), "note", "x3 and x4 are constant and were left out"),
         (DRIVE, np.hstack([line(), -2 * line()[:, :1] + 5]), "note", "x0 and x3 are one reading, up to a factor"),
@@ -160,6 +167,27 @@ def test_inputs_that_depend_on_their_past_are_told_apart():
     assert [finding.severity for finding in findings(Recording(correlated, line(correlated)))] == ["note"]
     volatile = DRIVE * np.tile(np.repeat([0.2, 1.0], 20), 100)
     assert "foretold by its past" in texts(Recording(volatile, line(volatile)), "warning")[0]
+
+
+def test_inputs_that_repeat_themselves_are_not_taken_for_early_answers():
+    again = np.tile(DRIVE[:40], 100)
+    assert not [text for text in texts(Recording(again, line(again)), "error") if "before it comes" in text]
+
+
+def test_the_last_point_of_a_hold_is_kept_wherever_the_first_change_is():
+    held = np.repeat([1.0, 1.0, -1.0, 1.0, -1.0, -1.0], 5)[2:]
+    rows = np.arange(len(held), dtype=float)[:, None]
+    assert Recording(held, rows).every(5).responses[:, 0].tolist() == [2.0, 7.0, 12.0, 17.0, 22.0, 27.0]
+
+
+def test_lists_and_one_column_of_a_file_are_recordings_too(tmp_path):
+    found = Recording(DRIVE.tolist(), line().tolist(), [line().tolist()])
+    assert len(found) == 4000
+    xr.Dataset({"inputs": ("time", DRIVE), "responses": (("time", "reading"), line())}).to_netcdf(
+        tmp_path / "one.nc", engine="h5netcdf"
+    )
+    in_file = Recording.from_netcdf(tmp_path / "one.nc")
+    assert np.array_equal(in_file.inputs[5:9], DRIVE[5:9, None])
 
 
 def test_drift_is_taken_out():

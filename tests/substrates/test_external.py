@@ -1,5 +1,6 @@
 """Devices outside: functions and processes that answer whole sequences."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -177,7 +178,7 @@ def test_a_process_speaks_lines_of_json():
     [
         (5.0, RuntimeError, "ended with exit code 3 before it answered"),
         (6.0, TimeoutError, "did not answer within 2 s"),
-        (7.0, RuntimeError, "wrote 'hello'; it must be"),
+        (7.0, RuntimeError, "wrote 'hello'; it must write one line for each question"),
         (8.0, RuntimeError, "the laser is off"),
     ],
 )
@@ -186,6 +187,48 @@ def test_a_process_that_fails_says_how_and_is_asked_again(first, error, message)
     with pytest.raises(error, match=message):
         evolve(device, jnp.array([first]))
     assert evolve(device, jnp.array([2.0]))[0].tolist() == [[2.0, 4.0]]
+
+
+def test_a_function_that_never_answers_does_not_keep_python(tmp_path):
+    program = """
+import threading
+import jax.numpy as jnp
+from morphax import ExternalSubstrate, evolve
+device = ExternalSubstrate(lambda inputs: threading.Event().wait(), neurons=1, timeout=0.2, attempts=2)
+evolve(device, jnp.ones(3))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "TimeoutError: the device did not answer within 0.2 s" in done.stderr
+
+
+def test_a_time_out_of_the_driver_itself_reaches_the_user():
+    def driver(inputs: np.ndarray) -> np.ndarray:
+        raise TimeoutError("GPIB 7 does not answer")
+
+    with pytest.raises(TimeoutError, match="GPIB 7 does not answer"):
+        evolve(ExternalSubstrate(driver, neurons=1, timeout=5.0), jnp.ones(2))
+
+
+def test_a_process_that_writes_more_than_answers_is_not_believed():
+    """One line too many would be taken for the answer to the next question."""
+    program = """
+import json, sys
+print("ready", flush=True)
+for line in sys.stdin:
+    print(json.dumps({"responses": json.loads(line)["inputs"]}), flush=True)
+"""
+    device = ExternalSubstrate(LineProcess([sys.executable, "-c", program]), neurons=1, attempts=3, timeout=20.0)
+    for question in (1.0, 2.0):
+        with pytest.raises(RuntimeError, match="wrote 'ready'; it must write one line for each question"):
+            evolve(device, jnp.array([question]))
+
+
+def test_bytes_that_are_no_text_are_an_error_too():
+    program = (
+        "import sys; sys.stdin.readline(); sys.stdout.buffer.write(b'gr\\xfc\\xdfe\\n'); sys.stdout.flush(); input()"
+    )
+    with pytest.raises(RuntimeError, match="it must write one line for each question"):
+        evolve(ExternalSubstrate(LineProcess([sys.executable, "-c", program]), neurons=1), jnp.ones(2))
 
 
 def test_bad_arguments_are_refused():

@@ -32,8 +32,12 @@ KEPT = 1 << 24
 """Numbers of readings that are held instead of read anew."""
 
 
+KINDS = 10_000
+"""Kinds of products that are looked at."""
 DEPENDENT = 1e-4
 """Inputs whose autocorrelation is less probable than this, were they independent, are replaced by their innovations."""
+LAGS = 20
+"""Over which they must be independent at least; over all delays where these are longer."""
 CONFIDENCE = 0.95
 
 
@@ -76,8 +80,9 @@ def information_processing_capacity(
 
     **Returns:** a dataset over `product` (with `factors`, `total_degree` and `longest_delay`), `degree` and `delay`:
     `capacity`, `raw` and `chance` of products, which are `significant`; `by_degree` and `memory` (of single inputs, by
-    delay); `total`, with standard error and 95 % interval from leaving out one of 20 blocks of time after the other,
-    and `rank`, which it should be compared with. Of several devices all have an axis `device`.
+    delay; `linear_memory` is its sum); `total`, with standard error and 95 % interval from leaving out one of 20
+    blocks of time after the other, and `rank`, which it should be compared with. Of several devices all have an axis
+    `device`.
 
     **Raises:** `ValueError` for a value outside of these ranges, numbers that are not finite, an input that does not
     vary, or responses of another length.
@@ -109,11 +114,13 @@ def information_processing_capacity(
     points = len(channels[0])
     check_count("washout", washout, max_delay, points - 1)
     several = isinstance(responses, list | tuple)
-    devices = list(responses) if several else [responses]
+    devices = [each if hasattr(each, "shape") else np.asarray(each) for each in (responses if several else [responses])]
     for device in devices:
+        if len(device.shape) != 2:
+            raise ValueError(f"responses have shape {device.shape}; they must be (time, readings), or a list of such")
         if device.shape[0] != points:
             raise ValueError(f"responses have {device.shape[0]} points of time; inputs have {points}")
-    used, note = _independent(channels, innovations)
+    used, note = _independent(channels, innovations, min(max(LAGS, max_delay), points - 1))
     readings = [Readings.of(device, washout) for device in devices]
     capacities = Capacities(used, readings, max_degree, max_delay)
     products, found = Search(capacities, max_products).run()
@@ -121,9 +128,9 @@ def information_processing_capacity(
     return dataset if several else dataset.isel(device=0)
 
 
-def _independent(channels: list[Channel], innovations: str) -> tuple[Sequence[Channel | Innovations], str]:
+def _independent(channels: list[Channel], innovations: str, lags: int) -> tuple[Sequence[Channel | Innovations], str]:
     """Inputs, or their innovations where these are wanted, and a word about it."""
-    correlated = [innovations != "never" and ljung_box(channel) < DEPENDENT for channel in channels]
+    correlated = [innovations != "never" and ljung_box(channel, lags) < DEPENDENT for channel in channels]
     if innovations == "never" or (innovations == "auto" and not any(correlated)):
         return channels, "as it is"
     return [Innovations.of(channel) for channel in channels], "innovations of order 5"
@@ -147,6 +154,7 @@ def _dataset(capacities: Capacities, products: list[Product], found: Found, p_va
     total, total_error, width = _summed(found, np.ones(len(products), bool))
     by_degree, degree_error, _ = zip(*(_summed(found, chosen) for chosen in of_degree), strict=True)
     memory, memory_error, _ = zip(*(_summed(found, chosen) for chosen in singles), strict=True)
+    all_memory, all_memory_error, _ = _summed(found, np.any(singles, axis=0))
     unit = {"units": "1"}
     per_product = ("device", "product")
     return xr.Dataset(
@@ -164,6 +172,8 @@ def _dataset(capacities: Capacities, products: list[Product], found: Found, p_va
             "by_degree_error": (("degree", "device"), np.array(degree_error), unit),
             "memory": (("delay", "device"), np.array(memory), unit | {"long_name": "linear memory"}),
             "memory_error": (("delay", "device"), np.array(memory_error), unit),
+            "linear_memory": ("device", all_memory, unit | {"long_name": "linear memory, of all delays"}),
+            "linear_memory_error": ("device", all_memory_error, unit),
         },
         {
             "factors": ("product", [_text(factors, len(capacities.channels)) for factors in products]),
@@ -331,7 +341,7 @@ class Capacities:
     def _rows(self, low: int, high: int) -> list[np.ndarray]:
         if low not in self._kept:
             rows = [each.between(low, high) for each in self.readings]
-            if sum(each.size for each in self._kept.values()) + sum(each.size for each in rows) > KEPT:
+            if sum(each.size for each in list(self._kept.values())) + sum(each.size for each in rows) > KEPT:
                 return rows
             self._kept[low] = np.concatenate(rows, axis=1)
         edges = np.cumsum(self.ranks)[:-1]
@@ -353,6 +363,17 @@ class Capacities:
         np.multiply(first, others[0], out=target)
         for other in others[1:]:
             target *= other
+
+
+def affordable(levels: Sequence[int], degree: int) -> int:
+    """The largest degree, up to this one, of which there are not too many kinds to look at: of many channels 2 or 3."""
+    ways = np.zeros(degree + 1)
+    ways[0] = 1
+    # Every variable may be taken any number of times: channels, and powers of each.
+    for power in (power for most in levels for power in range(1, most + 1)):
+        for total in range(power, degree + 1):
+            ways[total] += ways[total - power]
+    return max(int(np.sum(np.cumsum(ways[1:]) <= KINDS)), 1)
 
 
 def kinds(levels: Sequence[int], degree: int) -> list[Kind]:
@@ -421,7 +442,8 @@ class Search:
 
     def run(self) -> tuple[list[Product], Found]:
         """Products in the order in which they were tried, and what they are worth."""
-        every = kinds([each.degree for each in self.capacities.polynomials], self.capacities.degree)
+        levels = [each.degree for each in self.capacities.polynomials]
+        every = kinds(levels, affordable(levels, self.capacities.degree))
         singles = [kind for kind in every if len(kind) == 1]
         simple = [kind for kind in every if len(kind) > 1 and _degree(kind) + len(kind) <= self.SIMPLE]
         self._try([(kind, longest) for longest in range(self.capacities.delay + 1) for kind in singles])

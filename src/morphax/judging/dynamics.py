@@ -28,7 +28,8 @@ def lyapunov_exponents(
       Q(t) R(t) = \frac{\partial s(t)}{\partial s(t - 1)} Q(t - 1)$$
 
     A negative largest exponent means that the device follows its input: after $-1 / \lambda_1$ intervals the distance
-    of two states has fallen by e (`forgetting_time`). Complex numbers of a state count as two.
+    of two states has fallen by e (`forgetting_time`), at once where the exponent is minus infinity. Complex numbers of
+    a state count as two.
 
     **Arguments:**
 
@@ -60,10 +61,14 @@ def lyapunov_exponents(
         )
     first, per_step = (None, None) if key is None else tuple(jax.random.split(key))
     start = substrate.initial_state(key=first) if state is None else state
-    size = len(_numbers(start)[0])
-    check_count("count", count, 1, size)
+    check_count("count", count, 1, size_of(start))
     keys = None if per_step is None else jax.random.split(per_step, len(drives))
     return np.asarray(_exponents(substrate, jnp.asarray(drives), keys, start, count, washout))
+
+
+def size_of(state: State) -> int:
+    """How many real numbers a state has."""
+    return len(_numbers(state)[0])
 
 
 def forgetting_time(exponents: Float[np.ndarray, " count"]) -> float:
@@ -87,8 +92,7 @@ def _exponents(
         drive, key = given
         following, push = jax.linearize(lambda each: after(each, drive, key), numbers)
         directions, triangle = jnp.linalg.qr(jax.vmap(push, 1, 1)(directions))
-        # A direction that dies at once has no logarithm.
-        return (following, directions), jnp.log(jnp.maximum(jnp.abs(jnp.diag(triangle)), jnp.finfo(flat.dtype).tiny))
+        return (following, directions), jnp.log(jnp.abs(jnp.diag(triangle)))
 
     # Directions of a random rotation: those of the axes may be blind to each other.
     directions = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (len(flat), count), flat.dtype))[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +31,14 @@ LOOKED_AT = 20_000
 """Points from which it is taken for how long a reading persists."""
 LONG = 200_000
 """Points of a long recording in which answers before their causes, holds, and the size of inputs are looked for."""
+LAGS = 100
+"""Over which inputs must be independent."""
+CHANGES = 20
+"""Of an input, at least, to tell whether each is held."""
+SOON = 10
+"""Points in which a device answers; where nothing comes so soon it is looked for later."""
+LATE = 1000
+"""Points by which an answer is looked for after its cause."""
 SLOW = 1000
 """Parts of a recording whose means tell slow changes."""
 UNLIKELY = 1e-4
@@ -63,7 +71,7 @@ def findings(recording: Recording, washout: int = 200) -> list[Finding]:
         error readings answer the input 1 points before it comes; shift one against the other (shift=1)
         note x1 is constant and was left out
     """
-    found = [*_of_inputs(recording), *_of_readings(recording, min(washout, len(recording) // 4))]
+    found = [*_of_inputs(recording), *_of_channels(recording), *_of_readings(recording, washout)]
     order = ("error", "warning", "note")
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
@@ -79,12 +87,17 @@ def _of_inputs(recording: Recording) -> Iterator[Finding]:
             text = f"the input {name} is held for {held} points each; keep one point of {held} (every={held})"
             yield Finding("error", text)
             continue
-        correlated = ljung_box(values) < UNLIKELY
-        rest = Innovations.of(values) if correlated else values
+        correlated, rest = _independent(values)
         if correlated:
             text = f"the input {name} is correlated in time: what its past does not foretell was taken for the input"
             yield Finding("note", text)
-        if ljung_box((rest[0:LONG] - mean_and_deviation(rest)[0]) ** 2) < UNLIKELY:
+        if rest is None:
+            text = (
+                f"the input {name} depends on what it was long before, or repeats itself; capacities may add up to "
+                "more than there is. Apply independent numbers (`stimulus`)"
+            )
+            yield Finding("warning", text)
+        elif ljung_box((rest[0:LONG] - mean_and_deviation(rest)[0]) ** 2) < UNLIKELY:
             text = (
                 f"the size of the input {name} is foretold by its past; capacities may add up to more than there is. "
                 "Apply independent numbers (`stimulus`)"
@@ -92,10 +105,34 @@ def _of_inputs(recording: Recording) -> Iterator[Finding]:
             yield Finding("warning", text)
 
 
-def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
-    points, count = recording.responses.shape
+def _of_channels(recording: Recording) -> Iterator[Finding]:
+    """Channels that tell of each other."""
+    from scipy.stats import norm
+
+    rows = np.asarray(recording.inputs[0:LONG], float)
+    names = recording.input_names
+    pairs = list(combinations(np.flatnonzero(rows.std(axis=0) > 0).tolist(), 2))
+    level = norm.isf(UNLIKELY / max(4 * len(pairs), 1)) / len(rows) ** 0.5
+    for one, other in pairs:
+        first, second = (rows[:, place] - rows[:, place].mean() for place in (one, other))
+        shares = [abs(np.corrcoef(first**power, second**power)[0, 1]) for power in (1, 2)]
+        # The square of a coin is a constant, and has no correlation.
+        if np.nanmax(shares) > level:
+            text = (
+                f"the inputs {names[one]} and {names[other]} depend on each other, and what they share counts twice. "
+                "Apply independent numbers to each"
+            )
+            yield Finding("warning", text)
+
+
+def _of_readings(recording: Recording, left_out: int) -> Iterator[Finding]:
+    count = recording.responses.shape[1]
+    points, washout = len(recording) - left_out, min(left_out, len(recording) // 4)
     if points < FEWEST * count:
-        text = f"{points} points for {count} readings are too few; {FEWEST * count} are the least"
+        text = (
+            f"{len(recording)} points, of which {left_out} are left out (washout), are too few for {count} readings; "
+            f"{FEWEST * count + left_out} are the least"
+        )
         yield Finding("error", text)
         return
     if missing := recording.missing():
@@ -103,7 +140,8 @@ def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
         return
     if points < ENOUGH * count:
         text = (
-            f"{points} points for {count} readings tell capacities to some percent; {ENOUGH * count} tell them to 2 %"
+            f"{points} points behind the washout tell capacities of {count} readings to some percent; "
+            f"{ENOUGH * count} tell them to 2 %"
         )
         yield Finding("warning", text)
     readings = Readings.of(recording.responses, washout)
@@ -130,19 +168,33 @@ def _of_readings(recording: Recording, washout: int) -> Iterator[Finding]:
             "error",
             f"readings answer the input {early} points before it comes; shift one against the other (shift={early})",
         )
+    elif late := _late(recording, readings):
+        yield Finding(
+            "warning",
+            f"readings answer the input {late} points after it came, and nothing sooner; shift one against the other "
+            f"(shift=-{late})",
+        )
 
 
 def _held(values: Float[np.ndarray, " time"]) -> int:
     """For how many points each input is held; 1 where it changes freely."""
     changes = np.flatnonzero(np.diff(values)) + 1
-    if len(changes) < 3 or len(np.unique(values)) < 10:
-        return 1  # of a few levels one may follow itself
-    return int(np.gcd.reduce(np.diff(changes)))
+    # Of a few levels one may follow itself, but not so often by a multiple.
+    return int(np.gcd.reduce(np.diff(changes))) if len(changes) > CHANGES else 1
+
+
+def _independent(values: Channel) -> tuple[bool, Channel | Innovations | None]:
+    """Whether inputs are correlated in time; and they, or their innovations, or nothing that is independent."""
+    lags = min(LAGS, len(values) // 4)
+    if ljung_box(values, lags) >= UNLIKELY:
+        return False, values
+    rest = Innovations.of(values)
+    return True, rest if ljung_box(rest, lags) >= UNLIKELY else None
 
 
 def _equal(readings: Readings) -> list[list[int]]:
     """Groups of readings that are one."""
-    weighted = readings.axes * readings.variances[: readings.rank]
+    weighted = readings.axes * readings.variances
     alike = np.abs(weighted @ weighted.T) > EQUAL
     groups = {int(np.argmax(row)): np.flatnonzero(row).tolist() for row in alike}
     return [group for group in groups.values() if len(group) > 1]
@@ -172,27 +224,44 @@ def _drift(readings: Readings) -> Float[np.ndarray, " kept"]:
 
 def _early(recording: Recording, readings: Readings) -> int:
     """By how many points answers come before their causes; 0 where they do not."""
+    ahead = min(AHEAD, len(readings) // 4)
+    stop = min(len(recording) - ahead, readings.start + LONG)
+    found = _answered(recording, readings, readings.start, stop, range(1, ahead + 1))
+    return max(found, default=0)
+
+
+def _late(recording: Recording, readings: Readings) -> int:
+    """After how many points the first answer comes; 0 where that is soon, or none is found."""
+    last = min(LATE, len(readings) // 4)
+    start = max(readings.start, last)
+    stop = min(len(recording), start + LOOKED_AT)
+    if _answered(recording, readings, start, stop, range(0, -SOON, -1)):
+        return 0
+    return -max(_answered(recording, readings, start, stop, range(-SOON, -last - 1, -1)), default=0)
+
+
+def _answered(recording: Recording, readings: Readings, start: int, stop: int, shifts: range) -> list[int]:
+    """By how many points readings tell inputs that come later than they, or earlier, or squares of these."""
     from scipy.stats import beta
 
-    start, ahead = readings.start, min(AHEAD, len(readings) // 4)
-    stop = min(len(recording) - ahead, start + LONG)
     basis = readings.between(start, stop)
     basis = basis - basis.mean(axis=0)
     channels = [Channel(recording.inputs, place) for place in range(len(recording.input_names))]
-    tried = 2 * ahead * len(channels)
-    level = beta.isf(UNLIKELY / tried, readings.rank / 2, (len(basis) - readings.rank) / 2)
-    earliest = 0
+    level = beta.isf(UNLIKELY / (2 * len(shifts) * len(channels)), readings.rank / 2, (len(basis) - readings.rank) / 2)
+    found = []
     for values in (each for each in channels if mean_and_deviation(each)[1] > 0):
-        rest = Innovations.of(values) if ljung_box(values) < UNLIKELY else values
+        _, rest = _independent(values)
+        if rest is None:  # its past would be taken for a cause
+            continue
         made = Polynomials.of(rest, 2)
-        for shift in range(1, ahead + 1):
+        for shift in shifts:
             for target in made(rest[start + shift : stop + shift])[1:]:
                 centred = target - target.mean()
                 share = np.sum((basis.T @ centred) ** 2) / (len(basis) * np.sum(centred**2))
                 # Twice as much as chance may give: a beginning is no cause yet.
                 if share > 2 * level:
-                    earliest = max(earliest, shift)
-    return earliest
+                    found.append(shift)
+    return found
 
 
 def _listed(names: list[str]) -> str:

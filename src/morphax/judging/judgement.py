@@ -12,15 +12,14 @@ from jaxtyping import PRNGKeyArray
 from morphax._checks import check_range
 from morphax._lazy import xr
 from morphax.judging.capacities import information_processing_capacity
-from morphax.judging.dynamics import forgetting_time, lyapunov_exponents
+from morphax.judging.dynamics import forgetting_time, lyapunov_exponents, size_of
 from morphax.judging.findings import findings
-from morphax.judging.ranks import consistency, effective_dimension, separation_ranks
+from morphax.judging.ranks import NOISES, consistency, effective_dimension, separation_ranks
 from morphax.judging.readings import Readings, WithNoise
 from morphax.judging.recording import Recording, record
 from morphax.judging.stimulus import stimulus
 from morphax.substrates.base import Substrate
 
-NOISES = (0.0, 1e-3, 1e-2, 1e-1)
 EXPONENTS = 1000
 """Inputs over which exponents are averaged."""
 AT_ONCE = 0.05
@@ -101,7 +100,7 @@ def judge(
         max_products=max_products,
     ).rename(device="noise")
     unit = {"units": "1"}
-    dimensions = effective_dimension(recording.responses, noises, washout=washout)
+    dimensions = effective_dimension(recording.responses, noises, repeats=recording.repeats, washout=washout)
     dataset = dataset.assign_coords(noise=("noise", list(noises), unit | {"long_name": "noise on every reading"}))
     dataset = dataset.assign(
         effective_dimension=("noise", dimensions, unit | {"long_name": "effective dimension"}),
@@ -127,7 +126,7 @@ def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
     said = [f"{text[0].upper()}{text[1:]}." for text in str(dataset.findings.values).split("\n") if text]
     lines = [text for text in said if text.startswith("Warning: ")]
     readings = int(dataset.readings)
-    total, memory = float(clean.total), float(clean.memory.sum())
+    total, memory = float(clean.total), float(clean.linear_memory)
     error = float(clean.total_error)
     shares = np.clip(clean.by_degree.values / max(total, 1e-12), 0.0, 1.0)
     linear = (
@@ -140,18 +139,19 @@ def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
     forgets = float(dataset.get("forgetting_time", np.inf))
     slowly = f"by a factor e in {forgets:.1f} inputs" if forgets > AT_ONCE else "at once"
     settles = f"; where it started is forgotten {slowly}" if np.isfinite(forgets) else ""
-    memory_error = float(np.sqrt((clean.memory_error**2).sum()))
+    memory_error = float(clean.linear_memory_error)
+    again = float(dataset.get("consistent_dimension", np.nan))
+    counted = "" if np.isfinite(again) else " (its own noise not taken off: repeats would tell it)"
     lines.append(f"Remembers {with_error(max(memory, 0.0), memory_error)} inputs{settles}.")
     lines.append(
         f"At {100 * float(used.noise):g} % noise on every reading {float(used.effective_dimension):.1f} of its "
-        f"{readings} readings are independent, and {float(used.total):.1f} functions are left."
+        f"{readings} readings are independent{counted}, and {float(used.total):.1f} functions are left."
     )
     if (rest := float(clean["rank"]) - total) > max(0.1 * float(clean["rank"]), 3 * error):
         lines.append(
             f"Of {int(clean['rank'])} independent readings {rest:.1f} hold something else: products that were not "
             "tried (max_products, max_degree, max_delay), noise, or what is no function of the input."
         )
-    again = float(dataset.get("consistent_dimension", np.nan))
     if np.isfinite(again):
         lines.append(
             f"Applied again, the same input gives {again:.1f} of {int(clean['rank'])} independent readings again."
@@ -160,8 +160,8 @@ def verdict(dataset: xr.Dataset, noise: float = 1e-2) -> list[str]:
 
 
 def with_error(value: float, error: float) -> str:
-    """ "9.3 ± 0.2", or with the first digit of a smaller error, "9.31 ± 0.02", of two digits at most."""
-    digits = 1 if error >= 0.1 or not np.isfinite(error) else 2
+    """ "9.3 ± 0.2", or with the first digit of a smaller error, "9.31 ± 0.02"."""
+    digits = int(np.clip(np.ceil(-np.log10(error)), 1, 4)) if 0 < error < np.inf else 1
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
@@ -178,10 +178,14 @@ def _of_substrate(
     ranks = separation_ranks(substrate, low=low, high=high, key=key)
     unit = {"units": "1"}
     found: dict[str, tuple] = {f"{name}_rank": ((), rank, unit) for name, rank in ranks.items()}
-    if substrate.exact_derivatives:
+    if substrate.exact_derivatives and size_of(substrate.initial_state(key=key)):
         drives = jnp.asarray(inputs[0 : washout + EXPONENTS][:, 0])
         exponents = lyapunov_exponents(substrate, drives, 1, washout=washout, key=key)
-        found["lyapunov"] = ((), float(exponents[0]), {"units": "1 / input", "long_name": "largest exponent"})
+        found["lyapunov"] = (
+            (),
+            float(exponents[0]),
+            {"units": "1 / input", "long_name": "largest exponent", "may_be_missing": 1},
+        )
         found["forgetting_time"] = ((), forgetting_time(exponents), {"units": "inputs", "may_be_missing": 1})
     return found
 
@@ -196,10 +200,15 @@ def _surprises(dataset: xr.Dataset, washout: int) -> list[str]:
             "the input is not independent in time, or the readings are not stationary"
         )
     forgets = float(dataset.get("forgetting_time", 0.0))
-    if 10 * forgets > washout:
+    if np.isinf(forgets):
+        texts.append(
+            "warning: the device never forgets where it started (its largest conditional exponent is not negative): "
+            "what it answers is no function of its input alone"
+        )
+    elif 10 * forgets > washout:
         texts.append(
             f"warning: the device forgets where it started by a factor e in {forgets:.3g} inputs; a washout of "
-            f"{washout} is too short, {min(10 * forgets, 1e9):.0f} would do"
+            f"{washout} is too short, {10 * forgets:.0f} would do"
         )
     last = clean.memory.values[-3:]
     if last.sum() > 0.05:

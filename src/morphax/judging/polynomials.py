@@ -128,9 +128,9 @@ class Innovations:
         return len(self.source)
 
     def __getitem__(self, time: slice) -> Float[np.ndarray, " time"]:
-        low, high, _ = time.indices(len(self))
+        low, high, step = time.indices(len(self))
         past = _with_past(self.source, low, high, len(self.coefficients), self.mean)
-        return np.convolve(past, np.concatenate([[1.0], -self.coefficients]), mode="valid")
+        return np.convolve(past, np.concatenate([[1.0], -self.coefficients]), mode="valid")[::step]
 
 
 def mean_and_deviation(values: Any) -> tuple[float, float]:

@@ -148,7 +148,7 @@ def foretell(
     check_range("noise", noise, low=0.0)
     check_count("test_points", test_points, 1, series.shape[1] - 2)
     trained = series.shape[1] - test_points
-    check_count("washout", washout, 0, trained // 2)
+    check_range("high", high, low=low, open_low=True)
     rows, strengths = jnp.asarray(series, float), jnp.array(ridges, float)
     span = Span(jnp.asarray(low, float), jnp.asarray(high, float))
     amount = jnp.asarray(noise, float)
@@ -157,6 +157,7 @@ def foretell(
     scale, offset = (jnp.array(each, float) for each in zip(*pairs, strict=True))
     check_range("held", held, low=0.0, high=0.8, open_low=True)
     fitted = trained - max(round(held * trained), 1)
+    check_count("washout", washout, 0, fitted // 2)
     tried = _tried(substrate, span, amount, rows[:, :trained], fitted, washout, scale, offset, strengths, keys)
     # (starts, pairs, ridges); what leaves all bounds is not chosen.
     wrong = np.mean(np.abs(np.asarray(tried) - np.asarray(rows)[:, None, None, fitted:trained]), axis=-1)

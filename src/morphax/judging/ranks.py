@@ -18,20 +18,22 @@ NOISES = (0.0, 1e-3, 1e-2, 1e-1)
 
 
 def effective_dimension(
-    responses: Any, noises: Sequence[float] = NOISES, *, washout: int = 200
+    responses: Any, noises: Sequence[float] = NOISES, *, repeats: Sequence[Any] = (), washout: int = 200
 ) -> Float[np.ndarray, " noises"]:
     r"""How many numbers a readout has to work with when every reading has noise of its own.
 
     $$d(\sigma) = \sum_i \frac{\lambda_i}{\lambda_i + \sigma^2}$$
 
     with the eigenvalues $\lambda_i$ of the correlation matrix of the readings. It bounds the information processing
-    capacity of noisy readings, and is reached where all products are found; without noise it is the rank.
+    capacity of noisy readings, and is reached where all products are found; without noise it is the rank. Where there
+    are repeats, what they do not have in common is noise, too: $d(\sigma) = \operatorname{tr} (C + \sigma^2)^{-1} S$
+    (`consistency`).
 
     **Arguments:**
 
-    - `responses`: readings (time, readings) *without* noise: of a simulation, or averages of many repeats. For
-      measured readings `consistency` asks the repeats instead.
-    - `noises`: standard deviations $\sigma \ge 0$ of the noise on every reading, in units of its own.
+    - `responses`: readings (time, readings). Without repeats all of them is taken for an answer to the input.
+    - `noises`: standard deviations $\sigma \ge 0$ of further noise on every reading, in units of its own.
+    - `repeats`: further readings for the same input.
     - `washout`: points at the beginning that are left out.
 
         >>> import numpy as np
@@ -42,8 +44,13 @@ def effective_dimension(
     """
     check_range("noises", noises, low=0.0)
     check_count("washout", washout, 0, responses.shape[0] - 2)
+    if len(repeats):
+        first, variance, shared = _in_common([responses, *repeats], washout)
+        size = first.axes.T @ first.axes
+        whole, part = first.axes.T @ variance @ first.axes, first.axes.T @ shared @ first.axes
+        return np.array([np.trace(np.linalg.solve(whole + noise**2 * size, part)) for noise in noises])
     readings = Readings.of(responses, washout)
-    variances = readings.variances[: readings.rank, None]
+    variances = readings.variances[:, None]
     return np.sum(variances / (variances + np.asarray(noises, float) ** 2), axis=0)
 
 
@@ -81,6 +88,22 @@ def consistency(responses: Sequence[Any], *, washout: int = 200) -> xr.Dataset:
     for place, repeat in enumerate(responses[1:], start=1):
         check_shape(f"responses[{place}]", repeat, responses[0].shape)
     check_count("washout", washout, 0, responses[0].shape[0] - 2)
+    first, variance, shared = _in_common(responses, washout)
+    # In the directions in which readings are more than rounding.
+    whole, part = first.axes.T @ variance @ first.axes, first.axes.T @ shared @ first.axes
+    unit = {"units": "1"}
+    each = np.full(responses[0].shape[1], np.nan)
+    each[first.kept] = np.diag(shared) / np.diag(variance)
+    return xr.Dataset(
+        {
+            "consistency": ("reading", each, unit | {"may_be_missing": 1}),
+            "dimension": ((), float(np.trace(np.linalg.solve(whole, part))), unit),
+        }
+    )
+
+
+def _in_common(responses: Sequence[Any], washout: int) -> tuple[Readings, np.ndarray, np.ndarray]:
+    """The first repeat, the covariance of readings in its units, and that of what two repeats have in common."""
     many, count = len(responses), responses[0].shape[0] - washout
     first = Readings.of(responses[0], washout)
     own = np.zeros((many, len(first.kept), len(first.kept)))
@@ -97,17 +120,7 @@ def consistency(responses: Sequence[Any], *, washout: int = 200) -> xr.Dataset:
     variance = np.mean([o / count - np.outer(m, m) / count**2 for o, m in zip(own, own_means, strict=True)], axis=0)
     # The covariance of the sum is that of all repeats, and that of all pairs of different ones.
     shared = (common / count - np.outer(means, means) - many * variance) / (many * (many - 1))
-    # In the directions in which readings are more than rounding.
-    whole, part = first.axes.T @ variance @ first.axes, first.axes.T @ shared @ first.axes
-    unit = {"units": "1"}
-    each = np.full(responses[0].shape[1], np.nan)
-    each[first.kept] = np.diag(shared) / np.diag(variance)
-    return xr.Dataset(
-        {
-            "consistency": ("reading", each, unit | {"may_be_missing": 1}),
-            "dimension": ((), float(np.trace(np.linalg.solve(whole, part))), unit),
-        }
-    )
+    return first, variance, shared
 
 
 def separation_ranks(

@@ -13,8 +13,6 @@ ROWS = 4096
 """Points of time at once: a stretch of so many readings stays in the cache."""
 FLOATING = 10.0
 """A direction with a smaller variance than so many times that of floating-point rounding holds nothing but that."""
-CONVERTED = 1.5
-"""The same of the steps of a converter, which are noise as any other: above it a direction holds a share."""
 SAMPLE = 4096
 STEPS = 4.0
 """Readings that deviate by fewer steps than this are no rounded numbers but levels, each of which is meant."""
@@ -36,8 +34,9 @@ class Readings:
 
     - `kept`: which readings vary; the others are constant.
     - `mean`, `deviation`: of those.
-    - `variances`: of the principal components, falling; they sum up to the number of readings that are kept.
-    - `rank`: how many components are more than rounding.
+    - `variances`: of the principal components that are more than rounding, falling. All of them would sum up to the
+      number of readings that are kept. The steps of a converter are noise as any other: what is as large as they could
+      make it by chance (Marchenko & Pastur) is left out, in directions in which coarse readings have a part.
     """
 
     source: Any
@@ -45,8 +44,7 @@ class Readings:
     kept: Int[np.ndarray, " kept"]
     mean: Float[np.ndarray, " kept"]
     deviation: Float[np.ndarray, " kept"]
-    variances: Float[np.ndarray, " kept"]
-    rank: int
+    variances: Float[np.ndarray, " rank"]
     axes: Float[np.ndarray, "kept rank"]
 
     @classmethod
@@ -70,16 +68,20 @@ class Readings:
             scaled = (stretch[:, kept] - mean) / deviation
             triangle = np.linalg.qr(np.concatenate([triangle, scaled]), mode="r")
         _, singular, directions = np.linalg.svd(triangle)
-        variances = np.zeros(len(kept))
-        variances[: len(singular)] = singular**2 / count
-        least = max(
-            FLOATING * float(np.max(floating[kept] / deviation, initial=0.0)) ** 2,
-            CONVERTED * float(np.max(steps[kept] / deviation, initial=0.0)) ** 2,
-            (max(len(kept), 1) * np.finfo(float).eps) ** 2 * float(np.max(variances, initial=0.0)),
-        )
-        rank = int(np.sum(variances > least))
-        axes = directions[:rank].T / np.sqrt(variances[:rank])
-        return cls(source, start, kept, mean, deviation, variances, rank, axes)
+        directions = directions[: len(singular)]
+        variances = singular**2 / count
+        # What rounding alone would be, in each direction.
+        by_floating, by_steps = (directions**2 @ (each[kept] / deviation) ** 2 for each in (floating, steps))
+        edge = (1 + (len(kept) / count) ** 0.5) ** 2
+        limit = (max(len(kept), 1) * np.finfo(float).eps) ** 2 * float(np.max(variances, initial=0.0))
+        more = variances > np.maximum(limit, np.maximum(FLOATING * by_floating, edge * by_steps))
+        axes = directions[more].T / np.sqrt(variances[more])
+        return cls(source, start, kept, mean, deviation, variances[more], axes)
+
+    @property
+    def rank(self) -> int:
+        """How many readings are independent of each other."""
+        return len(self.variances)
 
     def __len__(self) -> int:
         return self.source.shape[0] - self.start
@@ -103,14 +105,14 @@ class WithNoise:
         self.shape = source.shape
 
     def __getitem__(self, time: slice) -> Float[np.ndarray, "time readings"]:
-        low, high, _ = time.indices(self.shape[0])
+        low, high, step = time.indices(self.shape[0])
         first = low // ROWS
         drawn = [
             np.random.default_rng([self.seed, place]).standard_normal((ROWS, self.shape[1]))
             for place in range(first, -(-high // ROWS))
         ]
         noise = np.concatenate(drawn)[low - first * ROWS : high - first * ROWS]
-        return np.asarray(self.source[low:high], float) + self.amplitude * noise
+        return (np.asarray(self.source[low:high], float) + self.amplitude * noise)[::step]
 
 
 def as_table(name: str, values: Any) -> Any:

@@ -24,6 +24,8 @@ TIMES = ("time", "t", "zeit", "temps", "tiempo")
 """What a column of times may be called."""
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "ps": 1e-12, "min": 60.0, "h": 3600.0}
 
+BEGINNING = 1000
+"""Holds of an input in which the first change is looked for."""
 AHEAD = 1 << 18
 """Numbers that are read from a file at once."""
 
@@ -64,21 +66,25 @@ class Recording:
 
     def __post_init__(self) -> None:
         inputs = as_table("inputs", self.inputs)
-        repeats = () if self.repeats is None else tuple(self.repeats)
-        for name, rows in [("responses", self.responses), *((f"repeats[{i}]", each) for i, each in enumerate(repeats))]:
+        responses, *repeats = (
+            rows if hasattr(rows, "shape") else np.asarray(rows, float)
+            for rows in (self.responses, *(self.repeats or ()))
+        )
+        for name, rows in [("responses", responses), *((f"repeats[{i}]", each) for i, each in enumerate(repeats))]:
             if len(rows.shape) != 2 or rows.shape[0] != inputs.shape[0]:
                 raise ValueError(
                     f"{name} has shape {rows.shape}; it must be ({inputs.shape[0]}, readings), as the inputs"
                 )
-            if rows.shape != self.responses.shape:
-                raise ValueError(f"{name} has shape {rows.shape}; it must be {self.responses.shape}, as responses")
+            if rows.shape != responses.shape:
+                raise ValueError(f"{name} has shape {rows.shape}; it must be {responses.shape}, as responses")
         if self.interval is not None:
             check_range("interval", self.interval, low=0.0, open_low=True)
         given = {
             "inputs": inputs,
-            "repeats": repeats,
+            "responses": responses,
+            "repeats": tuple(repeats),
             "input_names": _names(self.input_names, inputs.shape[1], "u", "input_names"),
-            "reading_names": _names(self.reading_names, self.responses.shape[1], "x", "reading_names"),
+            "reading_names": _names(self.reading_names, responses.shape[1], "x", "reading_names"),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -116,7 +122,12 @@ class Recording:
         times = [name for name in table.names if name.lower() in TIMES and name not in (*chosen[0], *chosen[1])]
         interval = _interval(path, table.column(times[0])[runs[0]]) if times else None
         if interval is not None:
-            interval *= SECONDS.get(table.units.get(times[0], "s"), 1.0)
+            unit = table.units.get(times[0], "s").replace("\N{GREEK SMALL LETTER MU}", "\N{MICRO SIGN}")
+            if unit not in SECONDS:
+                raise ValueError(
+                    f"{path}: the unit of {times[0]!r} is {unit!r}; it must be one of {', '.join(SECONDS)}"
+                )
+            interval *= SECONDS[unit]
         kept = {name: unit for name, unit in table.units.items() if name in (*chosen[0], *chosen[1])}
         first, *others = (answers[run] for run in runs)
         return cls(given[runs[0]], first, others, interval, tuple(chosen[0]), tuple(chosen[1]), kept)
@@ -150,7 +161,7 @@ class Recording:
             if "units" in variable.attrs
         }
         return cls(
-            _InFile(drive if drive.ndim > 1 else drive.expand_dims("channel", axis=-1)),
+            _InFile(drive),
             _InFile(first),
             [_InFile(other) for other in others],
             None if interval is None else float(interval),
@@ -187,7 +198,7 @@ class Recording:
         [1.0, 2.0, 3.0]
         """
         check_count("count", count, 1, len(self))
-        beginning = self.inputs[0 : count + 1]
+        beginning = self.inputs[0 : BEGINNING * count]
         changes = np.flatnonzero(np.any(np.diff(beginning, axis=0), axis=1)) + 1
         first = (int(changes[0]) - 1) % count if len(changes) else count - 1
         interval = None if self.interval is None else count * self.interval
@@ -280,7 +291,7 @@ class _InFile:
 
     def __init__(self, variable: Any):
         self.variable = variable.transpose("time", ...)
-        self.shape = self.variable.shape
+        self.shape = (*self.variable.shape, 1) if variable.ndim == 1 else self.variable.shape
         self.ahead = max(AHEAD // max(math.prod(self.shape[1:]), 1), 1)
         self.read = threading.local()
 
@@ -288,7 +299,8 @@ class _InFile:
         low, high, step = time.indices(self.shape[0])
         first, rows = getattr(self.read, "part", (0, np.empty((0, *self.shape[1:]))))
         if low < first or high > first + len(rows):
-            first, rows = low, self.variable[low : max(high, low + self.ahead)].values
+            read = self.variable[low : max(high, low + self.ahead)].values
+            first, rows = low, read.reshape(len(read), *self.shape[1:])
             self.read.part = first, rows
         return rows[low - first : high - first : step]
 

@@ -162,11 +162,11 @@ def withstands(
     drive_key, chip_key = jax.random.split(key)
     drives, span = jnp.asarray(stimulus(points, kind, low=low, high=high, key=drive_key)), Span(low, high)
     keys = jax.random.split(chip_key, chips if asked.several else 1)
-    read, amount = _compiled if inside else _read, jnp.asarray(noise)
+    read, amount = _at_once if inside else _in_turn, jnp.asarray(noise)
 
     def answers(value: float) -> list[np.ndarray]:
         given = int(value) if asked.whole else jnp.asarray(value, float)
-        return [np.asarray(read(substrate, asked.answers, given, span, drives, amount, each)) for each in keys]
+        return list(np.asarray(read(substrate, asked.answers, given, span, drives, amount, keys)))
 
     # Readings that are only rounded are taken once.
     once = answers(values[0]) if trial == "reading_bits" else []
@@ -187,7 +187,7 @@ def withstands(
     return xr.Dataset(
         {
             "total": ((trial, "chip"), [row.total.values for row in rows], unit),
-            "memory": ((trial, "chip"), [row.memory.sum("delay").values for row in rows], unit),
+            "memory": ((trial, "chip"), [row.linear_memory.values for row in rows], unit),
         },
         {trial: (trial, list(values), unit | {"long_name": asked.text}), "chip": np.arange(len(keys))},
     )
@@ -207,7 +207,30 @@ def _read(
     return read + noise * jnp.std(read, axis=0) * jax.random.normal(meter, read.shape, read.dtype)
 
 
-_compiled = eqx.filter_jit(_read)
+@eqx.filter_jit
+def _at_once(
+    substrate: Substrate,
+    answers: Callable[..., Array],
+    value: Array | int,
+    span: Span,
+    drives: Float[Array, " time"],
+    noise: Array,
+    keys: PRNGKeyArray,
+) -> Float[Array, "chips time readings"]:
+    return jax.vmap(lambda key: _read(substrate, answers, value, span, drives, noise, key))(keys)
+
+
+def _in_turn(
+    substrate: Substrate,
+    answers: Callable[..., Array],
+    value: Array | int,
+    span: Span,
+    drives: Float[Array, " time"],
+    noise: Array,
+    keys: PRNGKeyArray,
+) -> list[Array]:
+    """Of a device outside, which answers one question at a time."""
+    return [_read(substrate, answers, value, span, drives, noise, key) for key in keys]
 
 
 def _can_be_warm(substrate: Substrate) -> bool:

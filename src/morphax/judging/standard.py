@@ -126,6 +126,7 @@ def solve(
         check_choice("names", name, tuple(STANDARD))
     check_count("seeds", seeds, 1)
     check_range("noises", noises, low=0.0)
+    check_range("high", high, low=low, open_low=True)
     # Libraries of linear algebra that share cores with XLA wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
         asked = _Asked(Span(low, high), tuple(noises), [(scale, offset) for scale in scales for offset in offsets])

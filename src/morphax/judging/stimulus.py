@@ -58,7 +58,7 @@ def stimulus(
     **Arguments:**
 
     - `points`: how many. With 200 for each reading capacities are known to 2 %.
-    - `kind`: "uniform" between `low` and `high`; "gaussian", with 99.7 % between them; "binary", one or the other.
+    - `kind`: "uniform" between `low` and `high`; "gaussian", cut there at three deviations; "binary", one or the other.
 
     **Raises:** `ValueError` for another kind, fewer than 100 points, or `low` >= `high`.
     """
@@ -68,7 +68,7 @@ def stimulus(
     if kind == "uniform":
         drawn = jax.random.uniform(key, (points,), minval=low, maxval=high)
     elif kind == "gaussian":
-        drawn = (low + high) / 2 + (high - low) / 6 * jax.random.normal(key, (points,))
+        drawn = (low + high) / 2 + (high - low) / 6 * jax.random.truncated_normal(key, -3.0, 3.0, (points,))
     else:
         drawn = jnp.where(jax.random.bernoulli(key, shape=(points,)), high, low)
     return np.asarray(drawn, float)

@@ -139,6 +139,8 @@ def identify(
         raise ValueError(
             f"free is {tuple(free)}, but no number that is not zero has such a role; nothing can be fitted"
         )
+    if missing := recording.missing():
+        raise ValueError(missing)
     measured = jnp.asarray(np.asarray(recording.responses[0 : len(recording)]), values.dtype)
     table = recording.inputs[0 : len(recording)]
     inputs = jnp.asarray(table if table.shape[1] > 1 else table[:, 0], values.dtype)
@@ -249,8 +251,9 @@ def _search(
     for place, each in enumerate(jax.random.split(key, starts)):
         first = jnp.zeros(count, epsilon.dtype) if start is None else start
         found, cost = search(first if place == 0 else jax.random.normal(each, (count,), epsilon.dtype))
-        if best is None or float(cost) < least:
-            best, least = found, float(cost)
+        # A search that left all bounds has no cost.
+        if best is None or np.nan_to_num(float(cost), nan=np.inf) < least:
+            best, least = found, float(np.nan_to_num(float(cost), nan=np.inf))
         if least < FITS * used:
             break
     assert best is not None

@@ -49,8 +49,8 @@ def compile_cache(largest: int = LARGEST) -> Iterator[None]:
 def make_room(share: float = 0.5) -> None:
     """Let compiled programs go when memory has more than this share of the parts that Linux grants a process.
 
-    Each program takes some; after ten thousand or so the next one would end the process. What is needed again comes
-    from the folder above.
+    Each program takes some; after ten thousand or so the next one would end the process. What is needed again is
+    compiled again, or comes from the folder of `compile_cache`.
     """
     try:
         most = int(Path("/proc/sys/vm/max_map_count").read_text())

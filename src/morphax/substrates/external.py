@@ -10,11 +10,10 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import equinox as eqx
 import jax
@@ -146,6 +145,7 @@ class _Bench:
         self.chosen = folder is not None  # by the user
         self.asked: Counter[str] = Counter()
         self.lock = threading.Lock()
+        self.busy: threading.Thread | None = None
 
     def keep_in(self, folder: Path | None) -> None:
         """Keep answers in a folder from now on, as if nothing had been asked yet."""
@@ -192,14 +192,29 @@ class _Bench:
             return self.device(inputs)
         if isinstance(self.device, LineProcess):
             return self.device(inputs, timeout=self.timeout)
-        # A function cannot be stopped: it is left behind.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="device")
+        late = TimeoutError(f"the device did not answer within {self.timeout:g} s")
+        # A function cannot be stopped: it is left behind, and has nothing else to answer until it has ended.
+        if self.busy is not None:
+            self.busy.join(self.timeout)
+            if self.busy.is_alive():
+                raise late
+        answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self.busy = threading.Thread(target=_answered, args=(self.device, inputs, answers), name="device", daemon=True)
+        self.busy.start()
         try:
-            return pool.submit(self.device, inputs).result(self.timeout)
-        except TimeoutError as error:
-            raise TimeoutError(f"the device did not answer within {self.timeout:g} s") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            answer, error = answers.get(timeout=self.timeout)
+        except Empty:
+            raise late from None
+        if error is not None:
+            raise error
+        return answer
+
+
+def _answered(device: Device, inputs: np.ndarray, answers: SimpleQueue[tuple[Any, BaseException | None]]) -> None:
+    try:
+        answers.put((device(inputs), None))
+    except BaseException as error:
+        answers.put((None, error))
 
 
 def outside(substrate: Substrate) -> _Bench | None:
@@ -234,6 +249,8 @@ class LineProcess:
         """Ask it. **Raises:** `TimeoutError`, and the process is ended, without an answer after `timeout` seconds."""
         process = self._running()
         assert process.stdin is not None
+        if not self.lines.empty() and (line := self.lines.get()):
+            self._refuse(line)
         try:
             question = json.dumps({"inputs": np.asarray(inputs).tolist()}) + "\n"
             # One that does not read keeps who writes waiting, and has no more time than one that does not answer.
@@ -251,12 +268,18 @@ class LineProcess:
         except json.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict) or not answer.keys() & {"responses", "error"}:
-            raise RuntimeError(
-                f'{self.command[0]} wrote {line.strip()[:80]!r}; it must be {{"responses": [[...], ...]}}'
-            )
+            self._refuse(line)
         if "error" in answer:
             raise RuntimeError(f"{self.command[0]}: {answer['error']}")
         return np.asarray(answer["responses"], float)
+
+    def _refuse(self, line: str) -> NoReturn:
+        """A process that writes other lines than answers is out of step, and begins anew with the next question."""
+        self.close()
+        raise RuntimeError(
+            f"{self.command[0]} wrote {line.strip()[:80]!r}; it must write one line for each question, "
+            '{"responses": [[...], ...]}, and all else to its error stream'
+        )
 
     def close(self) -> None:
         """End the process."""
@@ -269,7 +292,12 @@ class LineProcess:
             self.close()
             # A session of its own, so that all that it starts ends with it.
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
             )
             self.lines = SimpleQueue()
             reader = threading.Thread(target=_read_lines, args=(self.process, self.lines), daemon=True)
@@ -282,9 +310,11 @@ class LineProcess:
 def _read_lines(process: subprocess.Popen[str], lines: SimpleQueue[str]) -> None:
     """What a process writes, line by line, and an empty one when it has ended."""
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line)
-    lines.put("")
+    try:
+        for line in process.stdout:
+            lines.put(line)
+    finally:
+        lines.put("")
 
 
 def _ended(process: subprocess.Popen[str], reader: threading.Thread) -> None:

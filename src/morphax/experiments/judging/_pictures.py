@@ -8,7 +8,7 @@ import numpy as np
 
 from morphax._lazy import xr
 from morphax.experiments.judging._stored import others, reduced
-from morphax.judging.judgement import with_error
+from morphax.judging.judgement import AT_ONCE, with_error
 from morphax.judging.prediction import LEADERBOARD
 from morphax.judging.robustness import TRIALS
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, Figures, literal, new_figure
@@ -83,14 +83,14 @@ def _overview(dataset: xr.Dataset, known: xr.Dataset):
     axis = figure.subplots()
     for name in known.device.values:
         one = known.sel(device=name).isel(noise=0)
-        place = float(one.memory), float(one.total - one.memory)
+        place = float(one.linear_memory), float(one.total - one.linear_memory)
         axis.plot(*place, "o", color=GREY, alpha=0.6, markersize=4)
         text = literal(str(name)).replace(" neurons=", " ")
         axis.annotate(text, place, (4, 3), textcoords="offset points", color=GREY, fontsize="x-small")
     clean = dataset.isel(noise=0)
     for place, name in enumerate(dataset.device.values):
         one = clean.sel(device=name)
-        memory = float(one.memory.sum("delay"))
+        memory = float(one.linear_memory)
         label = literal(str(name))
         rest = float(one.total) - memory
         look: dict[str, Any] = _look(place) | {"linestyle": ""}
@@ -141,7 +141,7 @@ def _tasks(dataset: xr.Dataset, known: xr.Dataset):
                 first = place == number == 0
                 label = {"constant": "a constant", "linear": "linear in 50 inputs"}[floor] if first else ""
                 axis.vlines(value, place - 0.4, place + 0.4, color=GREY, linestyle=style, label=label)
-    for number, one in enumerate(_each(known.reindex(task=names))):
+    for number, one in enumerate(_each(known.reindex(task=names)) if "error" in known else []):
         errors = one.error.isel(measured=-1).transpose("task")
         axis.plot(errors, np.arange(len(names)), "x", **FAINT, markersize=4, label=STORED if number == 0 else "")
     count = dataset.sizes["device"]
@@ -166,7 +166,7 @@ def _free_running(dataset: xr.Dataset, known: xr.Dataset):
     figure = new_figure(8.5, 3.4)
     left, right = figure.subplots(1, 2)
     taus = dataset.tau.values
-    for number, one in enumerate(_each(known.reindex(tau=taus).isel(measured=0))):
+    for number, one in enumerate(_each(known.reindex(tau=taus).isel(measured=0)) if "smape" in known else []):
         left.plot(taus, one.smape, **FAINT, label=STORED if number == 0 else "")
         right.plot(taus, one.valid_time, **FAINT)
     for place, name in enumerate(dataset.device.values):
@@ -199,7 +199,8 @@ def _robustness(dataset: xr.Dataset, trials: list[str], known: xr.Dataset):
         values = dataset[f"total_{trial}"]
         ticks = dataset[trial].values
         places = np.arange(len(ticks))
-        for number, one in enumerate(_each(known[[f"total_{trial}", "readings"]].reindex({trial: ticks}))):
+        found = [f"total_{trial}", "readings"] if f"total_{trial}" in known else []
+        for number, one in enumerate(_each(known[found].reindex({trial: ticks})) if found else []):
             label = STORED if number == 0 and trial == trials[0] else ""
             axis.plot(places, one[f"total_{trial}"] / one.readings, **FAINT, label=label)
         for number, name in enumerate(dataset.device.values):
@@ -249,7 +250,7 @@ def _row(one: xr.Dataset) -> dict[str, str]:
     row = {
         "readings": f"{float(one.readings):.0f}",
         "capacity": with_error(float(clean.total), float(clean.total_error)),
-        "linear memory": f"{float(clean.memory):.1f}",
+        "linear memory": f"{float(clean.linear_memory):.1f}",
     }
     for noise in one.noise.values[one.noise.values > 0]:
         row[f"capacity at {100 * noise:g} %"] = number(float(one.total.sel(noise=noise)))
@@ -257,12 +258,16 @@ def _row(one: xr.Dataset) -> dict[str, str]:
         ("lyapunov", "largest exponent"),
         ("forgetting_time", "forgets in"),
         ("energy", "J an input"),
-        ("operations", "operations an input"),
-        ("size", "bytes"),
+        ("readout_operations", "readout: operations"),
+        ("readout_size", "readout: bytes"),
+        ("operations", "network: operations"),
+        ("size", "network: bytes"),
         ("sparsity", "connection sparsity"),
     ):
         if name in one:
             row[title] = number(float(one[name]))
+    if float(one.get("forgetting_time", np.nan)) < AT_ONCE:
+        row["forgets in"] = "at once"
     if "error" in one:
         errors = one.error.isel(measured=-1)
         row |= {str(task): number(float(errors.sel(task=task))) for task in one.task.values}
@@ -275,6 +280,8 @@ def _row(one: xr.Dataset) -> dict[str, str]:
 
 def number(value: float) -> str:
     """A share or an error as people write it."""
+    if np.isneginf(value):
+        return "-∞"
     if not np.isfinite(value):
         return "—"
     return "0" if abs(value) < SMALL else f"{value:.3g}"

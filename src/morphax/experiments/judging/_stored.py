@@ -18,7 +18,7 @@ KEPT = (
     "rank",
     "total",
     "total_error",
-    "memory",
+    "linear_memory",
     "effective_dimension",
     "lyapunov",
     "forgetting_time",
@@ -26,16 +26,22 @@ KEPT = (
     "operations",
     "sparsity",
     "size",
+    "readout_operations",
+    "readout_size",
     "error",
     "smape",
+    "smape_constant",
+    "used_noise",
     "valid_time",
     "lorenz_time",
 )
+AT_NOISE = ("error", "smape", "smape_constant", "valid_time", "lorenz_time")
+"""What is asked at the noise of the verdict, as all trials are."""
 DIGITS = 4
 
 
 def reduced(dataset: xr.Dataset) -> xr.Dataset:
-    """What is one number a device, noise, task or trial: sums over delays, means over seeds, starts and chips."""
+    """What is one number a device, noise, task or trial: means over seeds, starts and chips."""
     from morphax.judging.robustness import TRIALS
 
     kept = {}
@@ -44,20 +50,21 @@ def reduced(dataset: xr.Dataset) -> xr.Dataset:
             continue
         values = dataset[name]
         chips = [dim for dim in values.dims if str(dim).endswith("chip")]
-        if name == "memory":
-            values = values.sum("delay", skipna=False)
         kept[name] = values.mean([dim for dim in ("seed", "start") if dim in values.dims] + chips)
     return xr.Dataset(kept).drop_attrs()
 
 
 def as_json(dataset: xr.Dataset) -> dict[str, Any]:
-    """Rounded numbers and the names of their axes; null where there is none."""
+    """Rounded numbers and the names of their axes; null where there is none, and "-inf" is a text."""
     small = reduced(dataset)
 
     def plain(values: np.ndarray) -> Any:
         if values.dtype.kind not in "fiu":
             return values.tolist()
-        flat = [float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in values.ravel().tolist()]
+        flat = [
+            float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None if np.isnan(value) else str(value)
+            for value in values.ravel().tolist()
+        ]
         return np.array(flat, object).reshape(values.shape).tolist()
 
     return {
@@ -75,7 +82,10 @@ def stored() -> xr.Dataset:
 
 
 def others(dataset: xr.Dataset) -> xr.Dataset:
-    """Those of them that a judgement has no device of the same name for."""
+    """Those of them that a judgement has no device of the same name for, as far as the same was asked of them."""
     known = stored()
     mine = set(map(str, dataset.device.values))
-    return known.sel(device=[name for name in known.device.values if str(name) not in mine])
+    known = known.sel(device=[name for name in known.device.values if str(name) not in mine])
+    if "used_noise" in dataset and float(dataset.used_noise) != float(known.used_noise):
+        known = known.drop_vars([name for name in known if str(name) in AT_NOISE or str(name).startswith("total_")])
+    return known

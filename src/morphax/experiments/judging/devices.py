@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from pydantic import Field, model_validator
@@ -46,7 +47,7 @@ from morphax.lab.figures import Figures
 from morphax.lab.identity import local_source_of
 from morphax.lab.progress import Progress
 from morphax.lab.script import file_in
-from morphax.substrates.base import Substrate
+from morphax.substrates.base import Substrate, count_neurons
 from morphax.substrates.external import outside
 from morphax.substrates.imperfections import inference_energy
 from morphax.substrates.reservoirs import EchoStateNetwork, ReLUReservoir
@@ -163,8 +164,10 @@ class DevicesConfig(BaseConfig):
             raise ValueError(f"high is {self.high:g}; it must be > low, {self.low:g}")
         if self.washout < self.max_delay:
             raise ValueError(f"washout is {self.washout}; it must be >= max_delay, {self.max_delay}")
-        if self.washout > self.points // 4 or self.washout > self.trial_points // 4:
-            raise ValueError(f"washout is {self.washout}; it must be at most a quarter of points and trial_points")
+        driven = not all(is_recording(each.spec) for each in asked)
+        for name in ("points", *(["trial_points"] if self.trials else [])):
+            if driven and self.washout > getattr(self, name) // 4:
+                raise ValueError(f"washout is {self.washout}; it must be at most a quarter of {name}")
         if self.noises[0] != 0 or any(b <= a for a, b in pairwise(self.noises)):
             raise ValueError(f"noises is {self.noises}; they must rise from 0")
         if self.noise not in self.noises:
@@ -185,7 +188,7 @@ class Devices(Experiment):
     """What devices can compute: information processing capacity, tasks, and what of it imperfections leave.
 
     A simulated device is driven with independent inputs, and trained on standard tasks; so is one outside. Of a
-    recording its own input is judged. Errors of tasks are nrmse, or shares that are wrong, with `noise` on every
+    recording its own input is judged. Errors of tasks are nrmse, or shares that are wrong, with noise on every
     reading; a linear readout of the last 50 inputs stands beside them.
     """
 
@@ -289,6 +292,9 @@ def _capacity(device: Substrate | Recording, config: DevicesConfig, key: PRNGKey
 def _of_hardware(device: Substrate) -> dict[str, tuple]:
     """Energy of an input, where constants and time are known; and NeuroBench's figures of a network."""
     inner, found = device, {}
+    readout = footprint(jnp.ones((1, count_neurons(device))))
+    found["readout_size"] = ((), readout.size, {"units": "bytes", "long_name": "footprint of a readout of one output"})
+    found["readout_operations"] = ((), readout.operations, {"units": "1", "long_name": "its effective operations"})
     while isinstance(inner, Wrapper):
         inner = inner.substrate
     interval = getattr(inner, "interval", None)
@@ -450,7 +456,7 @@ def settings_of(texts: Sequence[str], devices: Sequence[str]) -> tuple[list[str]
     if unnamed := next((text for text in others if "." not in text.partition("=")[0]), None):
         key = unnamed.partition("=")[0]
         names = ", ".join(f"{name}.{key}" for name in devices)
-        hint = nearest(key, DevicesConfig.model_fields)
+        hint = nearest(key, fields)
         raise UsageError(f"--set is {unnamed!r}; {hint}; of a device it is {names}")
     return own, others
 
