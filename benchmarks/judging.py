@@ -6,8 +6,9 @@
   up to degree 5; RCbench takes all that it has up to degree 3 and delay 8 (165), by ridge regression as it comes;
   reservoirpy fits 100 delays, its memory capacity, on the readings alone, as its function does. Each is a process of
   its own; peak memory is that of the whole process, libraries and recording included.
-- `growth`: how time grows with readings, points, products, and devices that are judged at once.
-- `stream`: a recording of 10 million points of 20 readings in a file (1.6 GB), read in stretches.
+- `growth`: how time grows with readings, points and products.
+- `chips`: up to 100 devices of one production line, simulated at once and in turn, and judged with one drive.
+- `stream`: recordings of 1 and 10 million points of 50 readings in a file (4 GB), read in stretches.
 
 Times are of the clock; the machine should do nothing else.
 """
@@ -73,16 +74,15 @@ def peak() -> float:
     return int(told["VmHWM"].split()[0]) / 1e3
 
 
-def by_morphax(path: Path, products: int, degree: int = 5, devices: int = 1) -> Callable[[], tuple[int, float]]:
+def by_morphax(path: Path, products: int, degree: int = 5) -> Callable[[], tuple[int, float]]:
     from morphax.judging import information_processing_capacity
 
     stored = np.load(path)
     inputs, readings = stored["inputs"], stored["readings"]
-    several = [readings] * devices if devices > 1 else readings
 
     def run() -> tuple[int, float]:
-        found = information_processing_capacity(inputs, several, max_degree=degree, max_products=products)
-        return found.sizes["product"], float(np.ravel(found.total)[0])
+        found = information_processing_capacity(inputs, readings, max_degree=degree, max_products=products)
+        return found.sizes["product"], float(found.total)
 
     return run
 
@@ -139,22 +139,60 @@ def products(less: int) -> None:
 
 def growth(less: int) -> None:
     points = POINTS // less
-    print(f"{'readings':>10}{'points':>10}{'products':>10}{'devices':>9}{'s':>8}{'MB':>7}")
+    print(f"{'readings':>10}{'points':>10}{'products':>10}{'s':>8}{'MB':>7}")
     cases = [
-        (NEURONS, points, PRODUCTS, 1),
-        (2 * NEURONS, points, PRODUCTS, 1),
-        (4 * NEURONS, points, PRODUCTS, 1),
-        (NEURONS, points // 10, PRODUCTS, 1),
-        (NEURONS, points // 10, PRODUCTS, 10),
-        (NEURONS, points // 10, PRODUCTS, 100),
-        (NEURONS, points, PRODUCTS // 4, 1),
-        (NEURONS, points, 4 * PRODUCTS, 1),
+        (NEURONS, points, PRODUCTS),
+        (2 * NEURONS, points, PRODUCTS),
+        (4 * NEURONS, points, PRODUCTS),
+        (NEURONS, points // 10, PRODUCTS),
+        (NEURONS, points, PRODUCTS // 4),
+        (NEURONS, points, 4 * PRODUCTS),
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for neurons, length, count, devices in cases:
+        for neurons, length, count in cases:
             path = recording(Path(folder), neurons, length)
-            seconds, memory, (tried, _) = apart(by_morphax, path, count, 8, devices)
-            print(f"{neurons:10d}{length:10d}{tried:10d}{devices:9d}{seconds:8.2f}{memory:7.0f}")
+            seconds, memory, (tried, _) = apart(by_morphax, path, count, 8)
+            print(f"{neurons:10d}{length:10d}{tried:10d}{seconds:8.2f}{memory:7.0f}")
+
+
+def chips(less: int) -> None:
+    points = POINTS // less // 10
+    print(f"{'devices':>10}{'points':>10}{'at once, s':>12}{'in turn, s':>12}{'judged, s':>12}{'MB':>7}")
+    for devices in (1, 10, 100):
+        _, memory, (at_once, in_turn, judged) = apart(by_chips, devices, points)
+        print(f"{devices:10d}{points:10d}{at_once:12.2f}{in_turn:12.2f}{judged:12.2f}{memory:7.0f}")
+
+
+def by_chips(devices: int, points: int) -> Callable[[], tuple[float, float, float]]:
+    from morphax import EchoStateNetwork, evolve, mismatch
+    from morphax.judging import information_processing_capacity, stimulus
+
+    inputs = stimulus(points, key=jax.random.key(0))
+    design = EchoStateNetwork.random(NEURONS, input_scale=0.1, key=jax.random.key(1))
+    keys = jax.random.split(jax.random.key(2), devices)
+
+    def one(key: Any) -> Any:
+        return evolve(mismatch(design, devices=0.1, key=key), inputs)[0]
+
+    each, every = jax.jit(one), jax.jit(jax.vmap(one))
+
+    def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+        started = time.perf_counter()
+        found = jax.block_until_ready(work())
+        return time.perf_counter() - started, found
+
+    def run() -> tuple[float, float, float]:
+        timed(lambda: each(keys[0]))
+        in_turn, _ = timed(lambda: [each(key) for key in keys])
+        timed(lambda: every(keys))
+        at_once, found = timed(lambda: every(keys))
+        recordings = list(np.asarray(found, float))
+        judged, _ = timed(
+            lambda: information_processing_capacity(inputs, recordings, max_products=PRODUCTS).total.values
+        )
+        return at_once, in_turn, judged
+
+    return run
 
 
 def by_stream(path: Path, products: int) -> Callable[[], tuple[int, float]]:
@@ -172,7 +210,7 @@ def by_stream(path: Path, products: int) -> Callable[[], tuple[int, float]]:
 
 
 def stream(less: int) -> None:
-    readings, taps = 20, 10
+    readings, taps = NEURONS, 25
     with tempfile.TemporaryDirectory() as folder:
         for points in (10**6 // less, 10**7 // less):
             path = Path(folder) / f"{points}.nc"
@@ -200,7 +238,7 @@ def write_long(path: Path, points: int, readings: int, taps: int) -> None:
             table[low:high] = np.hstack([lines[:, :taps], lines[:, :taps] * lines[:, 1:]])
 
 
-PARTS: dict[str, Callable[[int], None]] = {"products": products, "growth": growth, "stream": stream}
+PARTS: dict[str, Callable[[int], None]] = {"products": products, "growth": growth, "chips": chips, "stream": stream}
 
 
 if __name__ == "__main__":
