@@ -28,7 +28,7 @@ PASS = 256
 BLOCKS = 20
 MOMENTS = 1 << 23
 """Numbers of moments that are held at once."""
-KEPT = 1 << 24
+KEPT = 1 << 23
 """Numbers of readings that are held instead of read anew."""
 
 
