@@ -34,7 +34,7 @@ class Memristors(Substrate):
         return state
 
 
-MEMRISTORS = Memristors(jnp.array([0.1, 0.2, 0.3]), jnp.array([0.8, 1.2, 1.6]), jnp.array([0.2, 0.3, 0.4]))
+MEMRISTORS = Memristors(jnp.array([0.1, 0.15, 0.2]), jnp.array([0.8, 1.0, 1.2]), jnp.array([0.2, 0.3, 0.4]))
 
 
 def recorded(device: Any, seed: int, points: int = 1200, noise: float = 0.01) -> Recording:
