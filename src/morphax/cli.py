@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from morphax.lab.run_folder import RunFolder
 
 OK, FAILED, BAD_ARGUMENT, CLAIM_NOT_MET = 0, 1, 2, 3
-STOPPED = 128  # and the number of the signal
+STOPPED, BROKEN_PIPE = 128, 13  # STOPPED and the number of the signal
 
 
 class Stopped(BaseException):
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stopped_by_signals(), _warnings_in_a_line(err):
             return options.action(options, out, err)
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # who reads what is printed has read enough
+            return STOPPED + BROKEN_PIPE
         err.print(f"morphax: the experiment calls sys.exit({end.code}), which ends no run", markup=False)
         return FAILED
     except (Exception, KeyboardInterrupt, Stopped) as error:

@@ -126,6 +126,7 @@ def test_a_recording_is_judged_by_its_own_input(capsys):
     assert dataset.error.sel(task="NARMA-2").isel(measured=0).item() < 1
 
 
+@pytest.mark.slow
 def test_held_inputs_and_early_answers_are_put_right(capsys):
     write_recording("held.csv", held=3)
     assert "the input u is held for 3 points each; keep one point of 3 (every=3)" in error_of(capsys, "held.csv")

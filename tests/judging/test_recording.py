@@ -138,7 +138,7 @@ def test_a_simulation_is_recorded_with_repeats_and_noise():
         (np.repeat(DRIVE[:1000], 4), line(), "error", "the input u0 is held for 4 points each; keep one point of 4"),
         (COIN, line(COIN), "error", "the input u0 is held for 5 points each; keep one point of 5"),
         (DRIVE[:250], line()[:250], "error", "250 points, of which 200 are left out (washout), are too few for 3"),
-        (DRIVE[:600], line()[:600], "warning", "400 points behind the washout tell capacities of 3 readings to some"),
+        (DRIVE[:500], line()[:500], "warning", "500 points for 3 readings tell capacities to some percent; 600"),
         (np.tile(DRIVE[:40], 100), line(np.tile(DRIVE[:40], 100)), "warning", "or repeats itself"),
         (np.stack([DRIVE, DRIVE], axis=1), line(), "warning", "the inputs u0 and u1 depend on each other"),
         (np.stack([DRIVE, DRIVE**2], axis=1), line(), "warning", "the inputs u0 and u1 depend on each other"),

@@ -586,3 +586,14 @@ def test_every_experiment_runs_quickly_and_draws_its_figure(name, request):
     # Which claims a quick run meets is a matter of luck where it trains a few small networks.
     assert not claims or any(claim["ours"] is not None and np.isfinite(claim["ours"]) for claim in claims)
     assert list((Path("out") / "figures").glob("*.png"))
+
+
+def test_who_has_read_enough_ends_a_command_in_silence():
+    with subprocess.Popen(
+        [sys.executable, "-m", "morphax.cli", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

@@ -148,6 +148,7 @@ def test_a_single_file_takes_along_what_lies_beside_it(tmp_path, monkeypatch):
     del sys.modules["helper"]
 
 
+@pytest.mark.slow
 def test_sources_are_read_by_several_threads_at_once():
     from morphax.lab import identity
 

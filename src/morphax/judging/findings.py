@@ -138,10 +138,10 @@ def _of_readings(recording: Recording, left_out: int) -> Iterator[Finding]:
     if missing := recording.missing():
         yield Finding("error", missing)
         return
-    if points < ENOUGH * count:
+    if len(recording) < ENOUGH * count:
         text = (
-            f"{points} points behind the washout tell capacities of {count} readings to some percent; "
-            f"{ENOUGH * count} tell them to 2 %"
+            f"{len(recording)} points for {count} readings tell capacities to some percent; {ENOUGH * count} tell them "
+            "to 2 %"
         )
         yield Finding("warning", text)
     readings = Readings.of(recording.responses, washout)
@@ -160,7 +160,7 @@ def _of_readings(recording: Recording, left_out: int) -> Iterator[Finding]:
     if shares[worst] > max(DRIFT, 100 * _persistence(readings, worst) / points):
         text = (
             f"readings drift, over a quarter of the recording and longer ({100 * shares[worst]:.0f} % of the variance "
-            f"of {varying[worst]}); take out what changes slowly (detrend={max(200, points // 20)})"
+            f"of {varying[worst]}); take out what changes slowly (detrend={max(200, len(recording) // 20)})"
         )
         yield Finding("warning", text)
     if early := _early(recording, readings):
