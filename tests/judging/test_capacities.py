@@ -6,7 +6,7 @@ import pytest
 
 from morphax import EchoStateNetwork, evolve
 from morphax.judging import effective_dimension, information_processing_capacity
-from morphax.judging.capacities import KINDS, affordable, kinds, shell
+from morphax.judging.products import KINDS, affordable, kinds, shell
 from morphax.judging.readings import WithNoise
 
 POINTS = 20_000

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations, product
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -15,12 +13,9 @@ from threadpoolctl import threadpool_limits
 from morphax._checks import check_choice, check_count, check_range, cores
 from morphax._lazy import xr
 from morphax.judging.polynomials import Channel, Innovations, Polynomials, ljung_box, mean_and_deviation
+from morphax.judging.products import Kind, Product, affordable, degree_of, kinds, shell, shortest, written
 from morphax.judging.readings import ROWS, Readings, as_table
 
-Product = tuple[tuple[int, int, int], ...]
-"""The factors of a target: channel, delay and degree of each."""
-Kind = tuple[tuple[int, int], ...]
-"""What products have in common that differ in delays: channel and degree of each factor, in order."""
 AT_ONCE = 128
 """Products that are made and projected at once: they stay in the cache."""
 PASS = 256
@@ -30,10 +25,6 @@ MOMENTS = 1 << 23
 """Numbers of moments that are held at once."""
 KEPT = 1 << 23
 """Numbers of readings that are held instead of read anew."""
-
-
-KINDS = 10_000
-"""Kinds of products that are looked at."""
 DEPENDENT = 1e-4
 """Inputs whose autocorrelation is less probable than this, were they independent, are replaced by their innovations."""
 LAGS = 20
@@ -72,7 +63,8 @@ def information_processing_capacity(
 
       Both may be anything that has a `shape` and gives NumPy arrays for slices of time: they are read in stretches.
     - `washout`: points at the beginning that are left out, >= `max_delay`.
-    - `max_degree`: largest sum of degrees, >= 1. Of an input with L levels single degrees end at L - 1.
+    - `max_degree`: largest sum of degrees, >= 1. Of an input with L levels single degrees end at L - 1. Of many
+      channels it is less: as far as there are no more than 10,000 kinds of products.
     - `max_delay`: longest delay, >= 0.
     - `max_products`: how many products may be tried, >= 1.
     - `innovations`: whether inputs are replaced by theirs: "auto" where they are correlated (Ljung-Box test, 1e-4).
@@ -176,7 +168,7 @@ def _dataset(capacities: Capacities, products: list[Product], found: Found, p_va
             "linear_memory_error": ("device", all_memory_error, unit),
         },
         {
-            "factors": ("product", [_text(factors, len(capacities.channels)) for factors in products]),
+            "factors": ("product", [written(factors, len(capacities.channels)) for factors in products]),
             "total_degree": ("product", degrees),
             "longest_delay": ("product", delays, {"units": "points"}),
             "degree": np.arange(1, len(of_degree) + 1),
@@ -194,14 +186,6 @@ def _summed(found: Found, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     spread = np.sum((without - without.mean(axis=1, keepdims=True)) ** 2, axis=1)
     error = np.sqrt((BLOCKS - 1) / BLOCKS * spread)
     return total, error, error * t.ppf((1 + CONFIDENCE) / 2, BLOCKS - 1)
-
-
-def _text(factors: Product, channels: int) -> str:
-    """ "P1(u[t-3]) P2(u[t])": factors as people write them, with the channel where there are several."""
-    return " ".join(
-        f"P{power}(u{channel if channels > 1 else ''}[t{f'-{delay}' if delay else ''}])"
-        for channel, delay, power in sorted(factors, key=lambda factor: (factor[1], factor[0], factor[2]))
-    )
 
 
 class Found(NamedTuple):
@@ -365,49 +349,6 @@ class Capacities:
             target *= other
 
 
-def affordable(levels: Sequence[int], degree: int) -> int:
-    """The largest degree, up to this one, of which there are not too many kinds to look at: of many channels 2 or 3."""
-    ways = np.zeros(degree + 1)
-    ways[0] = 1
-    # Every variable may be taken any number of times: channels, and powers of each.
-    for power in (power for most in levels for power in range(1, most + 1)):
-        for total in range(power, degree + 1):
-            ways[total] += ways[total - power]
-    return max(int(np.sum(np.cumsum(ways[1:]) <= KINDS)), 1)
-
-
-def kinds(levels: Sequence[int], degree: int) -> list[Kind]:
-    """All kinds of products up to a total degree, lower degrees and fewer factors first.
-
-    `levels` is the highest degree of each channel.
-    """
-    variables = [(channel, power) for channel, most in enumerate(levels) for power in range(1, most + 1)]
-
-    def extended(kind: Kind, left: int, place: int) -> Iterator[Kind]:
-        if kind:
-            yield kind
-        for next_place in range(place, len(variables)):
-            if variables[next_place][1] <= left:
-                yield from extended((*kind, variables[next_place]), left - variables[next_place][1], next_place)
-
-    return sorted(extended((), degree, 0), key=lambda kind: (_degree(kind), len(kind), kind))
-
-
-def shell(kind: Kind, longest: int) -> Iterator[Product]:
-    """All products of a kind whose longest delay is this one: every factor has a variable of its own."""
-    groups = list(Counter(kind).items())
-    for chosen in product(*(combinations(range(longest + 1), many) for _, many in groups)):
-        if max(each[-1] for each in chosen) < longest:
-            continue
-        factors = tuple(
-            (channel, delay, power)
-            for ((channel, power), _), delays in zip(groups, chosen, strict=True)
-            for delay in delays
-        )
-        if len({(channel, delay) for channel, delay, _ in factors}) == len(factors):
-            yield factors
-
-
 class _Shell(NamedTuple):
     kind: Kind
     longest: int
@@ -445,11 +386,11 @@ class Search:
         levels = [each.degree for each in self.capacities.polynomials]
         every = kinds(levels, affordable(levels, self.capacities.degree))
         singles = [kind for kind in every if len(kind) == 1]
-        simple = [kind for kind in every if len(kind) > 1 and _degree(kind) + len(kind) <= self.SIMPLE]
+        simple = [kind for kind in every if len(kind) > 1 and degree_of(kind) + len(kind) <= self.SIMPLE]
         self._try([(kind, longest) for longest in range(self.capacities.delay + 1) for kind in singles])
         early = range(min(self.EARLY, self.capacities.delay) + 1)
         self._try([(kind, longest) for longest in early for kind in simple])
-        self._try([(kind, _shortest(kind) + more) for more in range(2) for kind in every if kind not in self.shells])
+        self._try([(kind, shortest(kind) + more) for more in range(2) for kind in every if kind not in self.shells])
         while self.left and (wanted := self._next()):
             self._try(wanted)
         return self.products, Found(*(np.concatenate(each, axis=-1) for each in zip(*self.found, strict=True)))
@@ -498,12 +439,3 @@ class Search:
                 _Shell(kind, longest, products, gain, chance / len(products) ** 0.5)
             )
             place += len(products)
-
-
-def _degree(kind: Kind) -> int:
-    return sum(power for _, power in kind)
-
-
-def _shortest(kind: Kind) -> int:
-    """The longest delay that a product of a kind has at least."""
-    return max(Counter(channel for channel, _ in kind).values()) - 1

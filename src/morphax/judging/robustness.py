@@ -162,11 +162,13 @@ def withstands(
     drive_key, chip_key = jax.random.split(key)
     drives, span = jnp.asarray(stimulus(points, kind, low=low, high=high, key=drive_key)), Span(low, high)
     keys = jax.random.split(chip_key, chips if asked.several else 1)
-    read, amount = _at_once if inside else _in_turn, jnp.asarray(noise)
+    amount = jnp.asarray(noise)
 
     def answers(value: float) -> list[np.ndarray]:
         given = int(value) if asked.whole else jnp.asarray(value, float)
-        return list(np.asarray(read(substrate, asked.answers, given, span, drives, amount, keys)))
+        read = eqx.Partial(_read, substrate, asked.answers, given, span, drives, amount)
+        # A device outside answers one question at a time.
+        return list(np.asarray(_at_once(read, keys) if inside else [read(each) for each in keys]))
 
     # Readings that are only rounded are taken once.
     once = answers(values[0]) if trial == "reading_bits" else []
@@ -208,29 +210,8 @@ def _read(
 
 
 @eqx.filter_jit
-def _at_once(
-    substrate: Substrate,
-    answers: Callable[..., Array],
-    value: Array | int,
-    span: Span,
-    drives: Float[Array, " time"],
-    noise: Array,
-    keys: PRNGKeyArray,
-) -> Float[Array, "chips time readings"]:
-    return jax.vmap(lambda key: _read(substrate, answers, value, span, drives, noise, key))(keys)
-
-
-def _in_turn(
-    substrate: Substrate,
-    answers: Callable[..., Array],
-    value: Array | int,
-    span: Span,
-    drives: Float[Array, " time"],
-    noise: Array,
-    keys: PRNGKeyArray,
-) -> list[Array]:
-    """Of a device outside, which answers one question at a time."""
-    return [_read(substrate, answers, value, span, drives, noise, key) for key in keys]
+def _at_once(read: Callable[[PRNGKeyArray], Array], keys: PRNGKeyArray) -> Float[Array, "chips time readings"]:
+    return jax.vmap(read)(keys)
 
 
 def _can_be_warm(substrate: Substrate) -> bool:

@@ -252,8 +252,9 @@ def _search(
         first = jnp.zeros(count, epsilon.dtype) if start is None else start
         found, cost = search(first if place == 0 else jax.random.normal(each, (count,), epsilon.dtype))
         # A search that left all bounds has no cost.
-        if best is None or np.nan_to_num(float(cost), nan=np.inf) < least:
-            best, least = found, float(np.nan_to_num(float(cost), nan=np.inf))
+        cost = float(np.nan_to_num(float(cost), nan=np.inf))
+        if best is None or cost < least:
+            best, least = found, cost
         if least < FITS * used:
             break
     assert best is not None

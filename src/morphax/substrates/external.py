@@ -248,9 +248,12 @@ class LineProcess:
     def __call__(self, inputs: Float[np.ndarray, "time channels"], *, timeout: float | None = None) -> np.ndarray:
         """Ask it. **Raises:** `TimeoutError`, and the process is ended, without an answer after `timeout` seconds."""
         process = self._running()
+        if not self.lines.empty():
+            if line := self.lines.get():
+                self._refuse(line)
+            self.close()  # it has just ended
+            process = self._running()
         assert process.stdin is not None
-        if not self.lines.empty() and (line := self.lines.get()):
-            self._refuse(line)
         try:
             question = json.dumps({"inputs": np.asarray(inputs).tolist()}) + "\n"
             # One that does not read keeps who writes waiting, and has no more time than one that does not answer.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,8 @@ from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.judging import _pictures
+from morphax.experiments.judging._asked import Asked, name_of, setting_of, with_settings
+from morphax.experiments.judging._verdict import told
 from morphax.judging.devices import (
     AS_IT_IS,
     BUILT_IN,
@@ -28,10 +29,9 @@ from morphax.judging.devices import (
     python_device,
 )
 from morphax.judging.footprint import footprint
-from morphax.judging.judgement import judge, verdict
+from morphax.judging.judgement import judge
 from morphax.judging.prediction import (
     FREE_RUNNING,
-    LEADERBOARD,
     SERIES,
     foretell_lorenz,
     foretell_mackey_glass,
@@ -55,11 +55,6 @@ from morphax.substrates.wrappers import Wrapper
 from morphax.tasks.laser import santa_fe_laser
 from morphax.units import ns
 
-BETTER = 0.8
-"""Of the error of a linear readout, from which on down a device is good for a task."""
-MARGIN = 0.01
-"""By which errors may differ by chance: two standard errors of a share of 10 % of 4,000."""
-GOOD, SAME, BAD = "Good for", "No better than a linear readout of past inputs at", "Not for"
 BY_ARGUMENT = {"devices", "against", "settings"}
 """What the command has arguments for: as a setting such a name is the device's."""
 WHOLE = "all"
@@ -69,14 +64,6 @@ KEPT = 20
 Name = Annotated[str, Field(min_length=1)]
 TASKS = (*STANDARD, *SEQUENCES, *FREE_RUNNING)
 """All that devices are compared by."""
-
-
-class Asked(NamedTuple):
-    """A device, as it was asked for: `name` on page and pieces, `spec` for `find_device`, and its settings."""
-
-    name: str
-    spec: str
-    settings: dict[str, Any]
 
 
 class DevicesConfig(BaseConfig):
@@ -124,17 +111,17 @@ class DevicesConfig(BaseConfig):
     def asked(self) -> list[Asked]:
         """All devices, with names that tell them apart."""
         texts = [*self.devices, *self.against]
-        given = [_with_settings(text) for text in texts]
+        given = [with_settings(text) for text in texts]
         for text in self.settings:
-            place, key, value = _setting(text, texts)
+            place, key, value = setting_of(text, texts)
             given[place][1][key] = value
-        return [Asked(_name(spec, settings), spec, settings) for spec, settings in given]
+        return [Asked(name_of(spec, settings), spec, settings) for spec, settings in given]
 
     def data(self) -> dict[str, Data]:
         data: dict[str, Data] = {}
         for field in ("devices", "against"):
             for place, spec in enumerate(getattr(self, field)):
-                if _with_settings(spec)[0] not in BUILT_IN:
+                if with_settings(spec)[0] not in BUILT_IN:
                     data[f"{field}[{place}]"] = Path(file_in(spec) if is_python(spec) else spec)
                     if is_python(spec):
                         data[f"source of {field}[{place}]"] = _source(spec)
@@ -400,49 +387,6 @@ def _side_by_side(devices: Mapping[str, xr.Dataset]) -> xr.Dataset:
     return both.sel(task=[name for name in TASKS if name in both.task]) if "task" in both.dims else both
 
 
-def told(device: xr.Dataset) -> list[str]:
-    """The verdict on one device, warnings first."""
-    lines = verdict(device, float(device.used_noise))
-    if "error" in device:
-        lines += _at_tasks(device)
-    if "smape" in device and np.isfinite(device.smape.values).any():
-        others = ", ".join(f"{name} {value:g}" for name, value in LEADERBOARD.items())
-        clean, noisy = (float(device.smape.isel(measured=place).mean()) for place in (0, -1))
-        constant = float(device.smape_constant.mean())
-        lines.append(
-            f"Foretells by itself NeuroBench's Mackey-Glass series ({device.series.values}), "
-            f"{device.sizes['start']} starts each, with an sMAPE of {clean:.1f} without noise and {noisy:.1f} with "
-            f"{100 * float(device.used_noise):g} % on its readings (their mean has {constant:.1f}; "
-            f"NeuroBench reports, on its own files, {others}); "
-            f"keeps to them for {float(device.valid_time.isel(measured=0).mean()):.1f} Lyapunov times."
-        )
-    if "lorenz_time" in device and np.isfinite(device.lorenz_time.values).any():
-        lines.append(
-            f"Foretells x of the Lorenz system for {float(device.lorenz_time.mean()):.1f} Lyapunov times, from x alone "
-            f"(the solver keeps to itself for {float(device.lorenz_solver.mean()):.0f})."
-        )
-    if device.get("asked_at", "") and str(device.asked_at.values):
-        lines.append(f"Note: the device was asked until {device.asked_at.values}.")
-    if "total_spread" in device and np.isfinite(device.total_spread.values).any():
-        worst = device.total_spread.dropna("spread", how="all").isel(spread=-1)
-        lines.append(
-            f"Of chips that are {100 * float(worst.spread):g} % off, each holds {float(worst.mean()):.1f} functions "
-            f"({float(worst.min()):.1f} to {float(worst.max()):.1f})."
-        )
-    return lines
-
-
-def _at_tasks(device: xr.Dataset) -> list[str]:
-    """What it is good for: where it does clearly better than a linear readout of past inputs; where not, or worse."""
-    mean = device.isel(measured=-1)[["error", "linear"]].mean("seed").dropna("task")
-    told: dict[str, list[str]] = {GOOD: [], SAME: [], BAD: []}
-    for name in mean.task.values:
-        error, linear = float(mean.error.sel(task=name)), float(mean.linear.sel(task=name))
-        kind = GOOD if error + MARGIN <= BETTER * linear else BAD if BETTER * error > linear + MARGIN else SAME
-        told[kind].append(f"{name} ({_pictures.number(error)}; linear {_pictures.number(linear)})")
-    return [f"{what} {', '.join(tasks)}." for what, tasks in told.items() if tasks]
-
-
 def settings_of(texts: Sequence[str], devices: Sequence[str]) -> tuple[list[str], list[str]]:
     """What is set of the judgement itself, and of devices: KEY=VALUE, where there is one, or NAME.KEY=VALUE.
 
@@ -459,53 +403,6 @@ def settings_of(texts: Sequence[str], devices: Sequence[str]) -> tuple[list[str]
         hint = nearest(key, fields)
         raise UsageError(f"--set is {unnamed!r}; {hint}; of a device it is {names}")
     return own, others
-
-
-def _with_settings(text: str) -> tuple[str, dict[str, Any]]:
-    """A device and its settings: of a system they may stand behind its name, "echo-state neurons=20"."""
-    name, *pairs = text.split()
-    if name not in BUILT_IN:
-        return text, {}
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise ValueError(f"device is {text!r}; behind {name} there must be settings: KEY=VALUE")
-        settings[key] = _value(value)
-    return name, settings
-
-
-def _setting(text: str, devices: list[str]) -> tuple[int, str, Any]:
-    """Place of the device, key and value of NAME.KEY=VALUE."""
-    left, equals, value = text.partition("=")
-    name, dot, key = left.rpartition(".")
-    if not (equals and dot and key):
-        raise ValueError(f"settings holds {text!r}; it must be NAME.KEY=VALUE")
-    # Nothing in front of the dot is the first device.
-    named = [place for place, device in enumerate(devices) if name in _names(device)] if name else [0]
-    if not named:
-        raise ValueError(f"settings holds {text!r}; {nearest(name, [Path(device).name for device in devices])}")
-    if len(named) > 1:
-        raise ValueError(f"settings holds {text!r}; {len(named)} devices are called so")
-    return named[0], key, _value(value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _names(device: str) -> set[str]:
-    """What a device is called by its settings: all of it, without the folder or settings, or the name in the file."""
-    bare, _ = _with_settings(device)
-    return {device, bare, Path(bare).name, bare.rpartition(":")[2]}
-
-
-def _name(spec: str, settings: Mapping[str, Any]) -> str:
-    own = spec if spec in BUILT_IN else Path(spec).name
-    return " ".join([own, *(f"{key}={json.dumps(value)}" for key, value in sorted(settings.items()))])
 
 
 def _source(spec: str) -> str:
