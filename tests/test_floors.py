@@ -17,8 +17,10 @@ FLOORS = (
     {"substrates"},
     {"learning"},
     {"export", "judging", "testing"},
+    {"estimators"},
     {"experiments"},
-    {"cli", "_public"},
+    {"_options", "_public"},
+    {"cli"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -125,9 +125,9 @@ def _described(node: Any, where: str, arrays: list[np.ndarray]) -> Any:
     if node is None or isinstance(node, bool | int | str):
         return node
     if isinstance(node, float):
-        return {"float": repr(node)}
+        return {"float": repr(float(node))}  # that of NumPy, which is a float, too, has another form
     if isinstance(node, complex):
-        return {"complex": [repr(node.real), repr(node.imag)]}
+        return {"complex": [repr(float(node.real)), repr(float(node.imag))]}
     if eqx.is_array(node) and jnp.issubdtype(node.dtype, jax.dtypes.prng_key):
         arrays.append(np.asarray(jax.random.key_data(node)))
         return {"key": len(arrays) - 1, "implementation": str(jax.random.key_impl(node))}

@@ -567,7 +567,7 @@ def test_a_pipe_that_cannot_encode_a_sign_gets_a_question_mark(monkeypatch):
 def test_what_an_extra_installs_is_asked_for_before_anything_is_trained(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     error = error_of(capsys, ["run", "phase-oscillators/digits", "--quick", "--out", "out"], 1)
-    assert 'pip install "morphax[sklearn]"' in error
+    assert 'pip install "morphax[estimators]"' in error
     assert not list(Path("out").glob("checkpoints/*"))
 
 

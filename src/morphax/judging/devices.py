@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -27,9 +28,13 @@ from morphax.substrates.spiking import SpikingNetwork
 from morphax.substrates.spintronic import SpintronicNetwork
 from morphax.substrates.wrappers import WithInput
 
+Encoding = Literal["standard", "unit", "phase", "raw"]
+"""Of a signal: mean 0 and deviation 1; [0, 1]; [-pi/2, pi/2]; as it is."""
+ENCODINGS = get_args(Encoding)
+
 
 class BuiltIn(NamedTuple):
-    """A system with numbers that make it a reservoir.
+    """A system with numbers that make it a reservoir, or something to train.
 
     `make(key=key, **settings)` takes the arguments of the class; `settings` are those that are given where nothing else
     is said.
@@ -37,21 +42,64 @@ class BuiltIn(NamedTuple):
 
     make: Callable[..., Substrate]
     settings: dict[str, Any]
+    sized: Callable[[tuple[int, ...], int, int], dict[str, Any]]
+    """Settings for layers of so many neurons, so many numbers in an input, and so many outputs.
+
+    Of a system without layers the last number of neurons counts; without outputs of its own it is read by others.
+    """
     random: bool = True
     """Whether its numbers are drawn: then `make` takes a key."""
+    encoding: Encoding = "standard"
+    """How a signal in units of its own is brought to it."""
+
+    @property
+    def kind(self) -> type[Substrate]:
+        """The class."""
+        return getattr(self.make, "__self__", Substrate)
+
+
+def _mixing(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    return {"neurons": neurons[-1], "inputs": channels, "input_scale": channels**-0.5}
+
+
+def _in_layers(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    return {"layers": (channels, *neurons, outputs)}
+
+
+def _damped(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    # Less than the class's own, at which most activities of many inputs are at the ends of their range.
+    return _in_layers(neurons, channels, outputs) | {"scale": 0.5}
+
+
+def _recurrent(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    return {"layers": neurons, "inputs": channels}
+
+
+def _rectified(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    return {"neurons": neurons[-1], "inputs": channels, "scale": channels**-0.5}
+
+
+def _spiking(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    return {"neurons": neurons[-1], "inputs": channels}
+
+
+def _modes(neurons: tuple[int, ...], channels: int, outputs: int) -> dict[str, Any]:
+    return {"measured": neurons[-1], "levels": max(8, math.isqrt(neurons[-1] - 1) + 1)}
 
 
 BUILT_IN = {
-    "josephson": BuiltIn(JosephsonMixer.two_mode, {"measured": 16}, random=False),
-    "spin-torque": BuiltIn(SpinTorqueReservoir.random, {"neurons": 20}),
-    "echo-state": BuiltIn(EchoStateNetwork.random, {"neurons": 50}),
-    "relu": BuiltIn(ReLUReservoir.random, {"neurons": 50}),
-    "spintronic": BuiltIn(SpintronicNetwork.random, {"layers": (32,), "scale": 8.0}),
-    "ctrnn": BuiltIn(ContinuousTimeRecurrentNetwork.random, {"layers": (32,)}),
-    "phase-oscillators": BuiltIn(PhaseOscillators.layered, {"layers": (4, 16, 16), "bias_scale": 0.5}),
-    "hopfield": BuiltIn(HopfieldNetwork.random, {"layers": (4, 16, 16)}),
-    "quantized": BuiltIn(QuantizedPerceptron.random, {"layers": (4, 32, 32, 16), "width": 0.4}),
-    "spiking": BuiltIn(SpikingNetwork.random, {"neurons": 20, "inputs": 8, "steps_per_input": 5}),
+    "josephson": BuiltIn(JosephsonMixer.two_mode, {"measured": 16}, _modes, random=False, encoding="unit"),
+    "spin-torque": BuiltIn(SpinTorqueReservoir.random, {"neurons": 20}, _mixing),
+    "echo-state": BuiltIn(EchoStateNetwork.random, {"neurons": 50}, _mixing),
+    "relu": BuiltIn(ReLUReservoir.random, {"neurons": 50}, _rectified),
+    "spintronic": BuiltIn(SpintronicNetwork.random, {"layers": (32,), "scale": 8.0}, _recurrent),
+    "ctrnn": BuiltIn(ContinuousTimeRecurrentNetwork.random, {"layers": (32,)}, _recurrent),
+    "phase-oscillators": BuiltIn(
+        PhaseOscillators.layered, {"layers": (4, 16, 16), "bias_scale": 0.5}, _in_layers, encoding="phase"
+    ),
+    "hopfield": BuiltIn(HopfieldNetwork.random, {"layers": (4, 16, 16)}, _damped),
+    "quantized": BuiltIn(QuantizedPerceptron.random, {"layers": (4, 32, 32, 16), "width": 0.4}, _in_layers),
+    "spiking": BuiltIn(SpikingNetwork.random, {"neurons": 20, "inputs": 8, "steps_per_input": 5}, _spiking),
 }
 """The systems of this library that are known by name."""
 
@@ -77,10 +125,10 @@ def built_in(name: str, *, key: PRNGKeyArray, **settings: Any) -> Substrate:
     kind = BUILT_IN[name]
     device_key, mask_key = jax.random.split(key)
     arguments = kind.settings | settings | ({"key": device_key} if kind.random else {})
-    return one_input(_made(name, kind.make, arguments, settings), key=mask_key)
+    return one_input(made(name, kind.make, arguments, settings), key=mask_key)
 
 
-def _made(name: str, make: Callable[..., Any], arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+def made(name: str, make: Callable[..., Any], arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     """What a function gives, where it takes these settings."""
     signature = inspect.signature(make)
     try:
@@ -151,8 +199,16 @@ def find_device(
     if spec in BUILT_IN:
         return built_in(spec, key=key, **settings)
     device_key, mask_key = jax.random.split(key)
+    found = from_file(spec, settings, columns=columns, key=device_key)
+    return found if isinstance(found, Recording) else one_input(found, key=mask_key)
+
+
+def from_file(
+    spec: str, settings: Mapping[str, Any], *, columns: Columns = AS_IT_IS, key: PRNGKeyArray
+) -> Substrate | Recording:
+    """What a file holds, as `find_device` does, whatever number of channels it takes."""
     if is_python(spec):
-        return one_input(_in_precision(_from_python(spec, settings, device_key)), key=mask_key)
+        return in_precision(_from_python(spec, dict(settings), key))
     path = Path(spec)
     if not path.is_file():
         known = f"a system ({', '.join(BUILT_IN)}), FILE.py:NAME, a recording (CSV or netCDF) or a saved file"
@@ -166,7 +222,7 @@ def find_device(
         saved = load(path)
     if not isinstance(saved, Substrate):
         raise UsageError(f"{spec} holds a {type(saved).__name__}; it must hold a substrate")
-    return one_input(_in_precision(saved), key=mask_key)
+    return in_precision(saved)
 
 
 def is_python(spec: str) -> bool:
@@ -193,7 +249,7 @@ def _from_python(spec: str, settings: dict[str, Any], key: PRNGKeyArray) -> Subs
     found, _ = python_device(spec)
     if callable(found) and not isinstance(found, Substrate):
         takes_key = "key" in inspect.signature(found).parameters
-        found = _made(spec, found, settings | ({"key": key} if takes_key else {}), settings)
+        found = made(spec, found, settings | ({"key": key} if takes_key else {}), settings)
     elif settings:
         raise UsageError(f"{spec} is there already and has no setting {next(iter(settings))!r}; name a function")
     if not isinstance(found, Substrate):
@@ -219,7 +275,7 @@ def _recorded(path: Path, columns: Columns) -> Recording:
     return recording.detrended(columns.detrend) if columns.detrend else recording
 
 
-def _in_precision(substrate: Substrate) -> Substrate:
+def in_precision(substrate: Substrate) -> Substrate:
     """With numbers in the present precision, whenever it was made."""
     real, complex_ = jnp.result_type(float), jnp.result_type(complex)
 

@@ -331,8 +331,8 @@ class Experiment(ABC):
         """Further tables of the page, by their captions: a dict a row, all with the same keys."""
         return {}
 
-    def exports(self, dataset: xr.Dataset) -> dict[str, str]:
-        """Further files for the run folder: name -> text (say, predictions as CSV)."""
+    def exports(self, dataset: xr.Dataset) -> Mapping[str, str | bytes]:
+        """Further files for the run folder: name -> content (say, predictions as CSV)."""
         return {}
 
     @classmethod

@@ -30,10 +30,10 @@ from morphax.files import (
     read_sealed,
     read_sealed_dataset,
     state_of,
+    write_bytes,
     write_json,
     write_sealed,
     write_sealed_dataset,
-    write_text,
 )
 from morphax.lab.environment import environment
 from morphax.lab.errors import UsageError
@@ -267,8 +267,8 @@ class RunFolder:
         for name in before:  # a figure that this version draws no more
             (self.path / name).unlink(missing_ok=True)
         write_json(self.path / "claims.json", verdicts)
-        for name, text in exports.items():
-            write_text(self.path / name, text)
+        for name, content in exports.items():
+            write_bytes(self.path / name, content if isinstance(content, bytes) else content.encode())
         save_figures(figures, self.path / "figures")
         if not (self.path / "environment.json").exists():
             write_json(self.path / "environment.json", environment(self.config.seed))

@@ -23,10 +23,20 @@ def assignment(text: str, config: type[BaseConfig]) -> tuple[str, Any]:
         raise UsageError(f"--set {key} is unknown; {nearest(key, config.model_fields)}")
     if _takes_several(config.model_fields[key].annotation) and not value.startswith("["):
         value = f"[{value}]"
+    return key, value_of(value)
+
+
+def value_of(text: str) -> Any:
+    """What is written behind an equals sign: JSON where it is that, else a text.
+
+    >>> from morphax.lab.settings import value_of
+    >>> value_of("[1, 0.5]"), value_of("true"), value_of("square")
+    ([1, 0.5], True, 'square')
+    """
     try:
-        return key, json.loads(value)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return key, value
+        return text
 
 
 def _takes_several(annotation: Any) -> bool:

@@ -204,7 +204,7 @@ class Study(Experiment):
         panels[0].set_ylabel(literal(self.goal.text))
         return {"study": figure}
 
-    def exports(self, dataset: xr.Dataset) -> dict[str, str]:
+    def exports(self, dataset: xr.Dataset) -> Mapping[str, str | bytes]:
         """None as texts; where the record of the trials is gone or broken, it is written anew."""
         if self.storage is None:
             with suppress(ImportError):  # a result is read, and a report made, without Optuna

@@ -60,6 +60,7 @@ def train(
     *,
     key: PRNGKeyArray,
     batch_size: int | None = None,
+    examples: int | None = None,
     watch: Mapping[str, Data] | None = None,
     score: Score | None = None,
     ensemble: bool | range = False,
@@ -83,6 +84,8 @@ def train(
     - `key`: step `i` uses `jax.random.fold_in(key, i)`, so that a resumed training draws the same numbers.
     - `batch_size`: examples in a step. Every epoch is shuffled anew and cut into whole batches; what is left over of it
       is left out, other examples each time. None: all of `data` at every step.
+    - `examples`: how many of `data`, from the first on, are learned from; the rest fills them up to a shape that is
+      compiled already, and never enters a batch. Needs a `batch_size`. None: all.
     - `watch`: further data by name, judged by `rule.metrics` at the end of every chunk: validation, test.
     - `score`: of the watched metrics, higher is better: `lambda watched: watched["validation"]["accuracy"]`. It
       decides what `best` is; of equals the first.
@@ -122,8 +125,13 @@ def train(
     if score is not None and not watch:
         raise ValueError("score is given without watch; name the data that it judges")
     _check(rule, substrate, data, watch, trained, ensemble is not False)
+    rows = len(jax.tree.leaves(data)[0])
+    if examples is not None:
+        check_count("examples", examples, 1, rows)
+        if batch_size is None:
+            raise ValueError(f"examples is {examples} without batch_size; a step takes all of the data then")
     if batch_size is not None:
-        check_count("batch_size", batch_size, 1, len(jax.tree.leaves(data)[0]))
+        check_count("batch_size", batch_size, 1, rows if examples is None else examples)
     warn_of_unassigned(substrate)
 
     weights, fixed = select(substrate, *trained)
@@ -136,7 +144,7 @@ def train(
             raise ValueError(f"ensemble is {ensemble}; it must be the places of {count} members, from 0 on")
     state, history = _start(weights, optimiser, None if members is None else len(members), score is not None), []
     if checkpoint is not None:
-        asked = (substrate, rule, data, watch, key, batch_size, members, trained, optimiser, state, score)
+        asked = (substrate, rule, data, watch, key, batch_size, examples, members, trained, optimiser, state, score)
         _claim(checkpoint, _description(*asked))
         state, history = _resume(checkpoint, state)
         if history and on_chunk is not None:
@@ -144,10 +152,11 @@ def train(
     step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(members))
 
     lengths: set[int] = set()
+    count = None if examples is None else jnp.asarray(examples)
     while len(history) < steps:
         # The last chunk may be shorter; it compiles once more, and only when it is.
         length, first = min(chunk, steps - len(history)), len(history)
-        shared = (data, watch, optimiser, score, batch_size, trained, jnp.asarray(first), length)
+        shared = (data, watch, optimiser, score, batch_size, count, trained, jnp.asarray(first), length)
         run = partial(_chunk, shared)
         one = run if members is None else partial(map_members, run, compiled=length in lengths)
         lengths.add(length)
@@ -249,9 +258,9 @@ class _Chunk(NamedTuple):
 @eqx.filter_jit
 def _chunk(shared: tuple[Any, ...], state: _State, fixed: PyTree, rule: Any, key: PRNGKeyArray) -> _Chunk:
     """`length` steps from step `first` on, for one member."""
-    data, watch, optimiser, score, batch_size, trained, first, length = shared
+    data, watch, optimiser, score, batch_size, examples, trained, first, length = shared
 
-    batches = None if batch_size is None else _Batches(data, batch_size, key)
+    batches = None if batch_size is None else _Batches(data, batch_size, key, examples)
 
     def update(carry: tuple[_State, Array | None], step: Array) -> tuple[Any, tuple[Metrics, Array]]:
         state, order = carry
@@ -285,16 +294,28 @@ class _Batches(NamedTuple):
     data: Data
     size: int
     key: PRNGKeyArray
+    examples: Array | None
+
+    @property
+    def whole(self) -> Array | int:
+        """Whole batches in an epoch."""
+        return (self._rows if self.examples is None else self.examples) // self.size
+
+    @property
+    def _rows(self) -> int:
+        return jax.tree.leaves(self.data)[0].shape[0]
 
     def order(self, step: Array) -> Array:
-        """Of the epoch to which a step belongs."""
-        examples = jax.tree.leaves(self.data)[0].shape[0]
-        epoch = step // (examples // self.size)
-        return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(self.key, SHUFFLE), epoch), examples)
+        """Of the epoch to which a step belongs; what only fills up comes last."""
+        key = jax.random.fold_in(jax.random.fold_in(self.key, SHUFFLE), step // self.whole)
+        if self.examples is None:
+            return jax.random.permutation(key, self._rows)
+        drawn = jax.random.uniform(key, (self._rows,))
+        return jnp.argsort(jnp.where(jnp.arange(self._rows) < self.examples, drawn, jnp.inf))
 
     def at(self, step: Array, order: Any) -> tuple[Data, Array]:
         """The batch of a step, and the order that holds for it."""
-        place = step % (len(order) // self.size)
+        place = step % self.whole
         order = jax.lax.cond(place == 0, lambda: self.order(step), lambda: order)
         chosen = jax.lax.dynamic_slice_in_dim(order, place * self.size, self.size)
         return jax.tree.map(lambda values: values[chosen], self.data), order
@@ -348,6 +369,7 @@ def _description(
     watch: dict[str, Data],
     key: PRNGKeyArray,
     batch_size: int | None,
+    examples: int | None,
     members: range | None,
     trained: tuple[Role, ...],
     optimiser: optax.GradientTransformation,
@@ -362,6 +384,7 @@ def _description(
         "watch": fingerprint(watch),
         "key": fingerprint(key),
         "batch_size": batch_size,
+        "examples": examples,
         "members": None if members is None else list(members),
         "trained": list(trained),
         "optimiser": _fingerprint(optimiser, state if members is None else member(state, 0)),

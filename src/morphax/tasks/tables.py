@@ -57,13 +57,15 @@ class Table:
                 raise ValueError(
                     f"{self.path}: column {name!r} holds {cell!r} in row {line}; it must hold finite numbers{hint}"
                 )
-        missing = [line for line, cell in cells if _is_missing(cell)]
-        if missing and not gaps:
-            listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-            raise ValueError(
-                f"{self.path}: column {name!r} misses {len(missing)} of {len(cells)} values, in row {listed}"
-            )
+        if not gaps:
+            _refuse_missing(self.path, name, cells)
         return np.array([math.nan if _is_missing(cell) else float(cell) for _, cell in cells])
+
+    def texts(self, name: str) -> list[str]:
+        """A column as it is written. **Raises:** `ValueError`, in one line, where cells hold nothing."""
+        cells = self._cells(name)
+        _refuse_missing(self.path, name, cells)
+        return [cell for _, cell in cells]
 
     def numeric(self) -> list[str]:
         """The columns that are no text, in order."""
@@ -214,6 +216,13 @@ def _with_points(path: Path, rows: Rows) -> Rows:
         (line, [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells])
         for line, cells in rows
     ]
+
+
+def _refuse_missing(path: Path, name: str, cells: list[tuple[int, str]]) -> None:
+    missing = [line for line, cell in cells if _is_missing(cell)]
+    if missing:
+        listed = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(f"{path}: column {name!r} misses {len(missing)} of {len(cells)} values, in row {listed}")
 
 
 def _is_mostly_numbers(cells: list[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from morphax.judging.devices import BUILT_IN
 from morphax.lab.errors import nearest
+from morphax.lab.settings import value_of
 
 
 class Asked(NamedTuple):
@@ -29,7 +30,7 @@ def with_settings(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise ValueError(f"device is {text!r}; behind {name} there must be settings: KEY=VALUE")
-        settings[key] = _value(value)
+        settings[key] = value_of(value)
     return name, settings
 
 
@@ -45,14 +46,7 @@ def setting_of(text: str, devices: list[str]) -> tuple[int, str, Any]:
         raise ValueError(f"settings holds {text!r}; {nearest(name, [Path(device).name for device in devices])}")
     if len(named) > 1:
         raise ValueError(f"settings holds {text!r}; {len(named)} devices are called so")
-    return named[0], key, _value(value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return named[0], key, value_of(value)
 
 
 def _names(device: str) -> set[str]:

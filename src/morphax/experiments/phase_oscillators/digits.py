@@ -92,7 +92,7 @@ class Digits(Experiment):
     Test accuracy is watched every 10 iterations. "best" is its highest value, as the paper reports; "last" that after
     the last iteration; "validated" that of a second training, on four fifths of the training images, at the iteration
     that was best on the other fifth, of equals the first. The perceptron and the linear classifier are those of
-    scikit-learn (extra `sklearn`).
+    scikit-learn (extra `estimators`).
     """
 
     class Config(DigitsConfig):
@@ -121,7 +121,7 @@ class Digits(Experiment):
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
-        needed("sklearn", "sklearn")  # refuses before anything is trained
+        needed("sklearn", "estimators")  # refuses before anything is trained
         task = config.task()
         held_key, *base_keys = jax.random.split(key, 3)
         work = {
@@ -241,9 +241,9 @@ def _benchmarks(config: Digits.Config, size: Size, task: Task, seeds: range) -> 
     inputs, test = np.asarray(task.train_inputs, float), np.asarray(task.test_inputs, float)
     labels, answers = (np.argmax(np.asarray(t), -1) for t in (task.train_targets, task.test_targets))
     epochs = 100 if config.iterations > 100 else 10
-    perceptrons = needed("sklearn.neural_network", "sklearn")
+    perceptrons = needed("sklearn.neural_network", "estimators")
     linear = (
-        needed("sklearn.linear_model", "sklearn")
+        needed("sklearn.linear_model", "estimators")
         .RidgeClassifier(alpha=1e-6, solver="svd")
         .fit(inputs, labels)
         .score(test, answers)

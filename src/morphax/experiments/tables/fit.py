@@ -1,0 +1,326 @@
+"""What a device makes of a table, beside a linear model and boosted trees on the same folds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from morphax._lazy import np, xr
+from morphax._optional import needed
+from morphax.experiments.tables._data import SHIPPED, Labelled, check_folds, check_source, labelled
+from morphax.lab.errors import UsageError, nearest
+from morphax.lab.experiment import BaseConfig, Claim, Count, Data, Experiment, parameter
+from morphax.lab.figures import BLUE, GREY, ORANGE, Figures, literal, new_figure
+from morphax.lab.identity import local_source_of
+from morphax.lab.progress import Progress, along
+from morphax.lab.script import file_in
+from morphax.lab.settings import value_of
+
+if TYPE_CHECKING:
+    from jaxtyping import PRNGKeyArray
+
+DEVICE, LINEAR, TREES = "device", "linear model", "boosted trees"
+MODELS = {DEVICE: BLUE, LINEAR: ORANGE, TREES: GREY}
+TRAINED = ("quantized", "phase-oscillators", "hopfield", "spintronic", "ctrnn")
+"""Systems that are trained as a whole where nothing else is said: of the others a readout is fitted."""
+ASKED = {"table", "target", "task", "device", "settings", "learned", "neurons", "arrangement", "cv"}
+"""Fields with which not every table and device goes."""
+MODEL = "model.morphax"
+"""The file with the fitted device."""
+Name = Annotated[str, Field(min_length=1)]
+
+
+class FitConfig(BaseConfig):
+    """Which table, and which device."""
+
+    table: Name = parameter("wine", f"CSV file, or of scikit-learn {', '.join(SHIPPED)}")
+    target: Name = parameter("target", "column that is to be foretold; all others foretell it")
+    task: Literal["auto", "classification", "regression"] = parameter(
+        "auto", "auto: texts, and whole numbers with at most 20 different values, are classes"
+    )
+    device: Name = parameter("spin-torque", "a system by name, FILE.py:NAME, or a saved file")
+    settings: tuple[Name, ...] = parameter((), "of the device, or of its estimator: KEY=VALUE")
+    learned: Literal["auto", "readout", "device"] = parameter(
+        "auto", "a linear readout behind the device, or the device itself; auto: what suits it"
+    )
+    neurons: tuple[Count, ...] = parameter((), "of its layers; none: 100 behind a readout, 64 where it is trained")
+    arrangement: Literal["auto", "held", "sequence"] = parameter(
+        "auto", "a row at once, or one number after the other where the device takes fewer than there are columns"
+    )
+    cv: int = parameter(5, "folds", ge=2, le=1000)
+    seeds: int = parameter(3, "devices and foldings", ge=1, extent=True)
+
+    def data(self) -> dict[str, Data]:
+        from morphax.judging.devices import BUILT_IN, is_python, python_device
+
+        found: dict[str, Data] = {} if self.table in SHIPPED else {"table": Path(self.table)}
+        if self.device not in BUILT_IN:
+            found["device"] = Path(file_in(self.device) if is_python(self.device) else self.device)
+            if is_python(self.device):
+                found["source of device"] = local_source_of(python_device(self.device)[1])
+        return found
+
+    def rows(self) -> Labelled:
+        """The table."""
+        return labelled(self.table, self.target, self.task)
+
+    @property
+    def trains_device(self) -> bool:
+        """Whether the device is trained as a whole."""
+        return self.device in TRAINED if self.learned == "auto" else self.learned == "device"
+
+    @model_validator(mode="after")
+    def _can_be_fitted(self) -> Self:
+        if not self.model_fields_set & ASKED:  # it is shown without what only runs need
+            return self
+        needed("sklearn", "estimators")
+        check_source(self.table)
+        rows = self.rows()
+        check_folds(rows, self.cv)
+        self._check_device(rows)
+        return self
+
+    def _check_device(self, rows: Labelled) -> None:
+        """Refuse what no device is made of, before anything is fitted."""
+        import jax
+
+        estimator = self.estimator(rows, 0)
+        estimator.check_settings()
+        with jax.enable_x64(self.precision == "double"):
+            estimator.recipe.make(self.neurons or (8,), len(rows.columns), key=jax.random.key(0))
+
+    def estimator(self, rows: Labelled, seed: int) -> Any:
+        """The device as an estimator, not fitted."""
+        import jax
+
+        from morphax import estimators
+        from morphax.judging.devices import BUILT_IN, is_python
+        from morphax.substrates.wrappers import WithInput
+
+        if self.device not in BUILT_IN and not Path(file_in(self.device)).is_file():
+            raise UsageError(f"device is {self.device!r}, and there is no such file; {nearest(self.device, BUILT_IN)}")
+        if not is_python(self.device) and self.device not in BUILT_IN and not self.device.endswith(".morphax"):
+            raise UsageError(f"device is {self.device!r}; of files it may be FILE.py:NAME, or one of morphax.save")
+        kind, arrangement = rows.kind, self.arrangement
+        common = {"precision": self.precision, "random_state": seed}
+        if self.trains_device:
+            make = estimators.PhysicalClassifier if kind == "classification" else estimators.PhysicalRegressor
+            made: Any = make(self.device, hidden=self.neurons or (64,), **common)
+        else:
+            make = estimators.ReservoirClassifier if kind == "classification" else estimators.ReservoirRegressor
+            made = make(self.device, neurons=self.neurons[-1] if self.neurons else 100, **common)
+        fixed = (*common, "arrangement", "device", "substrate", "neurons", "hidden", "readout", "rule")
+        own = [name for name in made.get_params(deep=False) if name not in fixed]
+        for text in self.settings:
+            key, equals, value = text.partition("=")
+            if not (key and equals):
+                raise UsageError(f"settings holds {text!r}; it must be KEY=VALUE")
+            recipe = "substrate" if self.trains_device else "device"
+            made.set_params(**{key if key in own else f"{recipe}__{key}": value_of(value)})
+        if arrangement == "auto":
+            device = made.recipe.make(self.neurons or (8,), len(rows.columns), key=jax.random.key(0)).substrate
+            arrangement = "sequence" if isinstance(device, WithInput) else "held"
+        return made.set_params(arrangement=arrangement)
+
+
+class Fit(Experiment):
+    """What a device makes of a table, beside a linear model and boosted trees on the same folds.
+
+    Scores are accuracies of classes, and coefficients of determination of numbers: of rows that were left out, on the
+    folds of every seed, which also draws the device. Nothing is tuned. The linear model is logistic regression, of
+    numbers ridge regression, of standardised columns; the trees are HistGradientBoosting with its own settings. At the
+    end the device is fitted to all rows (`model.morphax`), for `morphax predict`.
+    """
+
+    Config = FitConfig
+    name = "tables/fit"
+    quick = {"seeds": 1, "cv": 3}
+    claims = (
+        Claim.reported(
+            "score of the device, beside that of the linear model",
+            lambda d: d.score.sel(model=DEVICE).mean(),
+            paper=lambda d: d.score.sel(model=LINEAR).mean(),
+            source="logistic or ridge regression, same folds",
+        ),
+        Claim.reported(
+            "score of the device, beside that of boosted trees",
+            lambda d: d.score.sel(model=DEVICE).mean(),
+            paper=lambda d: d.score.sel(model=TREES).mean(),
+            source="HistGradientBoosting, same folds",
+        ),
+    )
+
+    def run(self, config: FitConfig, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
+        work: dict[str, Callable[[], xr.Dataset]] = {
+            f"{model}, seed {seed}": partial(_scored, config, model, seed)
+            for model in MODELS
+            for seed in range(config.seeds)
+        }
+        done = progress.pieces(work | {"model": partial(_fitted, config)})
+        scores = along(
+            "model",
+            {model: along("seed", {s: done[f"{model}, seed {s}"] for s in range(config.seeds)}) for model in MODELS},
+        )
+        scores.score.attrs = {"units": "1", "long_name": str(done["model"].measure.item())}
+        return scores.merge(done["model"])
+
+    def verdict(self, dataset: xr.Dataset) -> dict[str, list[str]]:
+        device, measure = dataset.device.item(), dataset.measure.item()
+        means = dataset.score.mean(("seed", "fold"))
+        said = [
+            f"{measure.capitalize()} {float(means.sel(model=DEVICE)):.3f} of rows left out "
+            f"({dataset.sizes['fold']} folds, {_counted(dataset.sizes['seed'], 'seed')}), "
+            f"{float(dataset.guess):.3f} by guessing."
+        ]
+        for model in (LINEAR, TREES):
+            gain = dataset.score.sel(model=DEVICE) - dataset.score.sel(model=model)
+            mean, spread = float(gain.mean()), float(gain.std())
+            word = "like" if abs(mean) <= spread else "better than" if mean > 0 else "worse than"
+            said.append(
+                f"It does {word} the {model}, {float(means.sel(model=model)):.3f}: the difference is {mean:+.3f}, and "
+                f"varies by {spread:.3f} from fold to fold."
+            )
+        return {f"{device} on {Path(str(dataset.table.item())).name}": said}
+
+    def figures(self, dataset: xr.Dataset) -> Figures:
+        figure = new_figure(6.5, 2.8)
+        axes = figure.subplots()
+        for place, (model, colour) in enumerate(MODELS.items()):
+            values = dataset.score.sel(model=model).values.ravel()
+            axes.plot(values, np.full(values.size, place), "o", color=colour, alpha=0.35, markeredgewidth=0)
+            axes.plot(values.mean(), place, "|", color=colour, markersize=28, markeredgewidth=2.5)
+        axes.axvline(float(dataset.guess), color="black", linewidth=0.8, linestyle=":")
+        axes.annotate("guessing", (float(dataset.guess), -0.45), fontsize="small", rotation=90, ha="right", va="bottom")
+        labels = [literal(str(dataset.device.item())), LINEAR, TREES]
+        axes.set(yticks=range(len(MODELS)), yticklabels=labels, ylim=(2.5, -0.5), xlabel=dataset.measure.item())
+        axes.set_title("rows left out: every fold, and their mean")
+        return {"scores": figure, "foretold": _foretold(dataset)}
+
+    def exports(self, dataset: xr.Dataset) -> dict[str, str | bytes]:
+        """`model.morphax`, fitted to all rows; `foretold.csv`, what it said of every row that was left out."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([dataset.target.item(), "foretold"])
+        table.writerows(
+            zip(*(_as_written(dataset, dataset[name].values) for name in ("truth", "foretold")), strict=True)
+        )
+        return {MODEL: dataset.model_file.values.tobytes(), "foretold.csv": text.getvalue()}
+
+
+def _scored(config: FitConfig, model: str, seed: int) -> xr.Dataset:
+    """One model on all folds of one seed."""
+    rows = config.rows()
+    score = np.array(
+        [_score(rows.targets[held], said, rows.kind) for held, said in _left_out(config, rows, model, seed)]
+    )
+    return xr.Dataset({"score": ("fold", score)})
+
+
+def _left_out(config: FitConfig, rows: Labelled, model: str, seed: int) -> list[tuple[Any, Any]]:
+    """Of each fold the rows, and what a model says of them that was fitted to all others."""
+    selection = needed("sklearn.model_selection", "estimators")
+    folding = selection.StratifiedKFold if rows.kind == "classification" else selection.KFold
+    found = []
+    for rest, held in folding(config.cv, shuffle=True, random_state=seed).split(rows.features, rows.targets):
+        fitted = _estimator(config, model, rows, seed).fit(rows.features[rest], rows.targets[rest])
+        found.append((held, fitted.predict(rows.features[held])))
+    return found
+
+
+def _estimator(config: FitConfig, model: str, rows: Labelled, seed: int) -> Any:
+    kind = rows.kind
+    if model == DEVICE:
+        return config.estimator(rows, seed)
+    if model == TREES:
+        ensemble = needed("sklearn.ensemble", "estimators")
+        trees = "HistGradientBoostingClassifier" if kind == "classification" else "HistGradientBoostingRegressor"
+        return getattr(ensemble, trees)(random_state=seed)
+    linear = needed("sklearn.linear_model", "estimators")
+    behind = linear.LogisticRegression(max_iter=10_000) if kind == "classification" else linear.Ridge()
+    scaler = needed("sklearn.preprocessing", "estimators").StandardScaler()
+    return needed("sklearn.pipeline", "estimators").make_pipeline(scaler, behind)
+
+
+def _score(targets: Any, said: Any, kind: str) -> float:
+    metrics = needed("sklearn.metrics", "estimators")
+    return float((metrics.accuracy_score if kind == "classification" else metrics.r2_score)(targets, said))
+
+
+def _fitted(config: FitConfig) -> xr.Dataset:
+    """The device fitted to all rows, what it says of each when it is left out, and what the table is."""
+    from morphax.estimators.stored import described
+    from morphax.saving import save
+
+    rows = config.rows()
+    said = np.empty(len(rows.targets), rows.targets.dtype)
+    for held, answers in _left_out(config, rows, DEVICE, 0):
+        said[held] = answers
+    estimator = config.estimator(rows, 0).fit(rows.features, rows.targets)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {"model": described(estimator), "columns": rows.columns, "target": config.target}
+        content = save(Path(folder) / MODEL, kept).read_bytes()
+    about = {
+        "device": ((), " ".join([config.device, *config.settings])),
+        "table": ((), config.table),
+        "target": ((), config.target),
+        "measure": ((), "accuracy" if rows.kind == "classification" else "coefficient of determination"),
+        "model_file": ("byte", np.frombuffer(content, np.uint8)),
+    }
+    if rows.kind == "regression":
+        numbers = {"truth": ("row", rows.targets), "foretold": ("row", said)}
+        return xr.Dataset(about | numbers | {"guess": ((), 0.0)})
+    classes = list(estimator.classes_)
+    numbered = {
+        name: ("row", np.array([classes.index(each) for each in values]))
+        for name, values in (("truth", rows.targets), ("foretold", said))
+    }
+    guess = max(np.bincount(numbered["truth"][1])) / len(said)
+    return xr.Dataset(about | numbered | {"guess": ((), guess)}, {"class": [str(each) for each in classes]})
+
+
+def _as_written(dataset: xr.Dataset, values: Any) -> list[str]:
+    if "class" in dataset:
+        return [str(dataset["class"].values[each]) for each in values]
+    return [f"{each:.12g}" for each in values]
+
+
+def _foretold(dataset: xr.Dataset) -> Any:
+    """Which class was taken for which; or the number that was foretold beside the true one."""
+    truth, said = dataset.truth.values, dataset.foretold.values
+    if "class" not in dataset:
+        figure = new_figure(4.2, 4)
+        axes = figure.subplots()
+        axes.plot(truth, said, "o", color=BLUE, alpha=0.4, markeredgewidth=0, markersize=4)
+        ends = [min(truth.min(), said.min()), max(truth.max(), said.max())]
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.set(xlabel=literal(dataset.target.item()), ylabel="foretold, when left out", title="seed 0")
+        return figure
+    classes = [str(each) for each in dataset["class"].values]
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (truth, said), 1)
+    side = 2.4 + 0.35 * len(classes)
+    figure = new_figure(side + 0.6, side)
+    axes = figure.subplots()
+    axes.grid(False)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize="small", color=colour)
+    names, places = [literal(each) for each in classes], range(len(classes))
+    axes.set(xticks=places, yticks=places, xticklabels=names, yticklabels=names, xlabel="foretold, when left out")
+    axes.set(ylabel=literal(dataset.target.item()), title="rows, seed 0")
+    axes.tick_params(axis="x", rotation=0 if max(map(len, classes)) * len(classes) < 40 else 90)
+    return figure
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"
