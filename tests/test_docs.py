@@ -27,6 +27,7 @@ def test_tables_are_up_to_date():
         pytest.param("README.md", marks=pytest.mark.slow),
         pytest.param("docs/devices.md", marks=pytest.mark.slow),
         pytest.param("docs/josephson.md", marks=pytest.mark.slow),
+        pytest.param("docs/estimators.md", marks=pytest.mark.slow),
         "docs/experiments.md",
         pytest.param("docs/judging.md", marks=pytest.mark.slow),
         "docs/machines.md",

@@ -57,11 +57,14 @@ def test_features_are_the_readings_of_the_device():
 
 def test_what_a_series_is_filled_up_with_changes_nothing():
     series, _ = tones(40)
-    for readings in ("last", "mean", 8):
-        reservoir = ReservoirTransformer(neurons=10, readings=readings, washout=3, random_state=0).fit(series)
-        together = reservoir.transform(series)
+    for readings, noise in (("last", 0.0), ("mean", 0.0), (8, 0.1)):
+        reservoir = ReservoirTransformer(neurons=10, readings=readings, washout=3, noise=noise, random_state=0)
+        together = reservoir.fit(series).transform(series)
+        long = np.zeros((300, 2))  # a sample that is longer than any of before
         for place in (0, 17):
-            np.testing.assert_array_equal(reservoir.transform(series[place][None])[0], together[place])
+            sample = series[place]
+            for among in (sample[None], [sample], [sample.tolist()], [sample, long], np.array([sample, long], object)):
+                np.testing.assert_array_equal(reservoir.transform(among)[0], together[place])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
@@ -88,9 +91,13 @@ def test_a_second_fit_of_equal_shape_compiles_nothing(wine, compiled):
     X, y = wine
     ReservoirClassifier("spin-torque", arrangement="held", random_state=0).fit(X, y).predict(X)
     compiled()
-    further = ReservoirClassifier(Device("spin-torque", damping_rate=0.7), arrangement="held", random_state=1)
-    further.fit(X[:70, :11], y[:70]).predict(X[:9, :11])
-    assert set(compiled()) <= {"jit(random)"}  # another setting of the device is another device to draw
+    for scale in (1.0, 0.5):
+        further = ReservoirClassifier("spin-torque", arrangement="held", input_scale=scale, random_state=1)
+        further.fit(X[:70, :11], y[:70]).predict(X[:9, :11])
+    assert compiled() == []
+    # Another setting is another program that draws the device; what is computed with it is the same.
+    further.set_params(device__damping_rate=0.7).fit(X, y)
+    assert set(compiled()) <= {"jit(random)"}
 
 
 def test_ten_folds_compile_the_dynamics_once(wine, compiled):

@@ -81,6 +81,7 @@ def test_the_tree_groups_experiments_by_system_and_counts_their_runs(capsys):
         "quantized",
         "spiking",
         "spintronic",
+        "tables",
     ]
     (shots,) = (line for line in lines if "(2 runs)" in line)
     assert shots.startswith("│   └── shots (2 runs)  ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -72,7 +73,7 @@ def read_inputs(
 
     **Raises:** `ValueError` for anything else than the three forms, NaN, and other numbers of features or channels.
     """
-    supervised = y is not NO_TARGETS
+    supervised, X = y is not NO_TARGETS, _stacked(X)
     # What scikit-learn annotates is a part of what it takes.
     words: dict[str, Any] = {"X": X, "dtype": np.float64, "allow_nd": True}
     if supervised:
@@ -105,10 +106,18 @@ def read_inputs(
     return series, y
 
 
-def _ragged(X: Any) -> list[Any] | None:
-    """A list of (time, channels) whose shapes differ; None for what NumPy makes one array of."""
+def _stacked(X: Any) -> Any:
+    """A list of series as one array, where all are equally long; and what holds them as a list."""
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
         X = list(X)
+    if isinstance(X, list | tuple) and X and np.ndim(X[0]) == 2:
+        with suppress(ValueError):
+            return np.stack(X)
+    return X
+
+
+def _ragged(X: Any) -> list[Any] | None:
+    """A list of (time, channels) whose shapes differ; None for what NumPy makes one array of."""
     if not isinstance(X, list | tuple) or not X or not all(isinstance(each, np.ndarray) for each in X):
         return None
     shapes = {each.shape for each in X}

@@ -182,7 +182,7 @@ class Fit(Experiment):
         for model in (LINEAR, TREES):
             gain = dataset.score.sel(model=DEVICE) - dataset.score.sel(model=model)
             mean, spread = float(gain.mean()), float(gain.std())
-            word = "like" if abs(mean) <= spread else "better than" if mean > 0 else "worse than"
+            word = "as well as" if abs(mean) <= spread else "better than" if mean > 0 else "worse than"
             said.append(
                 f"It does {word} the {model}, {float(means.sel(model=model)):.3f}: the difference is {mean:+.3f}, and "
                 f"varies by {spread:.3f} from fold to fold."
@@ -197,7 +197,7 @@ class Fit(Experiment):
             axes.plot(values, np.full(values.size, place), "o", color=colour, alpha=0.35, markeredgewidth=0)
             axes.plot(values.mean(), place, "|", color=colour, markersize=28, markeredgewidth=2.5)
         axes.axvline(float(dataset.guess), color="black", linewidth=0.8, linestyle=":")
-        axes.annotate("guessing", (float(dataset.guess), -0.45), fontsize="small", rotation=90, ha="right", va="bottom")
+        axes.annotate("guessing", (float(dataset.guess), 2.45), fontsize="small", rotation=90, ha="right", va="bottom")
         labels = [literal(str(dataset.device.item())), LINEAR, TREES]
         axes.set(yticks=range(len(MODELS)), yticklabels=labels, ylim=(2.5, -0.5), xlabel=dataset.measure.item())
         axes.set_title("rows left out: every fold, and their mean")
