@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -57,7 +58,8 @@ def test_features_are_the_readings_of_the_device():
 
 def test_what_a_series_is_filled_up_with_changes_nothing():
     series, _ = tones(40)
-    for readings, noise in (("last", 0.0), ("mean", 0.0), (8, 0.1)):
+    plans: list[tuple[Any, float]] = [("last", 0.0), ("mean", 0.0), (8, 0.1)]
+    for readings, noise in plans:
         reservoir = ReservoirTransformer(neurons=10, readings=readings, washout=3, noise=noise, random_state=0)
         together = reservoir.fit(series).transform(series)
         long = np.zeros((300, 2))  # a sample that is longer than any of before

@@ -147,7 +147,8 @@ class Physical(WithDevice):
         else:
             self.scale_ = Scale.fitted(y, self.coding_)
             targets = (y - self.scale_.middle) / self.scale_.size
-        drives, targets, examples = self._filled(series, targets)
+        encoded = self._encoded(series)
+        drives, targets, examples = self._filled(encoded, targets)
         done: Trained[Any] = train(
             WhilePresent(substrate) if self.padded_ else substrate,
             rule.suited("classification" if classes else "regression"),
@@ -161,9 +162,9 @@ class Physical(WithDevice):
         )
         trained = done.last.substrate if self.padded_ else done.last
         self.substrate_, self.history_ = on_host(trained), done.history
-        self.shots_ = self._shots_of(trained, series)
+        self.shots_ = self._shots_of(trained, encoded)
 
-    def _filled(self, series: Series, targets: np.ndarray) -> tuple[Array, Array, int]:
+    def _filled(self, encoded: Series, targets: np.ndarray) -> tuple[Array, Array, int]:
         """Inputs and targets to train with, and how many of them are samples: shapes that tables of all sizes share.
 
         Less data than a batch are taken several times, each sample as often.
@@ -172,22 +173,22 @@ class Physical(WithDevice):
         examples = times * len(targets)
         rows = max(FEWEST, 1 << (examples - 1).bit_length())
         places = np.append(np.tile(np.arange(len(targets)), times), np.zeros(rows - examples, int))
-        drives = self._drives(series, slice(None), len(targets), self.padded_)[places]
+        drives = self._drives(encoded, slice(None), len(targets), self.padded_)[places]
         return jnp.asarray(drives), jnp.asarray(targets[places], jnp.result_type(float)), examples
 
-    def _shots_of(self, substrate: Any, series: Series) -> int | None:
+    def _shots_of(self, substrate: Any, encoded: Series) -> int | None:
         """How often a sample is presented: once where the answer is always the same."""
         if self.shots is not None or isinstance(substrate, EnergySubstrate):
             return self.shots
-        first = jnp.asarray(self._drives(series, slice(0, BLOCK), BLOCK, self.padded_))
+        first = jnp.asarray(self._drives(encoded, slice(0, BLOCK), BLOCK, self.padded_))
         around = WhilePresent(substrate) if self.padded_ else substrate
         meaning = self._meaning()
         one, other = (_asked(around, first, jax.random.split(jax.random.key(seed), 1), meaning) for seed in (0, 1))
         return None if bool(jnp.all(one == other)) else SHOTS
 
-    def _drives(self, series: Series, places: slice, rows: int, padded: bool) -> Float[np.ndarray, "rows steps width"]:
-        """Some samples as they are brought to the substrate, with zeros behind; where they are over, say so."""
-        drives, lengths = self._encoded(series).filled(places, rows, self._steps(series), self.width_)
+    def _drives(self, encoded: Series, places: slice, rows: int, padded: bool) -> Float[np.ndarray, "rows steps width"]:
+        """Some samples as they are brought to the substrate, with zeros behind; of series also where they are over."""
+        drives, lengths = encoded.filled(places, rows, self._steps(encoded), self.width_)
         if not padded:
             return drives
         present = np.arange(drives.shape[1]) < lengths[:, None]
@@ -207,11 +208,15 @@ class Physical(WithDevice):
             series, _ = read_inputs(self, X, arrangement=self._arranged(), fitting=False)
             substrate, padded = on_device(self.substrate_), self.padded_ or not series.equally_long
             around = WhilePresent(substrate) if padded else substrate
-            keys, meaning = self._keys(substrate), self._meaning()
+            keys, meaning, encoded = self._keys(substrate), self._meaning(), self._encoded(series)
             starts = range(0, len(series.lengths), BLOCK)
-            blocks = (self._drives(series, slice(start, start + BLOCK), BLOCK, padded) for start in starts)
+            blocks = (self._drives(encoded, slice(start, start + BLOCK), BLOCK, padded) for start in starts)
             found = [_asked(around, jnp.asarray(block), keys, meaning) for block in blocks]
-            return np.concatenate([np.asarray(each, np.float64) for each in found])[: len(series.lengths)]
+            scores = np.concatenate([np.asarray(each, np.float64) for each in found])[: len(series.lengths)]
+        if not np.isfinite(scores).all():
+            sample = int(np.argwhere(~np.isfinite(scores))[0, 0])
+            raise ValueError(f"the answer to sample {sample} is not finite: it is too far from what was learned from")
+        return scores
 
     def _keys(self, substrate: Substrate) -> PRNGKeyArray | None:
         """One for each presentation; where an equilibrium is reached once, its start is no matter of chance."""
