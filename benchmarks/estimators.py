@@ -16,6 +16,8 @@ alone. Accuracy is a mean over seeds and their standard deviation, on data that 
 
 Seconds are those of `fit` and `predict`. Cold: the first time in a process, for each model and set a new one, which has
 imported what it needs and finds no program compiled before. Warm: the median of later ones, one for each seed.
+Nothing else may work on the machine: threads of boosting spin where they wait, and then it takes a hundred times as
+long.
 """
 
 import argparse
@@ -99,11 +101,7 @@ def apart(model: str, data: str, seeds: int) -> dict[str, float]:
     """Accuracy and seconds from a process of its own, without programs that were kept."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}
     with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "JAX_ENABLE_COMPILATION_CACHE": "false",
-            "NUMBA_CACHE_DIR": folder,
-            "OMP_WAIT_POLICY": "passive",  # threads that spin make boosting take minutes where others use a core
-        }
+        settings = {"JAX_ENABLE_COMPILATION_CACHE": "false", "NUMBA_CACHE_DIR": folder}
         answer = subprocess.run(
             [sys.executable, __file__, "--alone", "--models", model, "--datasets", data, "--seeds", str(seeds)],
             env=ours | settings,
