@@ -1,9 +1,9 @@
-# make demo | test | test-all | test-norse | conformance | check | benchmark | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
+# make demo | test | test-all | test-norse | conformance | check | benchmark | benchmark-estimators | clean. Everything lives in .venv; only Python >= 3.11 is needed beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all test-norse conformance check benchmark clean
+.PHONY: demo test test-all test-norse conformance check benchmark benchmark-estimators clean
 
 demo: .venv/installed
 	$(BIN)/morphax judge josephson --quick
@@ -43,8 +43,12 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/devices.py
 	$(BIN)/python benchmarks/executor.py
 
+# aeon asks for an older NumPy than constraints.txt names, so this has an environment of its own.
+benchmark-estimators: .venv-peers/installed
+	.venv-peers/bin/python benchmarks/estimators.py
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-peers runs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -61,6 +65,11 @@ clean:
 
 .venv/installed-norse: .venv/installed-test
 	$(PIP) --editable '.[norse]'
+	@touch $@
+
+.venv-peers/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[estimators,data]' 'aeon>=1.6'
 	@touch $@
 
 .venv/installed-benchmark: .venv/installed

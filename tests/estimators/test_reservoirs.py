@@ -3,7 +3,6 @@ import subprocess
 import sys
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,26 +12,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from morphax import DEVICE, EchoStateNetwork, ExternalSubstrate, JosephsonMixer, QuantizedPerceptron, Substrate, evolve
+from morphax import EchoStateNetwork, ExternalSubstrate, JosephsonMixer, QuantizedPerceptron, evolve
 from morphax.estimators import Device, ReservoirClassifier, ReservoirRegressor, ReservoirTransformer
 
 from .conftest import copy_of, tones
-
-
-class LeakyIntegrators(Substrate):
-    """That of the README."""
-
-    damping_rate: jax.Array = eqx.field(metadata=DEVICE)
-
-    def initial_state(self, *, key=None):
-        return jnp.zeros_like(self.damping_rate)
-
-    def step(self, state, drive, *, key=None):
-        memory = jnp.exp(-self.damping_rate)
-        return memory * state + (1 - memory) * jnp.tanh(drive)
-
-    def observe(self, state, *, key=None):
-        return state
+from .leaky import LeakyIntegrators, twenty
 
 
 def echo_states(neurons, channels, key, spectral_radius=0.5):
@@ -153,7 +137,7 @@ def test_a_pickled_fit_answers_alike_in_another_process(tmp_path, wine, device):
 
 def test_a_substrate_is_a_device(wine):
     X, y = wine
-    integrators = LeakyIntegrators(jnp.linspace(0.1, 2, 20))
+    integrators = twenty()
     held = ReservoirClassifier(integrators, arrangement="held", random_state=0)  # an input layer stands before it
     assert type(held.fit(X, y).device_).__name__ == "WithInput"
     series = ReservoirClassifier(integrators, arrangement="sequence", random_state=0)

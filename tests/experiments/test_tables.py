@@ -1,4 +1,5 @@
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from tests.estimators import leaky
 
 from morphax.cli import main
 from morphax.estimators import ReservoirClassifier
@@ -134,39 +136,11 @@ def test_further_rows_need_the_same_columns(tmp_path, wine, capsys):
     assert "holds no model.morphax" in capsys.readouterr().err
 
 
-DEVICE = """
-import equinox as eqx, jax, jax.numpy as jnp
-from morphax import DEVICE, Substrate
-
-
-class LeakyIntegrators(Substrate):
-    damping_rate: jax.Array = eqx.field(metadata=DEVICE)
-
-    def initial_state(self, *, key=None):
-        return jnp.zeros_like(self.damping_rate)
-
-    def step(self, state, drive, *, key=None):
-        memory = jnp.exp(-self.damping_rate)
-        return memory * state + (1 - memory) * jnp.tanh(drive)
-
-    def observe(self, state, *, key=None):
-        return state
-
-
-def integrators(neurons, channels, key, slowest=0.1):
-    return LeakyIntegrators(jnp.linspace(slowest, 2, neurons))
-
-
-def twenty():
-    return LeakyIntegrators(jnp.linspace(0.1, 2, 20))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["device.py:integrators", "device.py:twenty"])
 def test_a_device_of_ones_own_is_fitted_from_its_file(tmp_path, wine, monkeypatch, device):
     monkeypatch.chdir(tmp_path)
-    Path("device.py").write_text(DEVICE)
+    shutil.copy(leaky.__file__, "device.py")
     assert fit("wine.csv", "--target", "grape", "--device", device, folder=Path("run")) == 0
     assert float(read_dataset(Path("run/result.nc")).score.sel(model="device").mean()) > 0.9
     assert main(["predict", "run", "wine.csv"]) == 0

@@ -23,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from morphax._checks import check_count, check_range
+from morphax.estimators._arguments import Constructor, variant
 from morphax.estimators._device import Device, Maker, as_device
 from morphax.estimators._inputs import Encoder, Series, read_inputs, rounded_steps
 from morphax.estimators._process import Precision, computing, on_device, on_host
@@ -84,6 +85,7 @@ class Reservoir(WithDevice):
         input_scale: float = 1.0,
         noise: float = 0.0,
         shots: int | None = None,
+        readout: Any = None,
         precision: Precision = "double",
         random_state: int | np.random.RandomState | None = None,
     ):
@@ -95,6 +97,7 @@ class Reservoir(WithDevice):
         self.input_scale = input_scale
         self.noise = noise
         self.shots = shots
+        self.readout = readout
         self.precision: Precision = precision
         self.random_state = random_state
 
@@ -192,6 +195,8 @@ class ReservoirTransformer(TransformerMixin, Reservoir):
         (2, 100)
     """
 
+    __init__: Constructor = variant(Reservoir.__init__, {"readout": None})
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Make the device for so many channels, and learn the range of the signal."""
         with computing(self.precision):
@@ -212,37 +217,8 @@ class ReservoirTransformer(TransformerMixin, Reservoir):
         return np.array(self.plan_.names(count_neurons(self.device_)), object)
 
 
-class WithReadoutOf(Reservoir):
+class ReservoirWithReadout(Reservoir):
     """A reservoir with an estimator of scikit-learn behind it."""
-
-    def __init__(
-        self,
-        device: AnyDevice = "echo-state",
-        neurons: int = 100,
-        *,
-        arrangement: Literal["held", "sequence"] | None = None,
-        readings: Readings = 8,
-        washout: int = 0,
-        input_scale: float = 1.0,
-        noise: float = 0.0,
-        shots: int | None = None,
-        readout: Any = None,
-        precision: Precision = "double",
-        random_state: int | np.random.RandomState | None = None,
-    ):
-        super().__init__(
-            device,
-            neurons,
-            arrangement=arrangement,
-            readings=readings,
-            washout=washout,
-            input_scale=input_scale,
-            noise=noise,
-            shots=shots,
-            precision=precision,
-            random_state=random_state,
-        )
-        self.readout = readout
 
     def _fit(self, X: Any, y: Any, default: Any, **of_targets: Any) -> Any:
         """Fit the readout to what is read, and return the targets."""
@@ -266,14 +242,14 @@ class WithReadoutOf(Reservoir):
 def _readout_has(method: str) -> Callable[[Any], bool]:
     """Whether the readout has a method; before it is fitted, whether it is going to."""
 
-    def check(estimator: WithReadoutOf) -> bool:
+    def check(estimator: ReservoirWithReadout) -> bool:
         readout = getattr(estimator, "readout_", estimator.readout)
         return hasattr(RidgeClassifierCV if readout is None else readout, method)
 
     return check
 
 
-class ReservoirClassifier(ClassifierMixin, WithReadoutOf):
+class ReservoirClassifier(ClassifierMixin, ReservoirWithReadout):
     """A device that is driven by every sample, and a classifier of scikit-learn that is fitted to its readings.
 
     **Arguments:** those of `ReservoirTransformer`, and
@@ -317,7 +293,7 @@ class ReservoirClassifier(ClassifierMixin, WithReadoutOf):
         return self.readout_.decision_function(features)
 
 
-class ReservoirRegressor(RegressorMixin, WithReadoutOf):
+class ReservoirRegressor(RegressorMixin, ReservoirWithReadout):
     """A device that is driven by every sample, and a regressor of scikit-learn that is fitted to its readings.
 
     **Arguments:** those of `ReservoirTransformer`, and

@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from morphax._checks import check_choice, check_count, check_range
+from morphax.estimators._arguments import Constructor, variant
 from morphax.estimators._device import Device, Maker
 from morphax.estimators._inputs import Encoder, Series, read_inputs, rounded_steps
 from morphax.estimators._process import Precision, computing, on_device, on_host
@@ -422,21 +423,7 @@ class QuantizedPerceptronClassifier(PhysicalClassifier):
         'quantized'
     """
 
-    def __init__(
-        self,
-        rule: Rule | LearningRule = "auto",
-        hidden: Sequence[int] = (64,),
-        *,
-        steps: int = 500,
-        batch_size: int = 32,
-        learning_rate: float = 0.01,
-        arrangement: Literal["held", "sequence"] | None = None,
-        input_scale: float = 1.0,
-        shots: int | None = None,
-        precision: Precision = "double",
-        random_state: int | np.random.RandomState | None = None,
-    ):
-        super().__init__("quantized", **_but_self(locals()))
+    __init__: Constructor = variant(PhysicalClassifier.__init__, {"substrate": "quantized"}, hidden=(64,))
 
 
 class SpintronicClassifier(PhysicalClassifier):
@@ -449,21 +436,7 @@ class SpintronicClassifier(PhysicalClassifier):
         'spintronic'
     """
 
-    def __init__(
-        self,
-        rule: Rule | LearningRule = "auto",
-        hidden: Sequence[int] = (32,),
-        *,
-        steps: int = 500,
-        batch_size: int = 32,
-        learning_rate: float = 0.01,
-        arrangement: Literal["held", "sequence"] | None = None,
-        input_scale: float = 1.0,
-        shots: int | None = None,
-        precision: Precision = "double",
-        random_state: int | np.random.RandomState | None = None,
-    ):
-        super().__init__("spintronic", **_but_self(locals()))
+    __init__: Constructor = variant(PhysicalClassifier.__init__, {"substrate": "spintronic"}, hidden=(32,))
 
 
 class PhaseOscillatorClassifier(PhysicalClassifier):
@@ -476,22 +449,4 @@ class PhaseOscillatorClassifier(PhysicalClassifier):
         'phase-oscillators'
     """
 
-    def __init__(
-        self,
-        rule: Rule | LearningRule = "auto",
-        hidden: Sequence[int] = (16,),
-        *,
-        steps: int = 500,
-        batch_size: int = 32,
-        learning_rate: float = 0.01,
-        arrangement: Literal["held", "sequence"] | None = None,
-        input_scale: float = 1.0,
-        shots: int | None = None,
-        precision: Precision = "double",
-        random_state: int | np.random.RandomState | None = None,
-    ):
-        super().__init__("phase-oscillators", **_but_self(locals()))
-
-
-def _but_self(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+    __init__: Constructor = variant(PhysicalClassifier.__init__, {"substrate": "phase-oscillators"}, hidden=(16,))

@@ -51,6 +51,8 @@ class BuiltIn(NamedTuple):
     """Whether its numbers are drawn: then `make` takes a key."""
     encoding: Encoding = "standard"
     """How a signal in units of its own is brought to it."""
+    trained: bool = False
+    """Whether it is trained as a whole where nothing else is said; of the others a readout is fitted."""
 
     @property
     def kind(self) -> type[Substrate]:
@@ -92,13 +94,15 @@ BUILT_IN = {
     "spin-torque": BuiltIn(SpinTorqueReservoir.random, {"neurons": 20}, _mixing),
     "echo-state": BuiltIn(EchoStateNetwork.random, {"neurons": 50}, _mixing),
     "relu": BuiltIn(ReLUReservoir.random, {"neurons": 50}, _rectified),
-    "spintronic": BuiltIn(SpintronicNetwork.random, {"layers": (32,), "scale": 8.0}, _recurrent),
-    "ctrnn": BuiltIn(ContinuousTimeRecurrentNetwork.random, {"layers": (32,)}, _recurrent),
+    "spintronic": BuiltIn(SpintronicNetwork.random, {"layers": (32,), "scale": 8.0}, _recurrent, trained=True),
+    "ctrnn": BuiltIn(ContinuousTimeRecurrentNetwork.random, {"layers": (32,)}, _recurrent, trained=True),
     "phase-oscillators": BuiltIn(
-        PhaseOscillators.layered, {"layers": (4, 16, 16), "bias_scale": 0.5}, _in_layers, encoding="phase"
+        PhaseOscillators.layered, {"layers": (4, 16, 16), "bias_scale": 0.5}, _in_layers, encoding="phase", trained=True
     ),
-    "hopfield": BuiltIn(HopfieldNetwork.random, {"layers": (4, 16, 16)}, _damped),
-    "quantized": BuiltIn(QuantizedPerceptron.random, {"layers": (4, 32, 32, 16), "width": 0.4}, _in_layers),
+    "hopfield": BuiltIn(HopfieldNetwork.random, {"layers": (4, 16, 16)}, _damped, trained=True),
+    "quantized": BuiltIn(
+        QuantizedPerceptron.random, {"layers": (4, 32, 32, 16), "width": 0.4}, _in_layers, trained=True
+    ),
     "spiking": BuiltIn(SpikingNetwork.random, {"neurons": 20, "inputs": 8, "steps_per_input": 5}, _spiking),
 }
 """The systems of this library that are known by name."""

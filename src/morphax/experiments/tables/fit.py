@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 DEVICE, LINEAR, TREES = "device", "linear model", "boosted trees"
 MODELS = {DEVICE: BLUE, LINEAR: ORANGE, TREES: GREY}
-TRAINED = ("quantized", "phase-oscillators", "hopfield", "spintronic", "ctrnn")
-"""Systems that are trained as a whole where nothing else is said: of the others a readout is fitted."""
 ASKED = {"table", "target", "task", "device", "settings", "learned", "neurons", "arrangement", "cv"}
 """Fields with which not every table and device goes."""
+FIXED = {"arrangement", "device", "substrate", "neurons", "hidden", "readout", "rule", "precision", "random_state"}
+"""Arguments of estimators that have fields of their own, or no form on a command line."""
 MODEL = "model.morphax"
 """The file with the fitted device."""
 Name = Annotated[str, Field(min_length=1)]
@@ -67,67 +67,61 @@ class FitConfig(BaseConfig):
                 found["source of device"] = local_source_of(python_device(self.device)[1])
         return found
 
+    @cached_property
     def rows(self) -> Labelled:
         """The table."""
         return labelled(self.table, self.target, self.task)
 
-    @property
-    def trains_device(self) -> bool:
-        """Whether the device is trained as a whole."""
-        return self.device in TRAINED if self.learned == "auto" else self.learned == "device"
+    @cached_property
+    def whole(self) -> Any:
+        """The device as an estimator, neither fitted nor with a seed.
 
-    @model_validator(mode="after")
-    def _can_be_fitted(self) -> Self:
-        if not self.model_fields_set & ASKED:  # it is shown without what only runs need
-            return self
-        needed("sklearn", "estimators")
-        check_source(self.table)
-        rows = self.rows()
-        check_folds(rows, self.cv)
-        self._check_device(rows)
-        return self
-
-    def _check_device(self, rows: Labelled) -> None:
-        """Refuse what no device is made of, before anything is fitted."""
-        import jax
-
-        estimator = self.estimator(rows, 0)
-        estimator.check_settings()
-        with jax.enable_x64(self.precision == "double"):
-            estimator.recipe.make(self.neurons or (8,), len(rows.columns), key=jax.random.key(0))
-
-    def estimator(self, rows: Labelled, seed: int) -> Any:
-        """The device as an estimator, not fitted."""
+        **Raises:** `ValueError`, in one line, for what it is not made of.
+        """
         import jax
 
         from morphax import estimators
         from morphax.judging.devices import BUILT_IN, is_python
         from morphax.substrates.wrappers import WithInput
 
-        if self.device not in BUILT_IN and not Path(file_in(self.device)).is_file():
+        system = BUILT_IN.get(self.device)
+        if system is None and not Path(file_in(self.device)).is_file():
             raise UsageError(f"device is {self.device!r}, and there is no such file; {nearest(self.device, BUILT_IN)}")
-        if not is_python(self.device) and self.device not in BUILT_IN and not self.device.endswith(".morphax"):
+        if system is None and not is_python(self.device) and not self.device.endswith(".morphax"):
             raise UsageError(f"device is {self.device!r}; of files it may be FILE.py:NAME, or one of morphax.save")
-        kind, arrangement = rows.kind, self.arrangement
-        common = {"precision": self.precision, "random_state": seed}
-        if self.trains_device:
-            make = estimators.PhysicalClassifier if kind == "classification" else estimators.PhysicalRegressor
-            made: Any = make(self.device, hidden=self.neurons or (64,), **common)
+        of_classes = self.rows.kind == "classification"
+        trained = self.learned == "device" or (self.learned == "auto" and system is not None and system.trained)
+        if trained:
+            make = estimators.PhysicalClassifier if of_classes else estimators.PhysicalRegressor
+            made: Any = make(self.device, hidden=self.neurons or (64,), precision=self.precision)
         else:
-            make = estimators.ReservoirClassifier if kind == "classification" else estimators.ReservoirRegressor
-            made = make(self.device, neurons=self.neurons[-1] if self.neurons else 100, **common)
-        fixed = (*common, "arrangement", "device", "substrate", "neurons", "hidden", "readout", "rule")
-        own = [name for name in made.get_params(deep=False) if name not in fixed]
+            make = estimators.ReservoirClassifier if of_classes else estimators.ReservoirRegressor
+            made = make(self.device, neurons=(self.neurons or (100,))[-1], precision=self.precision)
+        fields = made.get_params(deep=False).keys() - FIXED
         for text in self.settings:
             key, equals, value = text.partition("=")
             if not (key and equals):
                 raise UsageError(f"settings holds {text!r}; it must be KEY=VALUE")
-            recipe = "substrate" if self.trains_device else "device"
-            made.set_params(**{key if key in own else f"{recipe}__{key}": value_of(value)})
-        if arrangement == "auto":
-            device = made.recipe.make(self.neurons or (8,), len(rows.columns), key=jax.random.key(0)).substrate
-            arrangement = "sequence" if isinstance(device, WithInput) else "held"
-        return made.set_params(arrangement=arrangement)
+            recipe = "substrate" if trained else "device"
+            made.set_params(**{key if key in fields else f"{recipe}__{key}": value_of(value)})
+        made.check_settings()
+        with jax.enable_x64(self.precision == "double"):
+            device, _ = made.recipe.make(self.neurons or (8,), len(self.rows.columns), key=jax.random.key(0))
+        narrow = "sequence" if isinstance(device, WithInput) else "held"
+        return made.set_params(arrangement=narrow if self.arrangement == "auto" else self.arrangement)
+
+    def estimator(self, seed: int) -> Any:
+        """The device as an estimator, not fitted."""
+        return needed("sklearn.base", "estimators").clone(self.whole).set_params(random_state=seed)
+
+    @model_validator(mode="after")
+    def _can_be_fitted(self) -> Self:
+        if self.model_fields_set & ASKED:  # else it is shown without what only runs need
+            needed("sklearn", "estimators")
+            check_source(self.table)
+            check_folds(self.rows, self.cv)
+            self.estimator(0)
+        return self
 
 
 class Fit(Experiment):
@@ -164,12 +158,12 @@ class Fit(Experiment):
             for seed in range(config.seeds)
         }
         done = progress.pieces(work | {"model": partial(_fitted, config)})
-        scores = along(
-            "model",
-            {model: along("seed", {s: done[f"{model}, seed {s}"] for s in range(config.seeds)}) for model in MODELS},
-        )
+        by_model = {
+            model: along("seed", {s: done[f"{model}, seed {s}"] for s in range(config.seeds)}) for model in MODELS
+        }
+        scores = along("model", {model: found[["score"]] for model, found in by_model.items()})
         scores.score.attrs = {"units": "1", "long_name": str(done["model"].measure.item())}
-        return scores.merge(done["model"])
+        return scores.merge(done["model"]).assign(foretold=by_model[DEVICE].foretold.sel(seed=0, drop=True))
 
     def verdict(self, dataset: xr.Dataset) -> dict[str, list[str]]:
         device, measure = dataset.device.item(), dataset.measure.item()
@@ -215,29 +209,21 @@ class Fit(Experiment):
 
 
 def _scored(config: FitConfig, model: str, seed: int) -> xr.Dataset:
-    """One model on all folds of one seed."""
-    rows = config.rows()
-    score = np.array(
-        [_score(rows.targets[held], said, rows.kind) for held, said in _left_out(config, rows, model, seed)]
-    )
-    return xr.Dataset({"score": ("fold", score)})
-
-
-def _left_out(config: FitConfig, rows: Labelled, model: str, seed: int) -> list[tuple[Any, Any]]:
-    """Of each fold the rows, and what a model says of them that was fitted to all others."""
-    selection = needed("sklearn.model_selection", "estimators")
+    """One model on all folds of one seed: how well it does, and what it says of each row that is left out."""
+    selection, rows = needed("sklearn.model_selection", "estimators"), config.rows
     folding = selection.StratifiedKFold if rows.kind == "classification" else selection.KFold
-    found = []
+    said, scores = np.empty(len(rows.targets), rows.targets.dtype), []
     for rest, held in folding(config.cv, shuffle=True, random_state=seed).split(rows.features, rows.targets):
-        fitted = _estimator(config, model, rows, seed).fit(rows.features[rest], rows.targets[rest])
-        found.append((held, fitted.predict(rows.features[held])))
-    return found
+        fitted = _estimator(config, model, seed).fit(rows.features[rest], rows.targets[rest])
+        said[held] = fitted.predict(rows.features[held])
+        scores.append(_score(rows.targets[held], said[held], rows.kind))
+    return xr.Dataset({"score": ("fold", np.array(scores)), "foretold": ("row", _numbered(rows, said))})
 
 
-def _estimator(config: FitConfig, model: str, rows: Labelled, seed: int) -> Any:
-    kind = rows.kind
+def _estimator(config: FitConfig, model: str, seed: int) -> Any:
+    kind = config.rows.kind
     if model == DEVICE:
-        return config.estimator(rows, seed)
+        return config.estimator(seed)
     if model == TREES:
         ensemble = needed("sklearn.ensemble", "estimators")
         trees = "HistGradientBoostingClassifier" if kind == "classification" else "HistGradientBoostingRegressor"
@@ -254,35 +240,36 @@ def _score(targets: Any, said: Any, kind: str) -> float:
 
 
 def _fitted(config: FitConfig) -> xr.Dataset:
-    """The device fitted to all rows, what it says of each when it is left out, and what the table is."""
+    """The device fitted to all rows, and what the table is."""
     from morphax.estimators.stored import described
     from morphax.saving import save
 
-    rows = config.rows()
-    said = np.empty(len(rows.targets), rows.targets.dtype)
-    for held, answers in _left_out(config, rows, DEVICE, 0):
-        said[held] = answers
-    estimator = config.estimator(rows, 0).fit(rows.features, rows.targets)
+    rows = config.rows
+    estimator = config.estimator(0).fit(rows.features, rows.targets)
     with tempfile.TemporaryDirectory() as folder:
         kept = {"model": described(estimator), "columns": rows.columns, "target": config.target}
         content = save(Path(folder) / MODEL, kept).read_bytes()
-    about = {
-        "device": ((), " ".join([config.device, *config.settings])),
-        "table": ((), config.table),
-        "target": ((), config.target),
-        "measure": ((), "accuracy" if rows.kind == "classification" else "coefficient of determination"),
-        "model_file": ("byte", np.frombuffer(content, np.uint8)),
-    }
+    truth = _numbered(rows, rows.targets)
+    found = xr.Dataset(
+        {
+            "device": ((), " ".join([config.device, *config.settings])),
+            "table": ((), config.table),
+            "target": ((), config.target),
+            "model_file": ("byte", np.frombuffer(content, np.uint8)),
+            "truth": ("row", truth),
+        }
+    )
     if rows.kind == "regression":
-        numbers = {"truth": ("row", rows.targets), "foretold": ("row", said)}
-        return xr.Dataset(about | numbers | {"guess": ((), 0.0)})
-    classes = list(estimator.classes_)
-    numbered = {
-        name: ("row", np.array([classes.index(each) for each in values]))
-        for name, values in (("truth", rows.targets), ("foretold", said))
-    }
-    guess = max(np.bincount(numbered["truth"][1])) / len(said)
-    return xr.Dataset(about | numbered | {"guess": ((), guess)}, {"class": [str(each) for each in classes]})
+        return found.assign(measure=((), "coefficient of determination"), guess=((), 0.0))
+    classes = [str(each) for each in estimator.classes_]
+    return found.assign(measure=((), "accuracy"), guess=((), np.bincount(truth).max() / len(truth))).assign_coords(
+        {"class": classes}
+    )
+
+
+def _numbered(rows: Labelled, values: Any) -> Any:
+    """Numbers as they are; classes by their place in order."""
+    return values if rows.kind == "regression" else np.searchsorted(np.unique(rows.targets), values)
 
 
 def _as_written(dataset: xr.Dataset, values: Any) -> list[str]:
