@@ -94,6 +94,7 @@ def test_ten_folds_compile_the_dynamics_once(wine, compiled):
     assert compiled().count("jit(_read_block)") == 1
 
 
+@pytest.mark.slow
 def test_a_search_with_two_processes_equals_one_with_one(wine):
     X, y = wine
     pipeline = make_pipeline(MinMaxScaler(), ReservoirClassifier("spin-torque", 30, arrangement="held", random_state=0))
@@ -116,9 +117,10 @@ def test_threads_of_joblib_compute_in_double_precision(wine):
     np.testing.assert_array_equal(together, cross_val_score(reservoir, X, y, cv=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "device",
-    ["echo-state", pytest.param(Device("josephson", kerr=[0.001, 0.001], levels=4), marks=pytest.mark.slow)],
+    ["echo-state", Device("josephson", kerr=[0.001, 0.001], levels=4)],
 )
 def test_a_pickled_fit_answers_alike_in_another_process(tmp_path, wine, device):
     X, y = wine[0][:30], wine[1][:30]

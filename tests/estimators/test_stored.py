@@ -35,7 +35,7 @@ TEXTS = np.array(["barolo", "grignolino", "barbera"])
         QuantizedPerceptronClassifier(hidden=(8,), steps=5, random_state=np.random.RandomState(0)),
     ],
 )
-@pytest.mark.parametrize("kind", [str, object])
+@pytest.mark.parametrize("kind", [str, pytest.param(object, marks=pytest.mark.slow)])
 def test_what_was_fitted_answers_alike_from_a_file(tmp_path, wine, estimator, kind):
     X, y = wine[0], TEXTS[wine[1]].astype(kind)
     fitted = estimator.fit(X, y)

@@ -122,6 +122,7 @@ def test_a_rule_may_be_given(wine):
         SpintronicClassifier(EquilibriumPropagation(), hidden=(4,), arrangement="held").fit(X, y)
 
 
+@pytest.mark.slow
 def test_settings_of_the_substrate_are_searched(wine):
     X, y, *_ = halves(wine)
     network = PhysicalClassifier("quantized", hidden=(8,), steps=20, random_state=0)

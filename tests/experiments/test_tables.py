@@ -56,6 +56,7 @@ def test_a_table_is_fitted_reported_and_further_rows_are_foretold(tmp_path, wine
     assert 0.9 < np.mean([a == b for a, b in left_out[1:]]) < 1
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_scikit_learn(tmp_path, wine):
     assert fit(wine, "--target", "grape", "--device", "relu", folder=tmp_path / "run") == 0
     found = read_dataset(tmp_path / "run" / "result.nc")
