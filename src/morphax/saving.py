@@ -79,6 +79,11 @@ def save(path: str | Path, tree: Any) -> Path:
     return Path(path)
 
 
+def check_storable(tree: Any) -> None:
+    """Refuse what `save` has no form for. **Raises:** `ValueError`, in one line."""
+    _described(tree, type(tree).__name__, [])
+
+
 def load(path: str | Path, *, changed: bool = False) -> Any:
     """What `save` wrote.
 

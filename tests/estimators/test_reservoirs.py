@@ -1,3 +1,4 @@
+import functools
 import pickle
 import subprocess
 import sys
@@ -6,17 +7,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
+from sklearn.svm import SVC
 
 from morphax import EchoStateNetwork, ExternalSubstrate, JosephsonMixer, QuantizedPerceptron, evolve
 from morphax.estimators import Device, ReservoirClassifier, ReservoirRegressor, ReservoirTransformer
 
 from .conftest import copy_of, tones
 from .leaky import LeakyIntegrators, twenty
+
+IN_SINGLE_PRECISION = LeakyIntegrators(jnp.linspace(0.1, 2, 20))
 
 
 def echo_states(neurons, channels, key, spectral_radius=0.5):
@@ -40,6 +47,15 @@ def test_features_are_the_readings_of_the_device():
     ]
 
 
+def test_lists_of_lists_and_tables_are_series_too():
+    series, labels = tones(20)
+    fitted = ReservoirClassifier("relu", 10, random_state=0).fit(series, labels)
+    for other in ([each.tolist() for each in series], [pd.DataFrame(each) for each in series], tuple(series)):
+        np.testing.assert_array_equal(
+            copy_of(fitted).fit(other, labels).decision_function(other), fitted.decision_function(series)
+        )
+
+
 def test_what_a_series_is_filled_up_with_changes_nothing():
     series, _ = tones(40)
     plans: list[tuple[Any, float]] = [("last", 0.0), ("mean", 0.0), (8, 0.1)]
@@ -61,6 +77,31 @@ def test_one_sample_is_answered_alone_as_among_a_thousand(noise):
     for place in (0, 127, 500, 999):
         np.testing.assert_array_equal(reservoir.transform(X[place : place + 1])[0], together[place])
     np.testing.assert_array_equal(reservoir.transform(X[::-1]), together[::-1])
+
+
+@pytest.mark.parametrize(
+    ("readout", "methods"),
+    [
+        (None, ("predict", "decision_function")),
+        pytest.param(
+            make_pipeline(MinMaxScaler(), LogisticRegression()),
+            ("predict_proba", "decision_function"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(SVC(), ("predict", "decision_function"), marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("arrangement", ["held", pytest.param("sequence", marks=pytest.mark.slow)])
+def test_and_so_is_what_the_readout_says(readout, methods, arrangement):
+    X = np.random.default_rng(0).normal(size=(1000, 20))
+    y = (X[:, 0] + X[:, 1] > 0).astype(int) + (X[:, 2] > 0)
+    classifier = ReservoirClassifier("relu", 30, arrangement=arrangement, readout=readout, random_state=0).fit(X, y)
+    regressor = ReservoirRegressor("relu", 30, arrangement=arrangement, random_state=0).fit(X, X[:, 0])
+    for ask in (*(getattr(classifier, method) for method in methods), regressor.predict):
+        together = ask(X)
+        np.testing.assert_array_equal(ask(X[::-1]), together[::-1])
+        for place in (*range(0, 1000, 91), 127, 128, 999):
+            np.testing.assert_array_equal(ask(X[place : place + 1])[0], together[place])
 
 
 def test_the_same_random_state_gives_the_same_bits(wine):
@@ -157,6 +198,47 @@ def test_a_function_is_a_device_and_has_settings(wine):
     assert copy_of(calm).get_params()["device__spectral_radius"] == 0.1
 
 
+def test_functions_are_asked_by_name_and_classes_are_no_functions(wine):
+    X, y = wine
+
+    def swapped(channels, key, neurons, density=0.5):
+        return EchoStateNetwork.random(neurons, inputs=channels, density=density, key=key)
+
+    def keyless(neurons, channels):
+        return IN_SINGLE_PRECISION
+
+    def by_place(n, c, k):
+        return echo_states(n, c, k)
+
+    for maker in (swapped, keyless, by_place, functools.partial(echo_states, spectral_radius=0.1)):
+        fitted = ReservoirClassifier(maker, neurons=12, arrangement="held", random_state=0).fit(X, y)
+        assert fitted.score(X, y) > 0.5
+    wrong: list[tuple[Any, str]] = [
+        (LeakyIntegrators, "device is a class, LeakyIntegrators"),
+        (lambda: None, "cannot be made"),
+        (lambda neurons, channels: None, "device gives a NoneType"),
+    ]
+    for device, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            ReservoirClassifier(device, arrangement="held").fit(X, y)
+
+
+def test_numbers_of_a_grid_of_numpys_are_numbers(wine):
+    X, y = wine
+    grid = {"neurons": np.array([10, 20]), "readings": np.array([1, 2]), "washout": np.array([0])}
+    reservoir = ReservoirClassifier("relu", arrangement="held", random_state=0)
+    search: Any = GridSearchCV(reservoir, grid, error_score="raise", cv=2)  # pyright: ignore[reportArgumentType]
+    assert search.fit(X, y).best_score_ > 0.8
+    for encoding in ("standard", "unit", "phase"):
+        scores = [
+            ReservoirClassifier(Device("relu", encoding=encoding), 20, arrangement="held", random_state=0)
+            .fit(X * size, y)
+            .score(X * size, y)
+            for size in (1.0, 1e200, 1e-200)
+        ]
+        assert min(scores) > 0.9
+
+
 def test_a_mixer_has_a_mode_for_each_of_two_channels():
     X = np.random.default_rng(0).normal(size=(6, 10, 2))
     assert isinstance(ReservoirTransformer("josephson", 16, random_state=0).fit(X).device_, JosephsonMixer)
@@ -235,6 +317,12 @@ def test_what_is_asked_wrongly_is_refused_in_a_sentence(wine):
     )
     refused("encoding is 'unity'", arrangement="held", device=Device().set_params(encoding="unity"))
     refused("device gives a int", arrangement="held", device=3)
+    refused("X is a list of series of numbers", X=[np.arange(3.0 + (n > 5)) for n in range(178)])
+    refused("readout is a Ridge; it must be a classifier", arrangement="held", readout=Ridge())
+    far = X.copy()
+    far[:2, 3] = 1.7e308, -1.7e308
+    refused("channel 3 of X reaches from -1.7e\\+308", arrangement="held", X=far)
+    refused("\\(178, 1, 1, 13\\); it must be \\(samples, features\\)", X=X[:, None, None])
     refused("precision is 'half'", arrangement="held", precision="half")
     refused(
         "X\\[1\\] contains NaN|contains NaN", X=[np.ones((3, 1)), np.full((4, 1), np.nan), *[np.ones((3, 1))] * 176]
@@ -242,6 +330,11 @@ def test_what_is_asked_wrongly_is_refused_in_a_sentence(wine):
     refused(
         "sample 0 are not finite", arrangement="held", device=Device("relu", encoding="raw", scale=100.0), X=X * 1e304
     )
+    unfitted = ReservoirClassifier("echo", arrangement="held")
+    with pytest.raises(ValueError, match="did you mean"):
+        unfitted.fit(X, y)
+    with pytest.raises(NotFittedError):
+        unfitted.predict(X)
     fitted = ReservoirClassifier("relu", arrangement="held", random_state=0).fit(X, y)
     with pytest.raises(ValueError, match="needs none"):
         fitted.predict(series)

@@ -1,13 +1,16 @@
 import ast
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, SplineTransformer
 from sklearn.svm import SVC
+from sklearn.utils import all_estimators
 
 from morphax import EchoStateNetwork, load, save
 from morphax.estimators import (
@@ -45,6 +48,30 @@ def test_what_was_fitted_answers_alike_from_a_file(tmp_path, wine, estimator, ki
     assert repr(again.get_params()).startswith("{")
     with zipfile.ZipFile(tmp_path / "model.morphax") as archive:
         assert not any(b"pickle" in archive.read(name) for name in archive.namelist())
+
+
+def loaded(file: Path, trusted: list[str]) -> Any:
+    """Trusting whatever it holds."""
+    try:
+        return load_estimator(file, trusted=trusted)
+    except ValueError as error:
+        return loaded(file, trusted + ast.literal_eval(str(error).split("trusted=")[1].rstrip(")")))
+
+
+CLASSIFIERS = [cls for _, cls in all_estimators("classifier") if cls.__module__.startswith("sklearn.linear_model")]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("cls", CLASSIFIERS, ids=lambda cls: cls.__name__)
+def test_every_linear_model_is_a_readout_with_a_stored_form(tmp_path, wine, cls):
+    X, y = wine
+    readout = make_pipeline(SplineTransformer(), KBinsDiscretizer(), cls())
+    fitted = ReservoirClassifier("relu", 5, arrangement="held", readout=readout, random_state=np.int64(3)).fit(X, y)
+    file = save_estimator(tmp_path / "model.morphax", fitted)
+    again = loaded(file, [])
+    np.testing.assert_array_equal(again.predict(X), fitted.predict(X))
+    assert again.random_state == 3
 
 
 def test_numbers_and_features_too(tmp_path, wine):

@@ -1,10 +1,12 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sklearn.datasets import load_diabetes
-from sklearn.model_selection import GridSearchCV
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.model_selection import GridSearchCV, train_test_split
 
 from morphax import Backpropagation, EquilibriumPropagation, NoiseAware, train
 from morphax.estimators import (
@@ -13,6 +15,7 @@ from morphax.estimators import (
     PhysicalClassifier,
     PhysicalRegressor,
     QuantizedPerceptronClassifier,
+    ReservoirClassifier,
     SpintronicClassifier,
 )
 from morphax.estimators._trained import WhilePresent
@@ -171,9 +174,38 @@ def test_what_is_asked_wrongly_is_refused(wine):
         SpintronicClassifier().fit(X, y)
     with pytest.raises(ValueError, match="rule is 'hebb'"):
         PhysicalClassifier().set_params(rule="hebb").fit(X, y)
-    with pytest.raises(ValueError, match="hidden is empty"):
+    with pytest.raises(ValueError, match=r"hidden is \(\)"):
         PhysicalClassifier(hidden=()).fit(X, y)
     with pytest.raises(ValueError, match="learning_rate is 0"):
         PhysicalClassifier(learning_rate=0).fit(X, y)
     with pytest.raises(ValueError, match="takes its input at once"):
         PhaseOscillatorClassifier().fit(*tones(20))
+    with pytest.raises(ValueError, match='arrangement is "sequence", but PhaseOscillators takes'):
+        PhaseOscillatorClassifier(arrangement="sequence").fit(X, y)
+    with pytest.raises(ValueError, match="hidden is 64"):
+        PhysicalClassifier(hidden=64).fit(X, y)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
+def test_numbers_of_a_grid_of_numpys_are_numbers(wine):
+    numbers = {"hidden": np.array([8]), "batch_size": np.int64(16), "steps": np.int64(3), "shots": np.int64(2)}
+    fitted = QuantizedPerceptronClassifier(**numbers, random_state=np.int64(0)).fit(*wine)
+    assert len(fitted.history_) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("estimator", "floor"),
+    [
+        (ReservoirClassifier("echo-state", arrangement="sequence"), 0.96),
+        (QuantizedPerceptronClassifier(hidden=(64,)), 0.95),
+    ],
+)
+def test_digits_are_read_without_tuning(estimator, floor):
+    digits: Any = load_digits()
+
+    def score(seed: int) -> float:
+        parts = train_test_split(digits.data, digits.target, test_size=0.5, stratify=digits.target, random_state=seed)
+        return copy_of(estimator).set_params(random_state=seed).fit(parts[0], parts[2]).score(parts[1], parts[3])
+
+    assert np.mean([score(seed) for seed in range(5)]) >= floor

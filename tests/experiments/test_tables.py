@@ -97,6 +97,16 @@ def test_texts_and_few_whole_numbers_are_classes(tmp_path):
     [
         (("--target", "graep"), "column is 'graep', which wine.csv does not have; did you mean 'grape'?"),
         (("--target", "grape", "--cv", "90"), "cv is 90, but class '2.0' has 48 members"),
+        (("--target", "grape", "--set", "key=3"), "settings holds 'key=3', which --seeds says"),
+        (("--target", "grape", "--set", "kind=relu"), "settings holds 'kind=relu', which --device says"),
+        (("--target", "grape", "--set", "encoding=unity"), "encoding is 'unity'"),
+        (("--target", "grape", "--set", "neurons=20,30"), "neurons is (20, 30); behind a readout there is one"),
+        (
+            ("--target", "grape", "--device", "phase-oscillators", "--set", "arrangement=sequence"),
+            'arrangement is "sequence", but PhaseOscillators takes its input at once',
+        ),
+        (("--target", "alcohol", "--cv", "30"), "cv is 30; 178 rows are too few, for a fold must have 10 at least"),
+        (("--target", "grape", "--device", "broken.py:broken"), "which gives no device: ZeroDivisionError"),
         (("--target", "grape", "--device", "ekko-state"), "did you mean 'echo-state'?"),
         (("--target", "grape", "--set", "damping=1"), "unexpected keyword argument 'damping'"),
         (("--target", "grape", "--set", "readings=0"), "readings is 0; it must be a whole number >= 1"),
@@ -108,6 +118,7 @@ def test_texts_and_few_whole_numbers_are_classes(tmp_path):
 )
 def test_what_is_asked_wrongly_is_refused_in_a_line(tmp_path, wine, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("def broken(neurons, channels, key):\n    return 1 / 0\n")
     assert fit("wine.csv", *arguments, folder=tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert message in error
@@ -123,6 +134,9 @@ def test_what_is_asked_wrongly_is_refused_in_a_line(tmp_path, wine, capsys, monk
         ([[1, "a"], [2, ""]] * 9, "column 'y' misses 9 of 18 values"),
         ([[1, "a"]] * 9, "the target has 1 class, 'a'"),
         ([[1, "a"]] * 9 + [[2, "b"]], "class 'b' has 1 member;"),
+        ([], "0 rows are too few"),
+        ([[1, 1.5], [2, 1.5]] * 20, "the target is 1.5 in every row"),
+        ([[1e200, "a"], [2, "b"]] * 20, "column 'x' holds a number of size 1e+200"),
     ],
 )
 def test_a_table_with_gaps_or_words_is_refused_in_a_line(tmp_path, capsys, rows, message):
@@ -132,9 +146,26 @@ def test_a_table_with_gaps_or_words_is_refused_in_a_line(tmp_path, capsys, rows,
     assert error.count("\n") == 1
 
 
+def test_one_class_may_be_written_in_several_ways(tmp_path):
+    def classes(values: list[object]) -> set[str]:
+        return set(labelled(written(tmp_path / "t.csv", ["x", "y"], list(enumerate(values))), "y", "auto").targets)
+
+    assert classes(["0", "0.0", "1", "1.00"] * 9) == {"0", "1"}
+    assert classes(["007", "1"] * 9) == {"007", "1"}  # as they are written, where that is one each
+
+
 def test_further_rows_need_the_same_columns(tmp_path, wine, capsys):
     assert main(["predict", str(tmp_path), wine]) == 2
     assert "holds no model.morphax" in capsys.readouterr().err
+    assert fit(wine, "--target", "gra*", "--device", "relu", folder=tmp_path / "run") == 0
+    assert rows_of(tmp_path / "run" / "foretold.csv")[0] == ["grape", "foretold"]
+    capsys.readouterr()
+    other = written(tmp_path / "other.csv", WINE.feature_names[:-1], WINE.data[:, :-1].tolist())
+    run = str(tmp_path / "run")
+    assert main(["predict", run, other, "--out", str(tmp_path / "said.csv")]) == 2
+    assert "column is 'proline', which" in capsys.readouterr().err
+    assert main(["predict", run, wine, "--out", wine]) == 2
+    assert "the file with the rows; write to another one" in capsys.readouterr().err
 
 
 @pytest.mark.slow

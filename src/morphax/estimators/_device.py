@@ -27,6 +27,8 @@ from morphax.substrates.base import Substrate, numbers_of
 from morphax.substrates.wrappers import WithInput
 
 Maker = Callable[..., Substrate]
+SIZES = {"neurons", "channels"}
+"""What a function of a device is told."""
 
 
 class Made(NamedTuple):
@@ -96,7 +98,7 @@ class Device:
         found: Any = self.kind
         if isinstance(found, str):
             found = python_device(found)[0] if is_python(found) else None
-            if not callable(found) or not {"neurons", "channels"} <= inspect.signature(found).parameters.keys():
+            if not callable(found) or not inspect.signature(found).parameters.keys() >= SIZES:
                 return None
         return cast(Maker, found) if callable(found) else None
 
@@ -118,7 +120,8 @@ class Device:
 
         **Arguments:**
 
-        - `neurons`: of its layers; of a system without layers, or a function, the last number counts.
+        - `neurons`: of its layers; of a system without layers, or a function, the last number counts. A function gets
+          `neurons`, `channels` and, where it takes one, a `key` by these names, or, if it has others, in this order.
         - `channels`: numbers in an input of the data.
         - `outputs`: of a system that has outputs of its own. None: as many as neurons in its last layer.
         - `key`: draws what is random.
@@ -126,6 +129,7 @@ class Device:
         **Raises:** `ValueError` for settings or kinds that do not exist.
         """
         device_key, mask_key = jax.random.split(key)
+        neurons = tuple(map(int, neurons))  # of a grid of NumPy's
         padded = 1 << (channels - 1).bit_length()
         maker = self._maker()
         if isinstance(self.kind, Substrate):
@@ -140,7 +144,7 @@ class Device:
             sized = kind.sized(neurons, width, neurons[-1] if outputs is None else outputs)
             found = _drawn(str(self.kind), kind, sized, self.settings, device_key)
         elif maker is not None:
-            found = maker(neurons[-1], channels, device_key, **self.settings)
+            found = _asked(maker, neurons[-1], channels, self.settings, device_key)
         elif isinstance(self.kind, str):
             found = from_file(self.kind, self.settings, key=device_key)
         else:
@@ -159,6 +163,21 @@ class Device:
 def as_device(value: Any) -> Device:
     """What an estimator was given as its device."""
     return value if isinstance(value, Device) else Device(value)
+
+
+def _asked(maker: Maker, neurons: int, channels: int, settings: dict[str, Any], key: PRNGKeyArray) -> Any:
+    """What a function gives."""
+    name = getattr(maker, "__name__", type(maker).__name__)
+    parameters = inspect.signature(maker).parameters
+    if parameters.keys() >= SIZES:
+        known = {"key": key} if "key" in parameters else {}
+        given: Any = made(name, maker, settings | {"neurons": neurons, "channels": channels} | known, settings)
+    elif inspect.isclass(maker):
+        raise ValueError(f"device is a class, {name}; give a substrate of it, or a function (neurons, channels, key)")
+    else:
+        given = made(name, lambda **rest: maker(neurons, channels, key, **rest), settings, settings)
+    # Numbers in it may have been made before, in another precision.
+    return in_precision(given) if isinstance(given, Substrate) else given
 
 
 def _drawn(name: str, kind: BuiltIn, sized: dict[str, Any], settings: dict[str, Any], key: PRNGKeyArray) -> Substrate:

@@ -17,6 +17,7 @@ from morphax.judging.devices import Encoding
 
 Arrangement = Literal["held", "sequence", "series"]
 """A row is one vector, held for one interval; one number an interval; or the data have an axis of time themselves."""
+FORMS = "(samples, features), (samples, time, channels) or a list of (time, channels)"
 NO_TARGETS = object()
 FEW = 4
 """Numbers of intervals are rounded up to so many parts of a power of two, so that few programs are compiled."""
@@ -74,12 +75,16 @@ def read_inputs(
     **Raises:** `ValueError` for anything else than the three forms, NaN, and other numbers of features or channels.
     """
     supervised, X = y is not NO_TARGETS, _stacked(X)
+    if isinstance(X, np.ndarray) and X.ndim > 3:
+        raise ValueError(f"X has shape {X.shape}; it must be {FORMS}")
     # What scikit-learn annotates is a part of what it takes.
     words: dict[str, Any] = {"X": X, "dtype": np.float64, "allow_nd": True}
     if supervised:
         words |= {"y": y} | of_targets
     if (ragged := _ragged(X)) is not None:
         series = _checked_list(ragged)
+        if fitting and hasattr(estimator, "feature_names_in_"):
+            del estimator.feature_names_in_
         y = _targets_alone(estimator, y, len(ragged), of_targets) if supervised else None
     else:
         # Without this, the second axis of three would be taken for features.
@@ -118,20 +123,27 @@ def _stacked(X: Any) -> Any:
 
 def _ragged(X: Any) -> list[Any] | None:
     """A list of (time, channels) whose shapes differ; None for what NumPy makes one array of."""
-    if not isinstance(X, list | tuple) or not X or not all(isinstance(each, np.ndarray) for each in X):
+    if not isinstance(X, list | tuple) or not X or not all(hasattr(each, "__len__") for each in X):
         return None
-    shapes = {each.shape for each in X}
-    return list(X) if len(shapes) > 1 and any(len(shape) > 1 for shape in shapes) else None
+    if isinstance(X[0], str) or (len({len(each) for each in X}) == 1 and not isinstance(X[0], np.ndarray)):
+        return None
+    found = [np.asarray(each) for each in X]
+    return found if len({each.shape for each in found}) > 1 else None
 
 
 def _checked_list(samples: list[np.ndarray]) -> Series:
     channels = {each.shape[1:] for each in samples}
     if len(channels) > 1 or len(next(iter(channels))) != 1:
+        if all(each.ndim == 1 for each in samples):
+            raise ValueError(
+                "X is a list of series of numbers whose lengths differ; give each as (time, channels), of one channel "
+                "series[:, None]"
+            )
         raise ValueError(
             f"X is a list of arrays of shapes {', '.join(map(str, sorted({each.shape for each in samples})[:4]))}; all "
             "must be (time, channels) with as many channels"
         )
-    words: dict[str, Any] = {"dtype": np.float64}
+    words: dict[str, Any] = {"dtype": np.float64, "order": "C"}
     checked = [check_array(each, input_name=f"X[{place}]", **words) for place, each in enumerate(samples)]
     return Series(checked, np.array([len(each) for each in checked]), "series")
 
@@ -161,10 +173,7 @@ def _arranged(X: Float[np.ndarray, "samples ..."], arrangement: Any) -> Series:
             raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
         values, arrangement = X, "series"
     else:
-        raise ValueError(
-            f"X has shape {X.shape}; it must be (samples, features), (samples, time, channels) or a list of (time, "
-            "channels)"
-        )
+        raise ValueError(f"X has shape {X.shape}; it must be {FORMS}")
     return Series(values, np.full(len(X), values.shape[1]), arrangement)
 
 
@@ -177,20 +186,32 @@ class Encoder:
 
     @classmethod
     def fitted(cls, series: Series, encoding: Encoding) -> Encoder:
-        """To all points of the training data. A channel that is constant becomes the middle of its range."""
+        """To all points of the training data. A channel that is constant, but for rounding, becomes 0.
+
+        **Raises:** `ValueError` for a channel whose range is not finite.
+        """
         rows = np.concatenate(series.values) if isinstance(series.values, list) else series.values
         rows = np.reshape(rows, (-1, series.channels))
         if encoding == "raw":
             return cls(np.zeros(series.channels), np.ones(series.channels))
-        if encoding == "standard":
-            middle, size = rows.mean(axis=0), rows.std(axis=0)
-            return cls(middle, 1 / np.where(size > 10 * np.finfo(float).eps * np.abs(middle), size, np.inf))
         low, high = rows.min(axis=0), rows.max(axis=0)
-        varies = high > low
-        gain = np.where(varies, 1.0, 0.0) / np.where(varies, high - low, 1.0)
+        with np.errstate(over="ignore"):
+            extent = high - low
+        if not np.isfinite(extent).all():
+            channel = int(np.argmin(np.isfinite(extent)))
+            raise ValueError(
+                f"channel {channel} of X reaches from {low[channel]:g} to {high[channel]:g}, too far to be scaled"
+            )
+        varies = extent > 10 * np.finfo(float).eps * np.maximum(np.abs(low), np.abs(high))
+        # Else squares and inverses of numbers that are very large or small would not be finite.
+        unit = np.where(varies & (extent > np.finfo(float).tiny), extent, np.inf)
+        if encoding == "standard":
+            middle = rows.mean(axis=0)
+            spread = ((rows - middle) / unit).std(axis=0)
+            return cls(middle, 1 / (np.where(spread > 0, spread, 1.0) * unit))
         if encoding == "phase":
-            return cls((low + high) / 2, np.pi * gain)
-        return cls(low, gain)
+            return cls(low + extent / 2, np.pi / unit)
+        return cls(low, 1 / unit)
 
     def __call__(self, series: Series) -> Series:
         """The drives."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import jax
+import jax._src as jax_internals
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
@@ -24,7 +25,7 @@ def computing(precision: Precision) -> Iterator[None]:
     """Inside, JAX computes with so many digits, in this thread: `joblib` calls from others.
 
     **Raises:** `ValueError` for another precision, `RuntimeError` in a process that was forked off one in which JAX had
-    computed: its threads are missing there, and the first computation would wait for them for ever.
+    computed, here or elsewhere: its threads are missing there, and the first computation would wait for them for ever.
     """
     check_choice("precision", precision, PRECISIONS)
     if _state["forked"]:
@@ -37,8 +38,14 @@ def computing(precision: Precision) -> Iterator[None]:
         yield
 
 
+def _has_computed() -> bool:
+    """Whether JAX has started its threads, whoever asked it to; of that it says nothing in public."""
+    begun = getattr(getattr(jax_internals, "xla_bridge", None), "backends_are_initialized", None)
+    return _state["computed"] or begun is None or bool(begun())
+
+
 def _note_fork() -> None:
-    _state["forked"] = _state["computed"]
+    _state["forked"] = _has_computed()
 
 
 if hasattr(os, "register_at_fork"):

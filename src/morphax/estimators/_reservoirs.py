@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin, clone
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    RegressorMixin,
+    TransformerMixin,
+    clone,
+    is_classifier,
+    is_regressor,
+)
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -27,7 +35,7 @@ from morphax.estimators._arguments import Constructor, variant
 from morphax.estimators._device import Device, Maker, as_device
 from morphax.estimators._inputs import Encoder, Series, read_inputs, rounded_steps
 from morphax.estimators._process import Precision, computing, on_device, on_host
-from morphax.estimators._reading import Plan, features_of
+from morphax.estimators._reading import BLOCK, Plan, features_of
 from morphax.substrates.base import Substrate, count_neurons
 from morphax.substrates.wrappers import Wrapper
 
@@ -87,7 +95,7 @@ class Reservoir(WithDevice):
         shots: int | None = None,
         readout: Any = None,
         precision: Precision = "double",
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.integer | np.random.RandomState | None = None,
     ):
         self.device = device
         self.neurons = neurons
@@ -113,11 +121,12 @@ class Reservoir(WithDevice):
         shortest, longest = int(series.lengths.min()), int(series.lengths.max())
         self._check_length(shortest)
         windows = {"last": 0, "mean": 1}.get(str(self.readings), self.readings)
-        windows = min(int(windows), shortest - self.washout)
+        washout = int(self.washout)
+        windows = min(int(windows), shortest - washout)
         # A window of one interval holds the last readings already.
-        last = self.readings == "last" or (self.readings != "mean" and longest - self.washout > windows)
+        last = self.readings == "last" or (self.readings != "mean" and longest - washout > windows)
         steps = longest if series.equally_long else rounded_steps(longest)
-        self.plan_ = Plan(windows, last, self.washout, steps, made.width)
+        self.plan_ = Plan(windows, last, washout, steps, made.width)
         self._n_features_out = (windows + last) * count_neurons(made.substrate)
 
     def _read(self, series: Series, *, learning: bool = False) -> Float[np.ndarray, "samples features"]:
@@ -204,6 +213,9 @@ class ReservoirTransformer(TransformerMixin, Reservoir):
             self._fit_device(series)
         return self
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "plan_")
+
     def transform(self, X: Any) -> Float[np.ndarray, "samples features"]:
         """The features of every sample."""
         check_is_fitted(self)
@@ -226,17 +238,32 @@ class ReservoirWithReadout(Reservoir):
             series, y = read_inputs(self, X, y, arrangement=self.arrangement, fitting=True, **of_targets)
             if isinstance(self, ClassifierMixin):
                 check_classification_targets(y)
+            self._check_readout()
             self._fit_device(series)
             features = self._read(series, learning=True)
         readout: Any = make_pipeline(StandardScaler(), default) if self.readout is None else clone(self.readout)
         self.readout_ = readout.fit(features, y)
         return y
 
-    def _features(self, X: Any) -> Float[np.ndarray, "samples features"]:
+    def _check_readout(self) -> None:
+        classes = isinstance(self, ClassifierMixin)
+        if self.readout is not None and not (is_classifier if classes else is_regressor)(self.readout):
+            wanted = "classifier" if classes else "regressor"
+            raise ValueError(f"readout is a {type(self.readout).__name__}; it must be a {wanted} of scikit-learn")
+
+    def _answer(self, method: str, X: Any) -> np.ndarray:
+        """What the readout says of every sample: of blocks of one size, for products of others round otherwise."""
         check_is_fitted(self)
         with computing(self.precision):
             series, _ = read_inputs(self, X, arrangement=self.arrangement, fitting=False)
-            return self._read(series)
+            features = self._read(series)
+        samples = len(features)
+        features = np.concatenate([features, np.zeros((-samples % BLOCK, features.shape[1]))])
+        ask = getattr(self.readout_, method)
+        return np.concatenate([ask(features[at : at + BLOCK]) for at in range(0, len(features), BLOCK)])[:samples]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "readout_")
 
 
 def _readout_has(method: str) -> Callable[[Any], bool]:
@@ -277,20 +304,17 @@ class ReservoirClassifier(ClassifierMixin, ReservoirWithReadout):
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of every sample."""
-        features = self._features(X)
-        return self.readout_.predict(features)
+        return self._answer("predict", X)
 
     @available_if(_readout_has("predict_proba"))
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, of a readout that gives them."""
-        features = self._features(X)
-        return self.readout_.predict_proba(features)
+        return self._answer("predict_proba", X)
 
     @available_if(_readout_has("decision_function"))
     def decision_function(self, X: Any) -> np.ndarray:
         """What the readout decides by."""
-        features = self._features(X)
-        return self.readout_.decision_function(features)
+        return self._answer("decision_function", X)
 
 
 class ReservoirRegressor(RegressorMixin, ReservoirWithReadout):
@@ -320,8 +344,7 @@ class ReservoirRegressor(RegressorMixin, ReservoirWithReadout):
 
     def predict(self, X: Any) -> np.ndarray:
         """The number, or the numbers, of every sample."""
-        features = self._features(X)
-        return self.readout_.predict(features)
+        return self._answer("predict", X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

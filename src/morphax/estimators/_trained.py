@@ -22,6 +22,7 @@ from morphax.estimators._arguments import Constructor, variant
 from morphax.estimators._device import Device, Maker
 from morphax.estimators._inputs import Encoder, Series, read_inputs, rounded_steps
 from morphax.estimators._process import Precision, computing, on_device, on_host
+from morphax.estimators._reading import BLOCK
 from morphax.estimators._reservoirs import WithDevice
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.equilibrium import PHASE_COSTS, EquilibriumPropagation, EquilibriumRule
@@ -38,8 +39,6 @@ RULES: tuple[Rule, ...] = ("auto", "backpropagation", "equilibrium-propagation")
 Coding = Literal["linear", "phases", "activities"]
 """What outputs are: any numbers, of classes the logarithms of their odds; phases; activities in [0, 1]."""
 Meaning = Literal["odds", "sines", "numbers"]
-BLOCK = 128
-"""Samples that are asked together."""
 FEWEST = 512
 """Rows to train with, of which some may fill up."""
 CHUNK = 500
@@ -105,7 +104,7 @@ class Physical(WithDevice):
         input_scale: float = 1.0,
         shots: int | None = None,
         precision: Precision = "double",
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.integer | np.random.RandomState | None = None,
     ):
         self.substrate = substrate
         self.rule = rule
@@ -137,40 +136,41 @@ class Physical(WithDevice):
         if not own:
             substrate = WithReadout.random(substrate, outputs, key=read_key)
         rule = self._chosen_rule(substrate)
-        self.coding_ = _coding(substrate, rule, own)
+        self.coding_: Coding = _coding(substrate, rule, own)
         self.cross_entropy_ = classes and _is_cross_entropy(rule)
         self.width_, self.padded_ = made.width, not series.equally_long
         if self.padded_ and isinstance(substrate, EnergySubstrate):
             raise ValueError(f"X holds series, but {type(made.substrate).__name__} takes its input at once")
         self.steps_ = rounded_steps(int(series.lengths.max())) if self.padded_ else int(series.lengths.max())
-        if classes:
-            targets = _of_classes(y, outputs, self.coding_)
-        else:
-            self.scale_ = Scale.fitted(y, self.coding_)
-            targets = (y - self.scale_.middle) / self.scale_.size
         encoded = self._encoded(series)
-        drives, targets, examples = self._filled(encoded, targets)
+        drives, targets, examples = self._filled(encoded, self._targets(y, outputs, classes))
         done: Trained[Any] = train(
             WhilePresent(substrate) if self.padded_ else substrate,
             rule.suited("classification" if classes else "regression"),
             (drives, targets),
             adjustable(optax.adam, learning_rate=self.learning_rate),
-            self.steps,
+            int(self.steps),
             key=train_key,
-            batch_size=self.batch_size,
+            batch_size=int(self.batch_size),
             examples=examples,
-            chunk=min(self.steps, CHUNK),
+            chunk=min(int(self.steps), CHUNK),
         )
         trained = done.last.substrate if self.padded_ else done.last
         self.substrate_, self.history_ = on_host(trained), done.history
         self.shots_ = self._shots_of(trained, encoded)
+
+    def _targets(self, y: np.ndarray, outputs: int, classes: bool) -> Float[np.ndarray, "samples outputs"]:
+        if classes:
+            return _of_classes(y, outputs, self.coding_)
+        self.scale_ = Scale.fitted(y, self.coding_)
+        return (y - self.scale_.middle) / self.scale_.size
 
     def _filled(self, encoded: Series, targets: np.ndarray) -> tuple[Array, Array, int]:
         """Inputs and targets to train with, and how many of them are samples: shapes that tables of all sizes share.
 
         Less data than a batch are taken several times, each sample as often.
         """
-        times = -(-self.batch_size // len(targets))
+        times = -(-int(self.batch_size) // len(targets))
         examples = times * len(targets)
         rows = max(FEWEST, 1 << (examples - 1).bit_length())
         places = np.append(np.tile(np.arange(len(targets)), times), np.zeros(rows - examples, int))
@@ -246,8 +246,8 @@ class Physical(WithDevice):
 
     def check_settings(self) -> None:
         """Refuse, by `ValueError`, what is out of range."""
-        if not len(self.hidden):
-            raise ValueError("hidden is empty; it must hold at least 1 number of neurons")
+        if np.ndim(self.hidden) != 1 or not len(self.hidden):
+            raise ValueError(f"hidden is {self.hidden!r}; it must be numbers of neurons, one or more, such as (64,)")
         for number in self.hidden:
             check_count("hidden", number, 1)
         check_count("steps", self.steps, 1)
@@ -256,6 +256,12 @@ class Physical(WithDevice):
         check_range("input_scale", self.input_scale, low=0.0, open_low=True)
         if self.shots is not None:
             check_count("shots", self.shots, 1)
+        kind = _kind(self.recipe)
+        if self.arrangement == "sequence" and kind and issubclass(kind, AT_ONCE):
+            raise ValueError(f'arrangement is "sequence", but {kind.__name__} takes its input at once: "held"')
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "substrate_")
 
 
 @eqx.filter_jit
@@ -280,7 +286,7 @@ def _of_classes(y: np.ndarray, classes: int, coding: Coding) -> Float[np.ndarray
 
 def _coding(substrate: Substrate, rule: LearningRule, own: bool) -> Coding:
     """What targets must be, of a rule that compares them with outputs of the substrate's own or of a readout."""
-    rule = _innermost(rule)
+    rule = _inner(rule)
     if not isinstance(rule, EquilibriumRule) or not isinstance(substrate, EnergySubstrate):
         return "linear"
     if rule.compared(substrate) in PHASE_COSTS:
@@ -288,12 +294,12 @@ def _coding(substrate: Substrate, rule: LearningRule, own: bool) -> Coding:
     return "activities" if own else "linear"
 
 
-def _innermost(rule: LearningRule) -> LearningRule:
-    return _innermost(rule.rule) if isinstance(rule, WrappedRule) else rule
+def _inner(rule: LearningRule) -> LearningRule:
+    return _inner(rule.rule) if isinstance(rule, WrappedRule) else rule
 
 
 def _is_cross_entropy(rule: LearningRule) -> bool:
-    rule = _innermost(rule)
+    rule = _inner(rule)
     return isinstance(rule, Backpropagation) and rule.objective in (None, classification)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from sklearn.base import BaseEstimator
 from morphax._optional import needed
 from morphax.estimators._reservoirs import WithDevice
 from morphax.learning.history import History
-from morphax.saving import load, save
+from morphax.saving import check_storable, load, save
 
 PLAIN = ("sklearn.linear_model.", "sklearn.preprocessing.", "sklearn.pipeline.")
 """Modules whose estimators are numbers and texts; others are written by skops."""
@@ -27,7 +28,8 @@ def save_estimator(path: str | Path, estimator: Any) -> Path:
 
     - `path`: the file.
     - `estimator`: fitted or not. Devices, rules and functions in it must be importable. Readouts that are linear models
-      of scikit-learn, scalers, and pipelines of them are stored as numbers; others need skops (extra `skops`).
+      of scikit-learn, scalers, and pipelines of them are stored as numbers where they hold nothing else; others need
+      skops (extra `skops`).
 
     **Returns:** the path.
 
@@ -60,8 +62,9 @@ def described(estimator: Any) -> dict[str, Any]:
     if not isinstance(estimator, WithDevice):
         raise ValueError(f"estimator is a {type(estimator).__name__}; it must be one of morphax.estimators")
     state = {name: _stored(value, name) for name, value in estimator.__getstate__().items()}
-    if not isinstance(state.get("random_state"), int | None):
-        state["random_state"] = None  # a generator, of which the fit took a seed
+    seed = state.get("random_state")
+    # Of a generator the fit took a seed.
+    state["random_state"] = int(seed) if isinstance(seed, numbers.Integral) else None
     return {"estimator": type(estimator), "state": state, "scikit-learn": sklearn.__version__}
 
 
@@ -90,15 +93,24 @@ def _stored(value: Any, where: str) -> Any:
             raise ValueError(f"{where} holds {texts[:3]}; only texts and numbers are stored")
         return {"texts": texts, "type": value.dtype.str}
     if isinstance(value, BaseEstimator):
-        if not f"{type(value).__module__}.".startswith(PLAIN):
-            content = needed("skops.io", "skops").dumps(value)
-            return {"skops": np.frombuffer(content, np.uint8)}
-        state = {name: _stored(part, f"{where}.{name}") for name, part in vars(value).items()}
-        return {"sklearn": type(value), "state": state}
+        plain = _plain(value, where) if f"{type(value).__module__}.".startswith(PLAIN) else None
+        if plain is not None:
+            return plain
+        return {"skops": np.frombuffer(needed("skops.io", "skops").dumps(value), np.uint8)}
     if type(value) in (list, tuple):
         parts = [_stored(part, f"{where}[{place}]") for place, part in enumerate(value)]
         return parts if type(value) is list else tuple(parts)
     return value
+
+
+def _plain(estimator: BaseEstimator, where: str) -> dict[str, Any] | None:
+    """An estimator as numbers and texts, if it is nothing else: some hold compiled losses, splines, arrays of None."""
+    try:
+        state = {name: _stored(part, f"{where}.{name}") for name, part in vars(estimator).items()}
+        check_storable(state)
+    except ValueError:
+        return None
+    return {"sklearn": type(estimator), "state": state}
 
 
 def _restored(value: Any, path: str, trusted: Sequence[str]) -> Any:

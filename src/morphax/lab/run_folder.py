@@ -445,7 +445,7 @@ def open_run(path: Path, experiments: Mapping[str, type[Experiment]], *, console
         )
     try:
         config = experiment.Config(**request["config"])
-    except ValueError:  # files that it names are elsewhere by now, and the result is there without them
+    except (ValueError, ImportError):  # files or packages are elsewhere by now, and the result is there without them
         config = experiment.Config.model_construct(**request["config"])
     return RunFolder(path, experiment, config, console=console, stored=request)
 

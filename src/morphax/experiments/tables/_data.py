@@ -22,15 +22,20 @@ SHIPPED = {
 """Tables that scikit-learn brings along."""
 TARGET = "target"
 """Their column."""
+LARGEST = 1e100
+"""Number in a column: of larger ones there may be no squares."""
+SMALLEST_FOLD = 10
+"""Rows, where a target is a number: of fewer a coefficient of determination is a matter of chance."""
 CLASSES = 20
 """Whole numbers of more different values than this are no classes."""
 
 
 class Labelled(NamedTuple):
-    """Features with their names, and targets: numbers, or texts where they are classes."""
+    """Features with their names, and the target with its own: numbers, or texts where they are classes."""
 
     columns: list[str]
     features: Float[np.ndarray, "samples columns"]
+    target: str
     targets: np.ndarray
     kind: Kind
 
@@ -70,15 +75,20 @@ def features_in(path: Path, columns: list[str]) -> Float[np.ndarray, "samples co
 def _typed(
     columns: list[str], features: Float[np.ndarray, "samples columns"], texts: list[str], target: str, task: str
 ) -> Labelled:
+    for column, values in zip(columns, features.T, strict=True):
+        if (worst := np.max(np.abs(values), initial=0.0)) > LARGEST:
+            raise UsageError(f"column {column!r} holds a number of size {worst:g}; it must be <= {LARGEST:g}")
     numbers = _numbers(texts)
     if task == "auto":
-        whole = numbers is not None and (numbers == np.round(numbers)).all() and len(set(texts)) <= CLASSES
+        whole = numbers is not None and (numbers == np.round(numbers)).all() and len(np.unique(numbers)) <= CLASSES
         task = "classification" if numbers is None or whole else "regression"
     if task == "classification":
-        return Labelled(columns, features, np.array(texts, object), "classification")
+        if numbers is not None and len(np.unique(numbers)) < len(set(texts)):
+            texts = [f"{number:.17g}" for number in numbers]  # one class is written in several ways
+        return Labelled(columns, features, target, np.array(texts, object), "classification")
     if numbers is None:
         raise UsageError(f"target is {target!r}, which holds text, and no number can be foretold; task is {task!r}")
-    return Labelled(columns, features, numbers, "regression")
+    return Labelled(columns, features, target, numbers, "regression")
 
 
 def _numbers(texts: list[str]) -> Float[np.ndarray, " samples"] | None:
@@ -90,13 +100,16 @@ def _numbers(texts: list[str]) -> Float[np.ndarray, " samples"] | None:
 
 
 def check_folds(table: Labelled, folds: int) -> None:
-    """Refuse a class with fewer members than folds, and fewer rows.
+    """Refuse a class with fewer members than folds, fewer rows, and a target that is always the same.
 
     **Raises:** `UsageError` in one line.
     """
-    if table.kind == "regression":
-        if len(table.targets) < 2 * folds:
-            raise UsageError(f"cv is {folds}; {len(table.targets)} rows are too few, for a fold must have 2 at least")
+    rows = len(table.targets)
+    if table.kind == "regression" or not rows:
+        if rows < SMALLEST_FOLD * folds:
+            raise UsageError(f"cv is {folds}; {rows} rows are too few, for a fold must have {SMALLEST_FOLD} at least")
+        if len(np.unique(table.targets)) < 2:
+            raise UsageError(f"the target is {table.targets[0]:g} in every row; there is nothing to foretell")
         return
     names, counts = np.unique(table.targets.astype(str), return_counts=True)
     if len(names) < 2:

@@ -18,8 +18,8 @@ def predict_table(folder: Path, data: Path, out: Path) -> str:
 
     Of classes also their probabilities, where it gives any.
 
-    **Raises:** `UsageError` where the folder holds no fitted device; `ValueError`, in one line, for columns that the
-    file lacks, text and missing values.
+    **Raises:** `UsageError`, in one line, where the folder holds no fitted device, and for columns that the file lacks,
+    text and missing values.
     """
     from morphax.estimators.stored import rebuilt
     from morphax.saving import load
@@ -27,11 +27,16 @@ def predict_table(folder: Path, data: Path, out: Path) -> str:
     file = folder / MODEL
     if not file.is_file():
         raise UsageError(f"dir is {str(folder)!r}, which holds no {MODEL}: morphax fit writes one")
+    if out.exists() and out.samefile(data):
+        raise UsageError(f"out is {str(out)!r}, the file with the rows; write to another one")
     kept = load(file)
     if not isinstance(kept, dict) or kept.keys() != {"model", "columns", "target"}:
         raise UsageError(f"{file} is no fitted device of morphax fit")
     model = rebuilt(kept["model"], str(file))
-    features = features_in(data, kept["columns"])
+    try:
+        features = features_in(data, kept["columns"])
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
     said = model.predict(features)
     columns = {kept["target"]: [f"{each:.12g}" if isinstance(each, float) else str(each) for each in said.tolist()]}
     if hasattr(model, "predict_proba"):

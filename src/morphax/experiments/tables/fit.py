@@ -30,8 +30,21 @@ DEVICE, LINEAR, TREES = "device", "linear model", "boosted trees"
 MODELS = {DEVICE: BLUE, LINEAR: ORANGE, TREES: GREY}
 ASKED = {"table", "target", "task", "device", "settings", "learned", "neurons", "arrangement", "cv"}
 """Fields with which not every table and device goes."""
-FIXED = {"arrangement", "device", "substrate", "neurons", "hidden", "readout", "rule", "precision", "random_state"}
-"""Arguments of estimators that have fields of their own, or no form on a command line."""
+FIXED = {
+    "arrangement": "--set arrangement=...",
+    "device": "--device",
+    "substrate": "--device",
+    "kind": "--device",
+    "neurons": "--set neurons=...",
+    "hidden": "--set neurons=...",
+    "readout": "morphax.estimators in Python",
+    "rule": "morphax.estimators in Python",
+    "precision": "--set precision=...",
+    "random_state": "--seeds",
+    "key": "--seeds",
+    "inputs": "the columns of the table",
+}
+"""Arguments of estimators and devices that cannot be among the settings, and what says them."""
 MODEL = "model.morphax"
 """The file with the fitted device."""
 Name = Annotated[str, Field(min_length=1)]
@@ -97,18 +110,29 @@ class FitConfig(BaseConfig):
         else:
             make = estimators.ReservoirClassifier if of_classes else estimators.ReservoirRegressor
             made = make(self.device, neurons=(self.neurons or (100,))[-1], precision=self.precision)
-        fields = made.get_params(deep=False).keys() - FIXED
+            if len(self.neurons) > 1:
+                raise UsageError(f"neurons is {self.neurons}; behind a readout there is one number of them")
+        fields = made.get_params(deep=False).keys()
         for text in self.settings:
             key, equals, value = text.partition("=")
             if not (key and equals):
                 raise UsageError(f"settings holds {text!r}; it must be KEY=VALUE")
+            if key in FIXED:
+                raise UsageError(f"settings holds {text!r}, which {FIXED[key]} says")
             recipe = "substrate" if trained else "device"
             made.set_params(**{key if key in fields else f"{recipe}__{key}": value_of(value)})
         made.check_settings()
-        with jax.enable_x64(self.precision == "double"):
-            device, _ = made.recipe.make(self.neurons or (8,), len(self.rows.columns), key=jax.random.key(0))
+        _ = made.recipe.encoded
+        try:
+            with jax.enable_x64(self.precision == "double"):
+                device, _ = made.recipe.make(self.neurons or (8,), len(self.rows.columns), key=jax.random.key(0))
+        except ValueError:
+            raise
+        except Exception as error:  # of a stranger's function
+            raise UsageError(f"{self.device} gives no device: {type(error).__name__}: {error}") from error
         narrow = "sequence" if isinstance(device, WithInput) else "held"
-        return made.set_params(arrangement=narrow if self.arrangement == "auto" else self.arrangement)
+        made.set_params(arrangement=narrow if self.arrangement == "auto" else self.arrangement).check_settings()
+        return made
 
     def estimator(self, seed: int) -> Any:
         """The device as an estimator, not fitted."""
@@ -175,11 +199,11 @@ class Fit(Experiment):
         ]
         for model in (LINEAR, TREES):
             gain = dataset.score.sel(model=DEVICE) - dataset.score.sel(model=model)
-            mean, spread = float(gain.mean()), float(gain.std())
-            word = "as well as" if abs(mean) <= spread else "better than" if mean > 0 else "worse than"
+            mean, margin = float(gain.mean()), _margin(gain)
+            word = "not clearly different from" if abs(mean) <= margin else "better than" if mean > 0 else "worse than"
             said.append(
-                f"It does {word} the {model}, {float(means.sel(model=model)):.3f}: the difference is {mean:+.3f}, and "
-                f"varies by {spread:.3f} from fold to fold."
+                f"That is {word} the {model}, {float(means.sel(model=model)):.3f}: the difference is {mean:+.3f} ± "
+                f"{margin:.3f} (95 %)."
             )
         return {f"{device} on {Path(str(dataset.table.item())).name}": said}
 
@@ -206,6 +230,17 @@ class Fit(Experiment):
             zip(*(_as_written(dataset, dataset[name].values) for name in ("truth", "foretold")), strict=True)
         )
         return {MODEL: dataset.model_file.values.tobytes(), "foretold.csv": text.getvalue()}
+
+
+def _margin(gain: xr.DataArray) -> float:
+    """Half of the 95 % interval of a mean difference over folds and seeds, which share most of their training rows.
+
+    Source: Nadeau & Bengio, Machine Learning 52, 239 (2003): the variance of a mean of J differences is that of one
+    times 1 / J + (rows left out) / (rows trained with).
+    """
+    shared = 1 / gain.size + 1 / (gain.sizes["fold"] - 1)
+    quantile = needed("scipy.stats", "estimators").t.ppf(0.975, gain.size - 1)
+    return float(quantile * (gain.std(ddof=1) ** 2 * shared) ** 0.5)
 
 
 def _scored(config: FitConfig, model: str, seed: int) -> xr.Dataset:
@@ -247,14 +282,14 @@ def _fitted(config: FitConfig) -> xr.Dataset:
     rows = config.rows
     estimator = config.estimator(0).fit(rows.features, rows.targets)
     with tempfile.TemporaryDirectory() as folder:
-        kept = {"model": described(estimator), "columns": rows.columns, "target": config.target}
+        kept = {"model": described(estimator), "columns": rows.columns, "target": rows.target}
         content = save(Path(folder) / MODEL, kept).read_bytes()
     truth = _numbered(rows, rows.targets)
     found = xr.Dataset(
         {
             "device": ((), " ".join([config.device, *config.settings])),
             "table": ((), config.table),
-            "target": ((), config.target),
+            "target": ((), rows.target),
             "model_file": ("byte", np.frombuffer(content, np.uint8)),
             "truth": ("row", truth),
         }
