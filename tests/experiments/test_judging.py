@@ -88,6 +88,7 @@ def test_systems_are_judged_beside_each_other(capsys):
     assert "<h2>Claims</h2>" not in page
 
 
+@pytest.mark.slow
 def test_what_is_stored_of_a_comparison_is_what_was_drawn_of_it():
     dataset = judged("echo-state neurons=5", "--set", 'trials=["spread"]')
     small = reduced(dataset)
@@ -98,6 +99,7 @@ def test_what_is_stored_of_a_comparison_is_what_was_drawn_of_it():
     assert held["axes"]["device"] == [["device"], ["echo-state neurons=5"]]
 
 
+@pytest.mark.slow
 def test_every_judgement_stands_beside_the_systems_of_this_library():
     judged("echo-state neurons=5", "--against", "josephson")
     page = Path("out/report.html").read_text()
@@ -109,6 +111,7 @@ def test_every_judgement_stands_beside_the_systems_of_this_library():
     assert float(known.total.sel(device="echo-state").isel(noise=0)) == pytest.approx(50, abs=5)
 
 
+@pytest.mark.slow
 def test_a_device_is_the_same_whatever_others_are_asked():
     alone = judged("echo-state neurons=5")
     Path("out").rename("before")
@@ -137,6 +140,7 @@ def test_held_inputs_and_early_answers_are_put_right(capsys):
     assert dataset.memory.isel(noise=0, device=0).values[:5] == pytest.approx([1, 1, 1, 1, 0], abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_changed_recording_is_another_question(capsys):
     write_recording("chip.csv")
     judged("chip.csv")
@@ -144,6 +148,7 @@ def test_a_changed_recording_is_another_question(capsys):
     assert "a run whose data have changed since (devices[0])" in error_of(capsys, "chip.csv")
 
 
+@pytest.mark.slow
 def test_what_a_python_file_gives(capsys):
     assert judged("mine.py:network").readings.item() == 5
     assert judged("mine.py:network", "--set", "neurons=4", "--fresh").readings.item() == 4
@@ -155,6 +160,7 @@ def test_what_a_python_file_gives(capsys):
     assert "mine.py holds no name 'netwrk'; did you mean 'network'?" in error_of(capsys, "mine.py:netwrk", "--fresh")
 
 
+@pytest.mark.slow
 def test_a_device_outside_is_asked_for_what_is_missing_alone(capsys, monkeypatch):
     def killed(*arguments, **options):
         raise RuntimeError("killed")
@@ -204,6 +210,7 @@ def test_tasks_and_all_trials_stand_beside_each_other():
     assert dataset.lorenz_time.sizes["start"] == 2
 
 
+@pytest.mark.slow
 def test_settings_stand_beside_those_behind_a_name():
     dataset = judged("echo-state neurons=6", "--set", "leak_rate=0.5")
     assert dataset.device.item() == "echo-state leak_rate=0.5 neurons=6"
@@ -220,6 +227,7 @@ def test_missing_readings_of_a_repeat_are_found(capsys):
     assert message in error_of(capsys, "chip.csv", "--repeat", "run", "--detrend", "100", "--fresh")
 
 
+@pytest.mark.slow
 def test_a_saved_device():
     save("network.morphax", EchoStateNetwork.random(6, key=jax.random.key(0)))
     assert judged("network.morphax").readings.item() == 6

@@ -20,6 +20,7 @@ def test_floors_are_those_that_the_tasks_have():
     assert found.linear.sel(task="parity of 2").values == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_device_is_the_better_the_more_it_can():
     """The mixer multiplies, but forgets at once; the network does both."""
     names = ["NARMA-10", "parity of 2"]
@@ -48,6 +49,7 @@ def test_noise_on_readings_costs():
     assert np.array_equal(alone.error[0, 0, 0], both.error[0, 0, 1])
 
 
+@pytest.mark.slow
 def test_inputs_stay_within_the_range():
     asked = []
 

@@ -84,6 +84,7 @@ def test_missing_readings_are_named():
         identify(DESIGN, Recording(whole.inputs, broken), key=KEY)
 
 
+@pytest.mark.slow
 def test_gain_and_offset_of_the_instrument_are_found_too():
     device = mismatch(DESIGN, devices=0.1, key=KEY)
     plain = recorded(device, 1)
@@ -104,6 +105,7 @@ def test_a_model_of_another_class_does_not_fit():
     assert "the model does not fit" in twin.says()
 
 
+@pytest.mark.slow
 def test_without_repeats_the_noise_is_what_is_left():
     device = mismatch(DESIGN, devices=0.1, key=KEY)
     whole = recorded(device, 3)

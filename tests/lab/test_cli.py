@@ -503,6 +503,7 @@ def test_a_killed_training_resumes_and_gives_the_same_numbers(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_forecast_of_a_users_file_writes_predictions(capsys):
     values = 5 + np.sin(np.arange(200) / 3)
     Path("tide.csv").write_text("day,height\n" + "".join(f"{i},{v:.6f}\n" for i, v in enumerate(values)))

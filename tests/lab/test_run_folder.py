@@ -219,6 +219,7 @@ def test_what_is_whole_proves_that_a_folder_is_a_run(dice, tmp_path, lost):
     assert {entry.name for entry in folder.path.iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_is_discarded_is_still_a_run(dice, tmp_path, monkeypatch):
     """At every file that is removed: the same command goes on, and leaves the folder of an undisturbed run."""
     unlink = Path.unlink

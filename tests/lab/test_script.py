@@ -237,7 +237,10 @@ def test_what_differs_is_not_the_file_where_that_is_the_same(tide, capsys):
     [
         ["run", "--set", "note=a b", "--set", "depth=2.0"],
         ["sweep", "--quick", "--set", "seed=3", "--over", "depth=[1.0,2.0]"],
-        ["tune", "--maximise", "height", "--over", "depth=1:9", "--trials", "2", "--parallel-trials", "1"],
+        pytest.param(
+            ["tune", "--maximise", "height", "--over", "depth=1:9", "--trials", "2", "--parallel-trials", "1"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_command_that_is_told_asks_for_the_same(tide, command, capsys):

@@ -93,6 +93,7 @@ def test_a_study_finds_the_top_and_is_the_same_again(tmp_path):
     assert [trial.value for trial in kept.trials] == first.value.values.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_longer_study_goes_on_from_a_shorter_one_and_a_broken_file_is_written_anew(tmp_path):
     short = searched(tmp_path / "short", trials=6, together=3).dataset()
@@ -203,6 +204,7 @@ def recorded(folder: Path) -> list[tuple[dict, float | None]]:
     return [(trial.params, trial.value) for trial in kept.trials]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_record_that_is_gone_or_damaged_is_written_anew_from_the_result(tmp_path):
     over = {**SPACE, "steps": Choice(([1], [2, 3])), "method": Choice(("plus", "minus")), "most": Choice((None, 3))}

@@ -202,10 +202,15 @@ def test_points_that_no_configuration_takes_are_refused_before_anything_is_compu
     "over",
     [
         {"names": [[3, 1], [3, 2]]},
-        {"names": [[3, 1], [4, 3, 1]], "noise": [0.1, 0.2]},
         {"steps": [3, 5]},
-        {"noise": [0.1, 0.2]},
-        {"names": [[1], [2]], "steps": [2, 3], "seed": [0, 1]},
+        *(
+            pytest.param(over, marks=pytest.mark.slow)
+            for over in (
+                {"names": [[3, 1], [4, 3, 1]], "noise": [0.1, 0.2]},
+                {"noise": [0.1, 0.2]},
+                {"names": [[1], [2]], "steps": [2, 3], "seed": [0, 1]},
+            )
+        ),
     ],
 )
 def test_every_point_is_the_run_there(tmp_path, over):
@@ -306,6 +311,7 @@ def test_other_sweeps_have_other_folders():
     assert all(name.startswith("full-sweep-") for name in names)
 
 
+@pytest.mark.slow
 def test_the_command_sweeps_and_shows_a_row_for_each_claim(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", BENCH, "--set", "count=2", "--over", "seed=0:2:3"]) == 0
@@ -335,6 +341,7 @@ def test_workers_have_the_pieces_of_all_points_at_once(tmp_path):
     assert history[0] == history[1]
 
 
+@pytest.mark.slow
 def test_a_comparison_tells_over_what_was_swept(tmp_path):
     for name, slopes in (("few", [1.0, 2.0]), ("more", [1.0, 2.0, 3.0])):
         swept(tmp_path / name, {"slope": slopes})

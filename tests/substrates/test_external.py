@@ -189,6 +189,7 @@ def test_a_process_that_fails_says_how_and_is_asked_again(first, error, message)
     assert evolve(device, jnp.array([2.0]))[0].tolist() == [[2.0, 4.0]]
 
 
+@pytest.mark.slow
 def test_a_function_that_never_answers_does_not_keep_python(tmp_path):
     program = """
 import threading
