@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from morphax.learning.backprop import Backpropagation
 from morphax.learning.objectives import classification, regression
 from morphax.learning.train import train
 from morphax.pytrees import select
+from morphax.substrates.imperfections import Noisy
 from morphax.substrates.reservoirs import EchoStateNetwork
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -56,7 +58,8 @@ def cross_entropy_of(outputs):
 )
 def test_loss_and_gradient(rule, targets, expected):
     inputs, targets = jnp.asarray(INPUTS), jnp.asarray(targets)
-    metrics, gradient = eqx.filter_jit(rule.gradient)(network(), inputs, targets)
+    whole = rule.for_roles("weight", "device")
+    metrics, gradient = eqx.filter_jit(whole.gradient)(network(), inputs, targets)
     np.testing.assert_allclose(metrics["loss"], expected(), rtol=1e-12)
     loss = eqx.filter_jit(lambda net: rule.metrics(net, inputs, targets)["loss"])
     leaves, rest = select(network(), "weight", "device")
@@ -96,6 +99,49 @@ def test_it_teaches_a_substrate_of_any_kind(make):
     )
     assert history[0]["loss"] == pytest.approx(np.log(2), abs=0.15)
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_parts_of_a_batch_give_its_gradient():
+    inputs = jax.random.normal(jax.random.key(3), (12, 5))
+    targets = jax.nn.one_hot(jnp.arange(12) % 2, 2)
+
+    def found(rule: Backpropagation) -> Any:
+        return eqx.filter_jit(rule.gradient)(Noisy(network(), 0.1), inputs, targets, key=jax.random.key(0))
+
+    for objective in (classification, regression):
+        whole = found(Backpropagation(objective, microbatch=12))
+        for size in (4, 6, None):
+            for one, two in zip(
+                *map(jax.tree.leaves, (whole, found(Backpropagation(objective, microbatch=size)))), strict=True
+            ):
+                np.testing.assert_allclose(two, one, rtol=1e-12, atol=1e-15)
+    with pytest.raises(ValueError, match="microbatch is 5; it must divide 12 examples"):
+        found(Backpropagation(microbatch=5))
+    with pytest.raises(ValueError, match="is not known to be a mean over examples"):
+        found(Backpropagation(lambda outputs, targets: {"loss": jnp.max(outputs)}, microbatch=4))
+
+
+def test_a_large_batch_is_learned_from_in_parts_that_fit_into_a_cache(monkeypatch):
+    inputs, targets = jnp.ones((64, 100)), jax.nn.one_hot(jnp.arange(64) % 2, 2)
+    gradient = jax.jit(lambda i: Backpropagation().gradient(network(), i, targets, key=None)[1].weights)
+
+    def temporary() -> int:
+        jax.clear_caches()
+        memory: Any = gradient.lower(inputs).compile().memory_analysis()
+        return memory.temp_size_in_bytes
+
+    whole = temporary()
+    monkeypatch.setattr("morphax.learning.backprop.KEPT", 2**14)
+    assert temporary() < whole / 4
+
+
+def test_what_no_role_asks_for_is_not_differentiated():
+    inputs, targets = jnp.asarray(INPUTS), jnp.asarray(CLASSES)
+    _, gradient = Backpropagation().gradient(network(), inputs, targets)
+    assert jax.tree.leaves(select(gradient, "device")[0]) == []
+    _, gradient = Backpropagation().for_roles("device").gradient(network(), inputs, targets)
+    assert jax.tree.leaves(select(gradient, "weight")[0]) == []
+    assert jax.tree.leaves(select(gradient, "device")[0])
 
 
 @pytest.mark.slow

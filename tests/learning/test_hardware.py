@@ -92,7 +92,8 @@ def test_in_the_loop_with_a_perfect_device_is_backpropagation(make, measured_sta
 @pytest.mark.parametrize("measured_states", [False, True])
 def test_in_the_loop_the_device_answers_and_the_model_propagates_back(measured_states):
     device: Any = chip()
-    metrics, found = gradient(InTheLoop(RULE, CHIP, KEY, measured_states), reader())
+    both = RULE.for_roles("weight", "device")
+    metrics, found = gradient(InTheLoop(both, CHIP, KEY, measured_states), reader())
     close(metrics, gradient(RULE, device)[0])
 
     # By hand in NumPy: sensitivities of the model, at its own states or at those of the device.

@@ -112,14 +112,16 @@ class InTheLoop(WrappedRule):
             metrics, gradient = self.rule.gradient(twin, inputs, targets, key=key)
             return metrics, gradient.substrate
 
-        def loss(substrate: Substrate) -> tuple[Array, Metrics]:
-            modelled = self.rule.answers(substrate, inputs, targets, key=key)
+        learned, fixed = select(substrate, *self.rule.roles)
+
+        def loss(learned: PyTree) -> tuple[Array, Metrics]:
+            modelled = self.rule.answers(eqx.combine(learned, fixed), inputs, targets, key=key)
             metrics = self.rule.judged(_valued(answers, modelled), targets)
             return metrics["loss"], metrics
 
         with original_errors():
             answers = jax.block_until_ready(self._asked(substrate, inputs, targets, key))
-        gradient, metrics = eqx.filter_grad(loss, has_aux=True)(substrate)
+        gradient, metrics = jax.grad(loss, has_aux=True)(learned)
         return metrics, gradient
 
     def metrics(self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray) -> Metrics:

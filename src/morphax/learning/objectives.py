@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from morphax.learning.rule import Metrics
 from morphax.quantum.correlation_map import correlations, squared_distance
 
 Objective = Callable[[Array, Array], Metrics]
+"""Where its attribute `mean_over_examples` is True, its loss is the mean of losses of single examples."""
 
 
 SMALLEST = 1e-12  # probability below which a Kullback-Leibler divergence grows no steeper
@@ -28,6 +30,8 @@ class Classification:
     With several outputs it is that of their softmax with one-hot targets. One output is the logarithm of the odds of
     class 1, its target 1 or 0. Outputs and targets have the classes as last axis, (..., classes).
     """
+
+    mean_over_examples: ClassVar[bool] = True
 
     def __call__(self, outputs: Float[Array, "... classes"], targets: Float[Array, "... classes"]) -> Metrics:
         if outputs.shape[-1] == 1:
@@ -59,6 +63,8 @@ class Classification:
 @dataclass(frozen=True)
 class Regression:
     """Mean squared error ("loss"), and "nrmse" (`morphax.learning.metrics`); its one instance is `regression`."""
+
+    mean_over_examples: ClassVar[bool] = True
 
     def __call__(self, outputs: Float[Array, "..."], targets: Float[Array, "..."]) -> Metrics:
         return {"loss": jnp.mean((outputs - targets) ** 2), "nrmse": nrmse(outputs, targets)}

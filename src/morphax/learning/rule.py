@@ -65,6 +65,10 @@ class LearningRule(eqx.Module):
         """This rule, with what was left open (an objective, a measure) chosen for a kind of task."""
         return self
 
+    def for_roles(self, *trained: Role) -> "LearningRule":
+        """This rule, for whom it is enough to give gradients of leaves with these roles."""
+        return self
+
     def check_data(self, substrate: Any, inputs: PyTree, targets: PyTree) -> None:
         """Refuse data that do not fit to the substrate and this rule; finite and equally many they are already."""
 
@@ -117,6 +121,10 @@ class WrappedRule(LearningRule):
     def suited(self, kind: Kind) -> "WrappedRule":
         """This around the rule that suits the task."""
         return eqx.tree_at(lambda r: r.rule, self, self.rule.suited(kind), is_leaf=lambda x: x is self.rule)
+
+    def for_roles(self, *trained: Role) -> "WrappedRule":
+        """This around the rule for these roles."""
+        return eqx.tree_at(lambda r: r.rule, self, self.rule.for_roles(*trained), is_leaf=lambda x: x is self.rule)
 
     def check_data(self, substrate: Any, inputs: PyTree, targets: PyTree) -> None:
         """Refuse what the rule does not refuse already."""

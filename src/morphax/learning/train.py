@@ -121,6 +121,7 @@ def train(
         raise ValueError(f"rule is a {type(rule).__name__}; it must be a LearningRule (gradient, metrics, check)")
     if isinstance(data, Task):
         rule, watch, data = rule.suited(data.kind), {"test": data.test} if watch is None else watch, data.train
+    rule = rule.for_roles(*trained)
     watch = dict(watch or {})
     if score is not None and not watch:
         raise ValueError("score is given without watch; name the data that it judges")

@@ -80,7 +80,7 @@ def decide(rule: LearningRule, substrate: Substrate, task: Task, trained: tuple[
     **Raises:** `BrokenPromiseError` where the refusal is no `ValueError` of one line, and where what is admitted cannot
     be evaluated, gives no scalar loss, or a gradient of another structure.
     """
-    rule, (inputs, targets) = rule.suited(task.kind), task.train
+    rule, (inputs, targets) = rule.suited(task.kind).for_roles(*trained), task.train
     cell = f"{type(rule).__name__} on {described(substrate)}"
     try:
         rule.check(substrate, (inputs, targets), trained)
