@@ -13,8 +13,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, check_finite, check_key, check_range, check_shape, is_concrete
+from morphax.dynamics.trigonometry import sin_cos
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.base import Substrate
+from morphax.substrates.draws import events
 from morphax.substrates.layers import as_array
 
 Backward = Literal["htanh", "activation"]
@@ -180,8 +182,7 @@ class QuantizedPerceptron(BinarisedPerceptron):
         if key is None:
             outcomes, memory = sign(preactivation), None
         else:
-            draws = jax.random.uniform(key, preactivation.shape, preactivation.dtype)
-            outcomes, memory = self._measured(jax.lax.stop_gradient(preactivation), memory, draws)
+            outcomes, memory = self._measured(jax.lax.stop_gradient(preactivation), memory, key)
         if self.backward == "htanh":
             return straight_through(preactivation, outcomes, 1.0), memory
         return straight_through(preactivation, outcomes, self.width), memory
@@ -190,7 +191,8 @@ class QuantizedPerceptron(BinarisedPerceptron):
         r"""$\sin \frac{\pi \phi_a}{2}$ and $\cos \frac{\pi \phi_a}{2}$, exactly $\pm 1$ and 0 where $|h| \ge a$."""
         soft = jnp.abs(preactivation) < self.width
         angle = jnp.where(soft, preactivation, 0.0) * (jnp.pi / 2) / jnp.where(self.width > 0, self.width, 1.0)
-        return jnp.where(soft, jnp.sin(angle), sign(preactivation)), jnp.where(soft, jnp.cos(angle), 0.0)
+        sine, cosine = sin_cos(angle)
+        return jnp.where(soft, sine, sign(preactivation)), jnp.where(soft, cosine, 0.0)
 
     def probability(self, drive: Float[Array, " inputs"], outcomes: Float[Array, "layers neurons"]) -> Float[Array, ""]:
         """Probability of all measurement outcomes (+1 or -1) of one shot.
@@ -214,9 +216,9 @@ class QuantizedPerceptron(BinarisedPerceptron):
     def _sharpness(self) -> Array | float:
         return 1.0 if self.strength is None else jnp.sin(self.strength)
 
-    def _measured(self, preactivation: Array, memory: Any, draws: Array) -> tuple[Array, Any]:
+    def _measured(self, preactivation: Array, memory: Any, key: PRNGKeyArray) -> tuple[Array, Any]:
         z, x = self._rotated(preactivation, memory)
-        outcomes = jnp.where(draws < (1 + self._sharpness * z) / 2, 1.0, -1.0).astype(draws.dtype)
+        outcomes = jnp.where(events(key, (1 + self._sharpness * z) / 2, z.shape), 1.0, -1.0).astype(z.dtype)
         return outcomes, self._left(outcomes, z, x)
 
     def _rotated(self, preactivation: Array, memory: Any) -> tuple[Array, Array]:

@@ -6,9 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.random import threefry_2x32
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import (
     check_choice,
@@ -23,6 +22,7 @@ from morphax._checks import (
 from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.base import Stepper, Substrate
+from morphax.substrates.draws import events
 from morphax.substrates.layers import per_neuron
 
 Method = Literal["euler", "exact"]
@@ -293,26 +293,10 @@ class SpikingNetwork(Substrate):
         if drive.ndim:
             check_shape("drive", drive, (inputs,))
         probability = jnp.clip(drive * self.input_rate * self.time_step, 0.0, 1.0)
-        spikes = _events(key, probability, (self.steps_per_input, inputs))
+        spikes = events(key, probability, (self.steps_per_input, inputs))
         # The backward pass keeps spikes as they are, in a quarter of the memory.
         product = jax.checkpoint(lambda spikes, weights: spikes.astype(weights.dtype) @ weights.T, prevent_cse=False)
         return product(spikes, self.input_weights)
-
-
-def _events(
-    key: PRNGKeyArray, probability: Float[Array, " columns"], shape: tuple[int, int]
-) -> Bool[Array, "rows columns"]:
-    """Independent events with the probabilities of their columns, to 2^-17.
-
-    Two events share a random word. With 32 bits for each, as `jax.random.bernoulli` takes, to draw would be the largest
-    part of a simulation.
-    """
-    if jax.random.key_impl(key) != "threefry2x32":
-        return jax.random.bernoulli(key, probability, shape)
-    number = shape[0] * shape[1]
-    words = threefry_2x32(jax.random.key_data(key), jnp.arange((number + 1) // 2, dtype=jnp.uint32))
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:number].reshape(shape)
-    return halves.astype(jnp.int32) < jnp.round(probability * 2**16).astype(jnp.int32)
 
 
 @jax.custom_jvp
