@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from morphax import PhaseOscillators
-from morphax.dynamics.relaxation import AdaptiveRungeKutta, BlockSweeps, Landscape, RungeKutta, Sweeps
+from morphax.dynamics.relaxation import (
+    AcceleratedDescent,
+    AdaptiveRungeKutta,
+    BlockSweeps,
+    Landscape,
+    RungeKutta,
+    Slope,
+    Sweeps,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 PENDULUM = Landscape(lambda phi: -jnp.sin(phi))
@@ -101,6 +109,22 @@ def test_single_precision_sweeps_are_not_stopped_short_of_the_tolerance():
     assert ended.steps.max() < 100
 
 
+def test_momentum_descends_a_narrow_valley_in_few_steps():
+    """Of a chain of springs, whose condition number is that of the Laplacian, 4 n^2 / pi^2."""
+    springs = 2 * jnp.eye(60) - jnp.eye(60, k=1) - jnp.eye(60, k=-1)
+    pull = jnp.zeros(60).at[-1].set(1.0)
+
+    def slope(x):
+        return Slope(x @ springs @ x / 2 - pull @ x, pull - springs @ x, jnp.diag(springs))
+
+    chain = Landscape(lambda x: slope(x).force, slope=slope)
+    ended = AcceleratedDescent(1e-9, 3000)(chain, jnp.zeros(60))
+    assert ended.converged
+    assert ended.steps < 1500
+    np.testing.assert_allclose(ended.state, np.arange(1, 61) / 61, atol=1e-6)
+    assert not AcceleratedDescent(1e-9, int(ended.steps) // 2, max_sweeps=0)(chain, jnp.zeros(60)).converged
+
+
 def test_fluctuations_at_a_temperature_obey_equipartition():
     # Of an oscillator with stiffness 2: the mean square is T / 2; 4,000 of them have a relative error of 2.2 %.
     spring = Landscape(lambda x: -2.0 * x)
@@ -121,6 +145,9 @@ def test_fluctuations_at_a_temperature_obey_equipartition():
         (lambda: BlockSweeps(tolerance=0.0), "tolerance is 0.0; it must be > 0"),
         (lambda: BlockSweeps(max_sweeps=0), "max_sweeps is 0; it must be a whole number >= 1"),
         (lambda: BlockSweeps()(PENDULUM, jnp.zeros(1)), "this substrate has no sweeps"),
+        (lambda: AcceleratedDescent(tolerance=0.0), "tolerance is 0.0; it must be > 0"),
+        (lambda: AcceleratedDescent(max_steps=0), "max_steps is 0; it must be a whole number >= 1"),
+        (lambda: AcceleratedDescent()(PENDULUM, jnp.zeros(1)), "has neither slopes nor sweeps"),
     ],
 )
 def test_bad_arguments(make, message):

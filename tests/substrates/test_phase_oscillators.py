@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from morphax import PhaseOscillators, count
-from morphax.dynamics.relaxation import AdaptiveRungeKutta, BlockSweeps, RungeKutta
+from morphax.dynamics.relaxation import AcceleratedDescent, AdaptiveRungeKutta, BlockSweeps, RungeKutta
+from morphax.learning.equilibrium import EquilibriumPropagation
 from morphax.substrates.energy import (
     EnergySubstrate,
     Nudge,
@@ -102,6 +103,74 @@ def test_sweeps_never_raise_the_energy(network):
     # With frequencies the energy has no bottom on the circle; without, it must fall.
     if not jnp.any(network.frequencies):
         assert np.all(np.diff(energies) <= 1e-12)
+
+
+@pytest.mark.parametrize("cost", [None, phase_overlap])
+def test_slopes_are_derivatives_of_the_energy(network, cost):
+    drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
+    nudge = None if cost is None else Nudge(cost, 0.1, jnp.full(len(network.topology.outputs), 1.2))
+
+    @jax.jit
+    def found(state):
+        def energy(state):
+            pulled = 0.0 if nudge is None else nudge.energy(network.observe(state))
+            return network.energy(state, drive) + pulled
+
+        return (
+            network.landscape(drive, nudge).slope(state),
+            energy(state),
+            jax.grad(energy)(state),
+            jax.hessian(energy)(state),
+        )
+
+    slope, energy, gradient, hessian = found(state)
+    np.testing.assert_allclose(slope.energy, energy, rtol=1e-12)
+    np.testing.assert_allclose(slope.force, -gradient, atol=1e-12)
+    np.testing.assert_allclose(slope.curvature, np.diag(hessian), atol=1e-12)
+
+
+@pytest.mark.slow
+def test_accelerated_descent_ends_in_minima_as_deep_as_those_of_sweeps():
+    network = PhaseOscillators.all_to_all(10, 50, 10, key=KEY)
+    drives = jax.random.uniform(jax.random.key(1), (128, 10), minval=-1.5, maxval=1.5)
+    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 128))
+
+    @eqx.filter_jit
+    def ended(relaxer):
+        rule = EquilibriumPropagation(relaxer=relaxer)
+        found = rule._relaxed(network, drives, starts, jax.random.split(KEY, 128))
+        return (
+            found,
+            jax.vmap(network.energy)(found.state, drives),
+            jax.vmap(jax.hessian(network.energy))(found.state, drives),
+        )
+
+    fast, energies, hessians = ended(AcceleratedDescent(1e-6))
+    _, swept, _ = ended(BlockSweeps(1e-6))
+    assert fast.converged.all()
+    assert fast.residual.max() <= 1e-6
+    assert np.linalg.eigvalsh(hessians).min() > -1e-6
+    # Some end in other basins, neither better nor worse: to four standard errors of the mean.
+    difference = np.asarray(energies - swept)
+    assert abs(difference.mean()) < 4 * difference.std() / 128**0.5 + 1e-9
+    alone = network.relax(drives[0], state=starts[0], relaxer=AcceleratedDescent(1e-6))
+    assert alone.converged
+
+
+@pytest.mark.slow
+def test_what_hardly_locks_is_swept_from_where_it_began():
+    network = PhaseOscillators.all_to_all(5, 16, 4, frequency_deviation=0.2, key=KEY)
+    drives = jax.random.uniform(jax.random.key(1), (64, 5), minval=-1.5, maxval=1.5)
+    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 64))
+
+    @eqx.filter_jit
+    def converged(relaxer):
+        rule = EquilibriumPropagation(relaxer=relaxer)
+        return rule._relaxed(network, drives, starts, jax.random.split(KEY, 64)).converged
+
+    swept = converged(BlockSweeps(1e-5, 500))
+    assert 0 < swept.sum() < 64
+    assert (converged(AcceleratedDescent(1e-5, 300, 500)) >= swept).all()
 
 
 @pytest.mark.parametrize("strength", [0.05, -0.05])

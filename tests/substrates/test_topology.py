@@ -1,9 +1,10 @@
 """Who is coupled to whom: numbers of neighbours, groups that can be swept, and refusals."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from morphax.substrates.topology import CHUNKS, Topology
+from morphax.substrates.topology import CHUNKS, Topology, back, taken
 
 NETWORKS = {
     "layered": Topology.layered((3, 4, 5, 2)),
@@ -61,20 +62,24 @@ def test_every_coupling_has_its_number(network):
     assert np.sum(numbers < len(network.edges)) == 2 * len(network.edges)
 
 
-def test_groups_hold_every_free_unit_once(network):
-    units = np.concatenate([group.units for group in network.groups])
+@pytest.mark.parametrize("kind", ["groups", "blocks"])
+def test_groups_hold_every_free_unit_once(network, kind):
+    groups = getattr(network, kind)
+    units = np.concatenate([group.units for group in groups])
     assert sorted(units[units >= 0]) == list(range(len(network.free)))
-    np.testing.assert_array_equal(units[network.back], np.arange(len(network.free)))
-    assert sorted(np.concatenate([group.outputs for group in network.groups])) == list(range(len(network.outputs)))
-    for group in network.groups:
+    np.testing.assert_array_equal(units[back(groups)], np.arange(len(network.free)))
+    assert sorted(np.concatenate([group.outputs for group in groups])) == list(range(len(network.outputs)))
+    for group in groups:
         np.testing.assert_array_equal(group.units[group.places], network.read[group.outputs])
         assert len(group.units) % group.chunks == 0
         assert 1 <= group.chunks <= CHUNKS
 
 
-def test_groups_hold_every_coupling(network):
+@pytest.mark.parametrize("kind", ["groups", "blocks"])
+def test_groups_hold_every_coupling(network, kind):
     none, seen = len(network.edges), []
-    for index, group in enumerate(network.groups):
+    groups = getattr(network, kind)
+    for index, group in enumerate(groups):
         for other in range(index + 1):
             numbers = group.edges[other]
             if numbers is not None:
@@ -83,6 +88,14 @@ def test_groups_hold_every_coupling(network):
         if group.input_edges is not None:
             seen += group.input_edges[group.input_edges < none].tolist()
     assert sorted(seen) == list(range(none))
+
+
+@pytest.mark.parametrize(
+    "places", [[0, 1, 2, 3], [2, 3], [3, 0, 1], [0, 2, -1, -1], [1, -1, 0], [0, 2] * 6], ids=lambda p: str(len(p))
+)
+def test_what_is_taken_in_slices_is_what_indexing_takes(places):
+    values = jnp.arange(8.0).reshape(2, 4)
+    np.testing.assert_array_equal(taken(values, np.array(places)), values[:, places])
 
 
 @pytest.mark.parametrize("name", ["layered", "lattice", "torus", "two parts"])

@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from morphax._checks import check_choice, check_count, check_range
 from morphax._optional import needed
 from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
+
+FIRST_RATE, SLOWER, FLATTEST, ROUNDING, BLOCK = 0.9, 0.85, 0.3, 4.0, 4
+"""Of an accelerated descent: its rate, by how much it is less after the energy rose, the least curvature in units of
+the mean one, how many units in the last place of the energy are no rise, and steps between two looks at it."""
 
 State = PyTree
 Force = Callable[[State], State]
@@ -44,11 +50,20 @@ class Sweeps(NamedTuple):
     decode: Callable[[Any], State]
 
 
+class Slope(NamedTuple):
+    """What is seen from a state: its energy, the force on it, and the curvature of the energy along each number."""
+
+    energy: Float[Array, ""]
+    force: State
+    curvature: State
+
+
 class Landscape(NamedTuple):
-    """What a relaxer sees of a system with clamped inputs: the force on a state, and sweeps where there are some."""
+    """What a relaxer sees of a system with clamped inputs: the force on a state; sweeps, and slopes, where given."""
 
     force: Force
     sweeps: Sweeps | None = None
+    slope: Callable[[State], Slope] | None = None
 
 
 class RungeKutta(eqx.Module):
@@ -213,7 +228,139 @@ class BlockSweeps(eqx.Module):
         return Relaxation(state, left, count, left <= self.tolerance)
 
 
-Relaxer = RungeKutta | AdaptiveRungeKutta | BlockSweeps
+class AcceleratedDescent(eqx.Module):
+    r"""Descend with momentum, all numbers at once, each with the curvature that it feels; sweep what is left.
+
+    $$v \leftarrow \frac{k}{k + 3} v + a \, \mathrm{clip}\left(\frac{F}{\max(d, 0.3 \overline{|d|})}, \pm 1\right),
+      \qquad s \leftarrow s + v$$
+
+    with the curvature $d$ along each number. Every fourth step it is looked at: it begins anew (k = 0) where it goes
+    uphill, $F \cdot v < 0$, or the energy rose, after which $a$ is less, too. Every example of a batch has its own $k$
+    and $a$. Where all are coupled to all, a step is one product with the couplings, and a sweep is one for each chunk.
+
+    As `BlockSweeps`, it may enter another basin than the dynamics, and takes a `prefix`. Where a landscape gives no
+    slopes (a nudge on a readout of it), it sweeps.
+
+    **Arguments:** as those of `BlockSweeps`, and
+
+    - `max_steps`: steps at most, >= 1; what is not at rest then is swept, from where it began: momentum carries
+      oscillators that hardly lock past the place where they would.
+    - `max_sweeps`: >= 0.
+    """
+
+    tolerance: float = eqx.field(static=True, default=1e-5)
+    max_steps: int = eqx.field(static=True, default=1000)
+    max_sweeps: int = eqx.field(static=True, default=2000)
+    prefix: RungeKutta | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        check_range("tolerance", self.tolerance, low=0.0, open_low=True)
+        check_count("max_steps", self.max_steps, 1)
+        check_count("max_sweeps", self.max_sweeps, 0)
+
+    @property
+    def sweeps(self) -> BlockSweeps:
+        """For what does not come to rest by descending."""
+        return BlockSweeps(self.tolerance, max(self.max_sweeps, 1))
+
+    def __call__(
+        self,
+        landscape: Landscape,
+        state: State,
+        *,
+        key: PRNGKeyArray | None = None,
+        batch: str | None = None,
+        leave: int = 0,
+    ) -> Relaxation:
+        """Relax from `state`; `batch` and `leave` as in `BlockSweeps`."""
+        if landscape.slope is None and landscape.sweeps is None:
+            raise ValueError(
+                "relaxer is AcceleratedDescent, but this substrate has neither slopes nor sweeps; use RungeKutta, or "
+                "define them in `landscape`"
+            )
+        if self.prefix is not None:
+            state = self.prefix(landscape, state, key=key).state
+        if landscape.slope is None:
+            return self.sweeps(landscape, state, key=key, batch=batch, leave=leave)
+        ended = self._descended(landscape.slope, state, batch, leave)
+        if leave or not self.max_sweeps or landscape.sweeps is None:
+            return ended
+        return merged(ended, self.sweeps(landscape, begun_anew(ended, state), batch=batch))
+
+    def _descended(self, slope_at: Callable[[State], Slope], state: State, batch: str | None, leave: int) -> Relaxation:
+        start, unflatten = ravel_pytree(state)
+
+        def seen(position: Array) -> Slope:
+            energy, force, curvature = slope_at(unflatten(position))
+            return Slope(energy, ravel_pytree(force)[0], ravel_pytree(curvature)[0])
+
+        def number(moves: Array) -> Array:
+            return moves.astype(int) if batch is None else jax.lax.psum(moves.astype(int), batch)
+
+        def unfinished(carry: _Descent) -> Array:
+            return (carry.moving > leave) & (carry.step < self.max_steps)
+
+        def moved(
+            position: Array, velocity: Array, ahead: Array, rate: Array, slope: Slope, flattest: Array
+        ) -> tuple[Array, Array, Array]:
+            steepest = slope.force / jnp.maximum(slope.curvature, flattest)
+            velocity = ahead / (ahead + 3) * velocity + rate * jnp.clip(steepest, -1, 1)
+            return position + velocity, velocity, ahead + 1
+
+        def advance(carry: _Descent) -> _Descent:
+            slope = seen(carry.position)
+            residual = jnp.max(jnp.abs(slope.force), initial=0.0)
+            rose = slope.energy > carry.energy + ROUNDING * jnp.finfo(start.dtype).eps * jnp.abs(slope.energy)
+            rate = jnp.where(rose, SLOWER * carry.rate, carry.rate)
+            ahead = jnp.where(rose | (slope.force @ carry.velocity < 0), 0.0, carry.ahead)
+            flattest = FLATTEST * jnp.mean(jnp.abs(slope.curvature))
+            position, velocity, ahead = moved(carry.position, carry.velocity, ahead, rate, slope, flattest)
+            for _ in range(BLOCK - 1):
+                position, velocity, ahead = moved(position, velocity, ahead, rate, seen(position), flattest)
+            # Rounding may find somewhat more at the end.
+            moves = ~(residual <= self.tolerance / 2)
+            position = jnp.where(moves, position, carry.position)
+            return _Descent(position, velocity, ahead, rate, slope.energy, number(moves), carry.step + BLOCK)
+
+        zero = jnp.zeros((), start.dtype)
+        first = _Descent(
+            start,
+            jnp.zeros_like(start),
+            zero,
+            zero + FIRST_RATE,
+            zero + jnp.inf,
+            jnp.asarray(leave + 1),
+            jnp.asarray(0),
+        )
+        last = jax.lax.while_loop(unfinished, advance, first)
+        state = unflatten(last.position)
+        residual = _largest(slope_at(state).force)
+        return Relaxation(state, residual, last.step, residual <= self.tolerance)
+
+
+def begun_anew(ended: Relaxation, start: State) -> State:
+    """Where a relaxation ended, or began if it did not converge."""
+    return jax.tree.map(partial(jnp.where, ended.converged), ended.state, start)
+
+
+def merged(first: Relaxation, second: Relaxation) -> Relaxation:
+    """The first of two relaxations in a row where it converged, else the second."""
+    state, residual = jax.tree.map(partial(jnp.where, first.converged), first[:2], second[:2])
+    steps = first.steps + jnp.where(first.converged, 0, second.steps)
+    return Relaxation(state, residual, steps, first.converged | second.converged)
+
+
+class _Descent(NamedTuple):
+    position: Float[Array, " numbers"]
+    velocity: Float[Array, " numbers"]
+    ahead: Float[Array, ""]
+    rate: Float[Array, ""]
+    energy: Float[Array, ""]
+    moving: Int[Array, ""]
+    step: Int[Array, ""]
+
+
+Relaxer = RungeKutta | AdaptiveRungeKutta | BlockSweeps | AcceleratedDescent
 
 
 def _check_tolerance(tolerance: float) -> None:

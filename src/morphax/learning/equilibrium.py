@@ -13,7 +13,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from morphax._checks import check_choice, check_count, is_concrete
-from morphax.dynamics.relaxation import BlockSweeps, Relaxation, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import (
+    AcceleratedDescent,
+    BlockSweeps,
+    Relaxation,
+    Relaxer,
+    RungeKutta,
+    begun_anew,
+    merged,
+)
 from morphax.learning.metrics import accuracy
 from morphax.learning.rule import LearningRule, Metrics, check_outputs
 from morphax.substrates.base import State, check_channels
@@ -32,6 +40,8 @@ Nudging = Literal["one-sided", "opposite", "symmetric"]
 NUDGINGS: tuple[Nudging, ...] = ("one-sided", "opposite", "symmetric")
 PHASE_COSTS = (phase_distance, phase_overlap, phase_squared_error)
 FEWEST = 8  # examples that go on by themselves
+IN_STEP = (BlockSweeps, AcceleratedDescent)
+"""Relaxers whose examples of one batch wait for each other."""
 
 
 def phase_classification(
@@ -140,7 +150,7 @@ class EquilibriumRule(LearningRule):
             return jax.vmap(one, axis_name="examples")(*examples)
 
         examples = (inputs, starts, keys, targets)
-        ended = _in_stages(relax, relaxer, examples) if isinstance(relaxer, BlockSweeps) else relax(relaxer, examples)
+        ended = _in_stages(relax, relaxer, examples) if isinstance(relaxer, IN_STEP) else relax(relaxer, examples)
         return ended._replace(state=jax.vmap(lambda s, k: substrate.found(s, key=k))(ended.state, keys))
 
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
@@ -178,12 +188,13 @@ class EquilibriumPropagation(EquilibriumRule):
     Source: Scellier & Bengio, Front. Comput. Neurosci. 11, 24 (2017); Laborieux et al., Front. Neurosci. 15, 633674
     (2021), for symmetric nudging; Wang, Wanjura & Marquardt (2024), Eqs. 5-9.
 
-        >>> import jax, jax.numpy as jnp
+        >>> import equinox as eqx, jax, jax.numpy as jnp
         >>> from morphax import PhaseOscillators
         >>> from morphax.learning.equilibrium import EquilibriumPropagation
         >>> network = PhaseOscillators.all_to_all(2, 2, 1, coupling_deviation=1.0, key=jax.random.key(0))
         >>> inputs, targets = jnp.array([[1.0, -1.0], [0.5, 0.5]]), jnp.array([[1.5], [-1.5]])
-        >>> metrics, gradient = EquilibriumPropagation().gradient(network, inputs, targets, key=jax.random.key(1))
+        >>> gradient_of = eqx.filter_jit(EquilibriumPropagation().gradient)
+        >>> metrics, gradient = gradient_of(network, inputs, targets, key=jax.random.key(1))
         >>> gradient.couplings.shape, float(metrics["unconverged"])
         ((9,), 0.0)
     """
@@ -358,8 +369,25 @@ def _most_probable(outputs: Float[Array, "examples classes"], targets: Float[Arr
     return {"accuracy": accuracy(outputs, targets)}
 
 
-def _in_stages(relax: Callable[..., Relaxation], relaxer: BlockSweeps, examples: tuple[Any, ...]) -> Relaxation:
-    """Examples of one batch wait for each other, and most need few sweeps: the slowest go on among themselves."""
+def _in_stages(
+    relax: Callable[..., Relaxation], relaxer: BlockSweeps | AcceleratedDescent, examples: tuple[Any, ...]
+) -> Relaxation:
+    """Examples of one batch wait for each other, and most need few steps: the slowest go on among themselves."""
+    inputs, starts, keys, targets = examples
+    if relaxer.prefix is not None:
+        starts = relax(relaxer.prefix, examples).state
+        relaxer = replace(relaxer, prefix=None)
+    examples = (inputs, starts, keys, targets)
+    if isinstance(relaxer, BlockSweeps):
+        return _slowest_apart(relax, relaxer, examples)
+    ended = _slowest_apart(relax, replace(relaxer, max_sweeps=0), examples)
+    anew = (inputs, jax.vmap(begun_anew)(ended, starts), keys, targets)
+    return jax.vmap(merged)(ended, _slowest_apart(relax, relaxer.sweeps, anew))
+
+
+def _slowest_apart(
+    relax: Callable[..., Relaxation], relaxer: BlockSweeps | AcceleratedDescent, examples: tuple[Any, ...]
+) -> Relaxation:
     slow = len(examples[0]) // 4
     if slow < FEWEST:
         return relax(relaxer, examples, batch="examples")
@@ -367,7 +395,7 @@ def _in_stages(relax: Callable[..., Relaxation], relaxer: BlockSweeps, examples:
     _, worst = jax.lax.top_k(jnp.nan_to_num(ended.residual, nan=jnp.inf), slow)
     inputs, _, keys, targets = examples
     rest = jax.tree.map(lambda x: x[worst], (inputs, ended.state, keys, targets))
-    more = _in_stages(relax, replace(relaxer, prefix=None), rest)
+    more = _slowest_apart(relax, relaxer, rest)
     more = more._replace(steps=more.steps + ended.steps[worst])
     return jax.tree.map(lambda whole, part: whole.at[worst].set(part), ended, more)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_finite, check_range, check_shape, is_concrete
-from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Sweeps
+from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Slope, Sweeps
+from morphax.dynamics.trigonometry import arctan2, sin_cos
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.energy import (
     Cost,
@@ -24,7 +25,7 @@ from morphax.substrates.energy import (
     slope,
     wrap,
 )
-from morphax.substrates.topology import Group, Topology
+from morphax.substrates.topology import Group, Topology, back, taken
 
 NEWTON_STEPS = 2  # of a nudged output in a sweep
 OVERSHOOT = 0.6  # of the way to the best phase: about halves the number of sweeps
@@ -211,9 +212,10 @@ class PhaseOscillators(EnergySubstrate):
 
     def energy(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, ""]:
         """Eq. 1, less the couplings among inputs, which are clamped."""
-        units, outside = self._encode(state), self._outside(drive)
+        blocks = self.topology.blocks
+        units, outside = _encoded(blocks, state), self._outside(blocks, drive)
         pairs = jnp.asarray(0.0)
-        for index, group in enumerate(self.topology.groups):
+        for index, group in enumerate(blocks):
             pairs += jnp.sum(units[index] * outside[index])
             for other, edges in enumerate(group.edges[: index + 1]):
                 if edges is not None:
@@ -227,47 +229,57 @@ class PhaseOscillators(EnergySubstrate):
     def landscape(self, drive: Float[Array, " inputs"], nudge: Nudge | None = None) -> Landscape:
         """Force and sweeps; what the inputs do is computed once."""
         check_shape("drive", drive, (len(self.topology.inputs),))
-        groups, outside = self.topology.groups, self._outside(drive)
-        matrices = [[None if e is None else self._taken(e) for e in group.edges] for group in groups]
-        frequencies = [jnp.where(group.units < 0, 0.0, self.frequencies[group.units]) for group in groups]
+        blocks, groups = self.topology.blocks, self.topology.groups
+        apart = self._fields(blocks, drive)
+        swept = apart if blocks is groups else self._fields(groups, drive)
 
-        def field(index: int, units: tuple[Array, ...], own: bool) -> Array:
-            total = outside[index]
-            for other, matrix in enumerate(matrices[index]):
-                if matrix is not None and (own or other != index):
-                    total = total + units[other] @ matrix.T
-            return total
+        def seen(state: Array) -> Slope:
+            # Cosines and sines by themselves: stacked they are copied around.
+            sines, cosines = ([taken(each, group.units) for group in blocks] for each in sin_cos(state))
+            energies, torques, curvatures = [], [], []
+            for index, (sine, cosine) in enumerate(zip(sines, cosines, strict=True)):
+                along, across = apart.on(index, cosines, 0), apart.on(index, sines, 1)
+                outside = apart.outside[index]
+                torques.append(cosine * across - sine * along + apart.frequencies[index])
+                curvatures.append(cosine * along + sine * across)
+                # Of couplings each has two ends.
+                energies.append((curvatures[-1] + cosine * outside[0] + sine * outside[1]) / 2)
+            places = back(blocks)
+            torque, curvature = (taken(jnp.concatenate(each), places) for each in (torques, curvatures))
+            energy = -sum(jnp.sum(each) for each in energies) - self.frequencies @ state
+            if nudge is None:
+                return Slope(energy, torque, curvature)
+            read, cost, targets = self.topology.read, nudge.cost, nudge.targets
+            outputs = taken(state, read)
+            slopes, bends = jax.jvp(lambda o: slope(cost, o, targets), (outputs,), (jnp.ones_like(outputs),))
+            torque = torque.at[read].add(-nudge.strength * slopes)
+            return Slope(energy + nudge.energy(outputs), torque, curvature.at[read].add(nudge.strength * bends))
 
         def force(state: Array) -> Array:
-            units = self._encode(state)
-            torques = []
-            for index, group in enumerate(groups):
-                torque = _torque(units[index], field(index, units, own=True), frequencies[index])
-                if nudge is not None and len(group.outputs):
-                    phases = jnp.arctan2(units[index][1, group.places], units[index][0, group.places])
-                    pulls = nudge.strength * slope(nudge.cost, phases, nudge.targets[group.outputs])
-                    torque = torque.at[group.places].add(-pulls)
-                torques.append(torque)
-            return jnp.concatenate(torques)[self.topology.back]
+            return seen(state).force
 
         def sweep(units: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
-            largest = jnp.asarray(0.0, outside[0].dtype)
+            largest = jnp.asarray(0.0, units[0].dtype)
             for index, group in enumerate(groups):
-                inner, around = matrices[index][index], field(index, units, own=False)
+                inner, around = swept.matrices[index][index], swept.on(index, units, own=False)
+                unit, frequency = units[index], swept.frequencies[index]
                 if inner is None:
-                    unit = units[index]
-                    torque = _torque(unit, around, frequencies[index])
-                    moved = _beyond(_aligned(around, frequencies[index], unit), unit)
+                    torque = _torque(unit, around, frequency)
+                    moved = _beyond(_aligned(around, frequency, unit), unit)
                     if nudge is not None and len(group.outputs):
-                        moved, torque = _pulled(group, nudge, around, unit, frequencies[index], moved, torque)
+                        moved, torque = _pulled(group, nudge, around, unit, frequency, moved, torque)
                     met = jnp.max(jnp.abs(torque), initial=0.0)
                 else:
-                    moved, met = _sweep_inside(group, nudge, inner, around, units[index], frequencies[index])
+                    moved, met = _sweep_inside(group, nudge, inner, around, unit, frequency)
                 largest = jnp.maximum(largest, met)
                 units = (*units[:index], moved, *units[index + 1 :])
             return units, largest
 
-        return Landscape(force, Sweeps(self._encode, sweep, self._decode))
+        def decode(units: tuple[Array, ...]) -> Array:
+            cosines, sines = taken(jnp.concatenate(units, axis=-1), back(groups))
+            return arctan2(sines, cosines)
+
+        return Landscape(force, Sweeps(lambda state: _encoded(groups, state), sweep, decode), seen)
 
     def distance(self, first: Float[Array, " free"], second: Float[Array, " free"]) -> Float[Array, ""]:
         """Largest difference of two phases, around the circle."""
@@ -290,26 +302,55 @@ class PhaseOscillators(EnergySubstrate):
         """Couplings by their numbers, 0 where there is none."""
         return jnp.append(self.couplings, 0.0)[numbers]
 
-    def _outside(self, drive: Array) -> list[Array]:
+    def _fields(self, groups: tuple[Group, ...], drive: Array) -> "_Fields":
+        return _Fields(
+            tuple(tuple(None if e is None else self._taken(e) for e in group.edges) for group in groups),
+            tuple(self._outside(groups, drive)),
+            tuple(jnp.where(group.units < 0, 0.0, self.frequencies[group.units]) for group in groups),
+        )
+
+    def _outside(self, groups: tuple[Group, ...], drive: Array) -> list[Array]:
         """The field of inputs and biases on every group, (cosine, sine): shape (2, units of the group)."""
-        clamped = jnp.stack([jnp.cos(drive), jnp.sin(drive)])
-        bias = self.bias_strengths * jnp.stack([jnp.cos(self.bias_phases), jnp.sin(self.bias_phases)])
+        clamped = _circle(drive)
+        bias = self.bias_strengths * _circle(self.bias_phases)
         fields = []
-        for group in self.topology.groups:
+        for group in groups:
             local = jnp.where(group.units < 0, 0.0, bias[:, group.units])
             if group.input_edges is not None:
                 local = local + clamped @ self._taken(group.input_edges).T
             fields.append(local)
         return fields
 
-    def _encode(self, state: Array) -> tuple[Array, ...]:
-        """Unit vectors of each group, (cosine, sine): shape (2, units of the group)."""
-        circle = jnp.stack([jnp.cos(state), jnp.sin(state)])
-        return tuple(circle[:, group.units] for group in self.topology.groups)
 
-    def _decode(self, units: tuple[Array, ...]) -> Array:
-        cosines, sines = jnp.concatenate(units, axis=-1)[:, self.topology.back]
-        return jnp.arctan2(sines, cosines)
+class _Fields(NamedTuple):
+    """What acts on every group: couplings to each of them (None: none), the field from outside, and frequencies."""
+
+    matrices: tuple[tuple[Array | None, ...], ...]
+    outside: tuple[Array, ...]
+    frequencies: tuple[Array, ...]
+
+    def on(self, index: int, units: Sequence[Array], part: int | None = None, *, own: bool = True) -> Array:
+        """The field on group `index`, with what its own units do to each other or without.
+
+        Of unit vectors (cosine, sine), or of one part of them.
+        """
+        total = self.outside[index] if part is None else self.outside[index][part]
+        for other, matrix in enumerate(self.matrices[index]):
+            if matrix is not None and (own or other != index):
+                total = total + units[other] @ matrix.T
+        return total
+
+
+def _encoded(groups: tuple[Group, ...], state: Array) -> tuple[Array, ...]:
+    """Unit vectors of each group, (cosine, sine): shape (2, units of the group)."""
+    circle = _circle(state)
+    return tuple(taken(circle, group.units) for group in groups)
+
+
+def _circle(phases: Array) -> Array:
+    """Unit vectors (cosine, sine): shape (2, phases)."""
+    sine, cosine = sin_cos(phases)
+    return jnp.stack([cosine, sine])
 
 
 def _torque(unit: Array, local: Array, frequency: Array) -> Array:
@@ -350,7 +391,7 @@ def _pulled(
     """Where the nudged units of a group move, and their torque before, put in among the others."""
     at = group.places
     phases, pulled = _nudged(local[:, at], unit[:, at], frequency[at], nudge, nudge.targets[group.outputs])
-    return moved.at[:, at].set(jnp.stack([jnp.cos(phases), jnp.sin(phases)])), torque.at[at].set(pulled)
+    return moved.at[:, at].set(_circle(phases)), torque.at[at].set(pulled)
 
 
 def _aligned(local: Array, frequency: Array, before: Array) -> Array:
@@ -382,7 +423,7 @@ def _nudged(local: Array, unit: Array, frequency: Array, nudge: Nudge, targets: 
     """
     strength = jnp.linalg.norm(local, axis=0)
     ahead = jnp.arcsin(jnp.clip(frequency / jnp.where(strength > 0, strength, 1.0), -1, 1))
-    direction = wrap(jnp.arctan2(local[1], local[0]) - targets)
+    direction = wrap(arctan2(local[1], local[0]) - targets)
     unpulled = wrap(direction + ahead)
     side = jnp.where(unpulled < 0, -1.0, 1.0)
     far = jnp.abs(unpulled)
@@ -394,7 +435,7 @@ def _nudged(local: Array, unit: Array, frequency: Array, nudge: Nudge, targets: 
         push = nudge.strength * slope(nudge.cost, targets + side * x, targets)
         return side * (strength * jnp.sin(side * x - direction) - frequency + push)
 
-    x = side * wrap(jnp.arctan2(unit[1], unit[0]) - targets)
+    x = side * wrap(arctan2(unit[1], unit[0]) - targets)
     unbalanced = gradient(x)
     x = jnp.clip(x, low, high)
     for _ in range(NEWTON_STEPS):

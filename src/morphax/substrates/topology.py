@@ -6,13 +6,16 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from morphax._checks import check_count
 
 PLACES = np.int32  # one type of index whatever the precision of the numbers
 CHUNKS = 20  # into which units that are coupled to each other are cut for their sweeps, at most
+FEW_RUNS = 8  # places that follow each other, taken as slices
 
 
 class Topology:
@@ -146,6 +149,18 @@ class Topology:
             min(CHUNKS, len(units)) if tied and not np.isin(self.read, units).any() else 1
             for units, tied in zip(members, inner, strict=True)
         ]
+        return self._grouped(members, chunks)
+
+    @cached_property
+    def blocks(self) -> tuple["Group", ...]:
+        """The free units in groups that are best moved at once: all in one, or `groups` that have no inner couplings.
+
+        Products with the couplings of layers are smaller than one with all units.
+        """
+        tied = any(group.edges[index] is not None for index, group in enumerate(self.groups))
+        return self._grouped([np.arange(len(self.free))], [1]) if tied else self.groups
+
+    def _grouped(self, members: list[np.ndarray], chunks: list[int]) -> tuple["Group", ...]:
         padded = [_padded(units, number) for units, number in zip(members, chunks, strict=True)]
         return tuple(
             Group(
@@ -158,12 +173,6 @@ class Topology:
             )
             for index, units in enumerate(padded)
         )
-
-    @cached_property
-    def back(self) -> np.ndarray:
-        """Where in the concatenated groups the units of a state are."""
-        units = np.concatenate([group.units for group in self.groups])
-        return np.array([int(np.flatnonzero(units == unit)[0]) for unit in range(len(self.free))], PLACES)
 
     def _between(self, rows: np.ndarray, columns: np.ndarray | None) -> np.ndarray | None:
         """Numbers of the couplings of two groups, or of one to the inputs; None where there are none."""
@@ -189,6 +198,34 @@ class Group(NamedTuple):
     input_edges: np.ndarray | None
     outputs: np.ndarray
     places: np.ndarray
+
+
+def back(groups: tuple[Group, ...]) -> np.ndarray:
+    """Where in the concatenated groups the units of a state are."""
+    units = np.concatenate([group.units for group in groups])
+    places = np.empty(units.max() + 1, PLACES)
+    places[units[units >= 0]] = np.flatnonzero(units >= 0)
+    return places
+
+
+def taken(values: Float[Array, "... all"], places: np.ndarray) -> Float[Array, "... places"]:
+    """`values[..., places]`, the last one for every place -1.
+
+    In slices where places follow each other: a CPU gathers one number after the other.
+    """
+    together = (np.diff(places) == 1) & (places[1:] > 0) | (places[:-1] < 0) & (places[1:] < 0)
+    runs = np.split(places, np.flatnonzero(~together) + 1)
+    if len(runs) > FEW_RUNS:
+        return values[..., places]
+    if len(runs) == 1 and np.array_equal(places, np.arange(values.shape[-1])):
+        return values
+
+    def run_of(run: np.ndarray) -> Array:
+        if run[0] < 0:
+            return jnp.broadcast_to(values[..., -1:], (*values.shape[:-1], len(run)))
+        return values[..., run[0] : run[-1] + 1]
+
+    return jnp.concatenate([run_of(run) for run in runs], axis=-1)
 
 
 def _units(name: str, values: Sequence[int], units: int) -> np.ndarray:
