@@ -357,7 +357,8 @@ def test_a_terminal_that_is_closed_stops_a_run_as_its_signal_does():
     command = [sys.executable, "-m", "morphax.cli", *small("open('begun', 'w').close(); time.sleep(60)")]
     # In a process of its own, in which JAX has started no threads: they would not survive a fork.
     program = f"""
-        import os, pty, select, time
+        import os, pty, select, signal, time
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup make test` ignores
         child, terminal = pty.fork()
         if child == 0:
             os.execv({sys.executable!r}, {command!r})

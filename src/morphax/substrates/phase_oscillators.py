@@ -227,36 +227,15 @@ class PhaseOscillators(EnergySubstrate):
         return self.landscape(drive).force(state)
 
     def landscape(self, drive: Float[Array, " inputs"], nudge: Nudge | None = None) -> Landscape:
-        """Force and sweeps; what the inputs do is computed once."""
+        """Force, slopes and sweeps; what the inputs do is computed once."""
         check_shape("drive", drive, (len(self.topology.inputs),))
         blocks, groups = self.topology.blocks, self.topology.groups
         apart = self._fields(blocks, drive)
         swept = apart if blocks is groups else self._fields(groups, drive)
 
-        def seen(state: Array) -> Slope:
-            # Cosines and sines by themselves: stacked they are copied around.
-            sines, cosines = ([taken(each, group.units) for group in blocks] for each in sin_cos(state))
-            energies, torques, curvatures = [], [], []
-            for index, (sine, cosine) in enumerate(zip(sines, cosines, strict=True)):
-                along, across = apart.on(index, cosines, 0), apart.on(index, sines, 1)
-                outside = apart.outside[index]
-                torques.append(cosine * across - sine * along + apart.frequencies[index])
-                curvatures.append(cosine * along + sine * across)
-                # Of couplings each has two ends.
-                energies.append((curvatures[-1] + cosine * outside[0] + sine * outside[1]) / 2)
-            places = back(blocks)
-            torque, curvature = (taken(jnp.concatenate(each), places) for each in (torques, curvatures))
-            energy = -sum(jnp.sum(each) for each in energies) - self.frequencies @ state
-            if nudge is None:
-                return Slope(energy, torque, curvature)
-            read, cost, targets = self.topology.read, nudge.cost, nudge.targets
-            outputs = taken(state, read)
-            slopes, bends = jax.jvp(lambda o: slope(cost, o, targets), (outputs,), (jnp.ones_like(outputs),))
-            torque = torque.at[read].add(-nudge.strength * slopes)
-            return Slope(energy + nudge.energy(outputs), torque, curvature.at[read].add(nudge.strength * bends))
-
-        def force(state: Array) -> Array:
-            return seen(state).force
+        def slope_at(state: Array) -> Slope:
+            inner = apart.slope(state)
+            return inner if nudge is None else _nudged_slope(inner, nudge, state, self.topology.read)
 
         def sweep(units: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
             largest = jnp.asarray(0.0, units[0].dtype)
@@ -279,7 +258,8 @@ class PhaseOscillators(EnergySubstrate):
             cosines, sines = taken(jnp.concatenate(units, axis=-1), back(groups))
             return arctan2(sines, cosines)
 
-        return Landscape(force, Sweeps(lambda state: _encoded(groups, state), sweep, decode), seen)
+        sweeps = Sweeps(lambda state: _encoded(groups, state), sweep, decode)
+        return Landscape(lambda state: slope_at(state).force, sweeps, slope_at)
 
     def distance(self, first: Float[Array, " free"], second: Float[Array, " free"]) -> Float[Array, ""]:
         """Largest difference of two phases, around the circle."""
@@ -304,6 +284,7 @@ class PhaseOscillators(EnergySubstrate):
 
     def _fields(self, groups: tuple[Group, ...], drive: Array) -> "_Fields":
         return _Fields(
+            groups,
             tuple(tuple(None if e is None else self._taken(e) for e in group.edges) for group in groups),
             tuple(self._outside(groups, drive)),
             tuple(jnp.where(group.units < 0, 0.0, self.frequencies[group.units]) for group in groups),
@@ -325,6 +306,7 @@ class PhaseOscillators(EnergySubstrate):
 class _Fields(NamedTuple):
     """What acts on every group: couplings to each of them (None: none), the field from outside, and frequencies."""
 
+    groups: tuple[Group, ...]
     matrices: tuple[tuple[Array | None, ...], ...]
     outside: tuple[Array, ...]
     frequencies: tuple[Array, ...]
@@ -339,6 +321,33 @@ class _Fields(NamedTuple):
             if matrix is not None and (own or other != index):
                 total = total + units[other] @ matrix.T
         return total
+
+    def slope(self, state: Array) -> Slope:
+        """Without a nudge. Cosines and sines are kept apart: stacked, they would be copied around."""
+        sines, cosines = ([taken(each, group.units) for group in self.groups] for each in sin_cos(state))
+        energies, torques, curvatures = [], [], []
+        for index, (sine, cosine) in enumerate(zip(sines, cosines, strict=True)):
+            along, across = self.on(index, cosines, 0), self.on(index, sines, 1)
+            outside, frequency = self.outside[index], self.frequencies[index]
+            torques.append(cosine * across - sine * along + frequency)
+            curvatures.append(cosine * along + sine * across)
+            # Of couplings each has two ends.
+            pairs = (curvatures[-1] + cosine * outside[0] + sine * outside[1]) / 2
+            energies.append(-jnp.sum(pairs) - frequency @ taken(state, self.groups[index].units))
+        places = back(self.groups)
+        torque, curvature = (taken(jnp.concatenate(each), places) for each in (torques, curvatures))
+        return Slope(sum(energies[1:], start=energies[0]), torque, curvature)
+
+
+def _nudged_slope(inner: Slope, nudge: Nudge, state: Array, read: np.ndarray) -> Slope:
+    """With what a nudge adds to the outputs."""
+    outputs = taken(state, read)
+    slopes, bends = jax.jvp(lambda o: slope(nudge.cost, o, nudge.targets), (outputs,), (jnp.ones_like(outputs),))
+    return Slope(
+        inner.energy + nudge.energy(outputs),
+        inner.force.at[read].add(-nudge.strength * slopes),
+        inner.curvature.at[read].add(nudge.strength * bends),
+    )
 
 
 def _encoded(groups: tuple[Group, ...], state: Array) -> tuple[Array, ...]:
