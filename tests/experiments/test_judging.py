@@ -121,6 +121,7 @@ def test_a_device_is_the_same_whatever_others_are_asked():
     )
 
 
+@pytest.mark.slow
 def test_a_recording_is_judged_by_its_own_input(capsys):
     write_recording("chip.csv")
     dataset = judged("chip.csv")

@@ -44,6 +44,7 @@ def test_other_names_are_refused():
     assert len(SEQUENCES) == 2
 
 
+@pytest.mark.slow
 def test_the_laser_is_read_from_the_package_that_carries_it(monkeypatch, tmp_path):
     laser = santa_fe_laser()
     assert laser.shape == (10_093,)

@@ -12,6 +12,7 @@ from morphax.substrates.external import ExternalSubstrate
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_floors_are_those_that_the_tasks_have():
     """Half of the parities are guessed; a linear readout of 50 inputs does NARMA-10 to 0.4."""
     found = solve(EchoStateNetwork.random(5, key=KEY), ["NARMA-10", "parity of 2"], seeds=2, key=KEY)

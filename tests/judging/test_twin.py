@@ -98,6 +98,7 @@ def test_gain_and_offset_of_the_instrument_are_found_too():
     assert not unaware.fits
 
 
+@pytest.mark.slow
 def test_a_model_of_another_class_does_not_fit():
     device = ReLUReservoir.random(9, key=KEY)
     twin = identify(DESIGN, recorded(device, 2), starts=2, key=KEY)

@@ -138,6 +138,7 @@ def test_runge_kutta_solves_the_printed_equations(kind, options):
     assert np.max(np.abs(expected)) > 0.1  # neurons that hardly move would agree with anything
 
 
+@pytest.mark.slow
 @CASES
 @pytest.mark.parametrize("order", [1, 2])
 def test_exponential_scheme_converges_to_them_with_its_order(kind, options, order):
