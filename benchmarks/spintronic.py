@@ -442,7 +442,7 @@ def memory(size: Size) -> None:
         inputs = jax.random.uniform(KEY, (BATCH, points), maxval=16.0)
         mebibytes, calls = {}, {}
         for segment in (None, round(points**0.5)):
-            rule = Backpropagation(segment=segment)
+            rule = Backpropagation(segment=segment, microbatch=BATCH)
 
             def gradient(weights: Any, inputs: jax.Array, rule: Backpropagation = rule) -> Any:
                 return select(rule.gradient(eqx.combine(weights, fixed), inputs, targets, key=KEY)[1], "weight")[0]

@@ -229,6 +229,10 @@ def test_numbers_of_a_grid_of_numpys_are_numbers(wine):
     reservoir = ReservoirClassifier("relu", arrangement="held", random_state=0)
     search: Any = GridSearchCV(reservoir, grid, error_score="raise", cv=2)  # pyright: ignore[reportArgumentType]
     assert search.fit(X, y).best_score_ > 0.8
+
+
+def test_units_do_not_matter_however_large_or_small_the_numbers(wine):
+    X, y = wine
     for encoding in ("standard", "unit", "phase"):
         scores = [
             ReservoirClassifier(Device("relu", encoding=encoding), 20, arrangement="held", random_state=0)

@@ -204,9 +204,6 @@ class BlockSweeps(eqx.Module):
             state = self.prefix(landscape, state, key=key).state
         everyone = jnp.asarray(leave + 1)
 
-        def number(moves: Array) -> Array:
-            return moves.astype(int) if batch is None else jax.lax.psum(moves.astype(int), batch)
-
         def unfinished(carry: tuple[Any, ...]) -> Array:
             _, moving, count, *_ = carry
             return (moving > leave) & (count < self.max_sweeps)
@@ -214,13 +211,13 @@ class BlockSweeps(eqx.Module):
         def sweep(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
             swept, met = sweeps.sweep(carry[0])
             # What a sweep leaves behind may be somewhat more than what it met.
-            return swept, number(met > self.tolerance / 2), carry[2] + 1
+            return swept, _number(met > self.tolerance / 2, batch), carry[2] + 1
 
         def sweep_and_judge(carry: tuple[Any, Array, Array, State, Array]) -> tuple[Any, Array, Array, State, Array]:
             swept, _, count = jax.lax.while_loop(unfinished, sweep, (carry[0], everyone, carry[2]))
             state = sweeps.decode(swept)
             left = _largest(landscape.force(state))
-            return swept, number(left > self.tolerance), count, state, left
+            return swept, _number(left > self.tolerance, batch), count, state, left
 
         unknown = jnp.asarray(jnp.inf, jnp.result_type(*jax.tree.leaves(state)))
         start = (sweeps.encode(state), everyone, jnp.asarray(0), state, unknown)
@@ -294,9 +291,6 @@ class AcceleratedDescent(eqx.Module):
             energy, force, curvature = slope_at(unflatten(position))
             return Slope(energy, ravel_pytree(force)[0], ravel_pytree(curvature)[0])
 
-        def number(moves: Array) -> Array:
-            return moves.astype(int) if batch is None else jax.lax.psum(moves.astype(int), batch)
-
         def unfinished(carry: _Descent) -> Array:
             return (carry.moving > leave) & (carry.step < self.max_steps)
 
@@ -320,7 +314,7 @@ class AcceleratedDescent(eqx.Module):
             # Rounding may find somewhat more at the end.
             moves = ~(residual <= self.tolerance / 2)
             position = jnp.where(moves, position, carry.position)
-            return _Descent(position, velocity, ahead, rate, slope.energy, number(moves), carry.step + BLOCK)
+            return _Descent(position, velocity, ahead, rate, slope.energy, _number(moves, batch), carry.step + BLOCK)
 
         zero = jnp.zeros((), start.dtype)
         first = _Descent(
@@ -361,6 +355,11 @@ class _Descent(NamedTuple):
 
 
 Relaxer = RungeKutta | AdaptiveRungeKutta | BlockSweeps | AcceleratedDescent
+
+
+def _number(moves: Array, batch: str | None) -> Int[Array, ""]:
+    """How many examples of a batch are not at rest."""
+    return moves.astype(int) if batch is None else jax.lax.psum(moves.astype(int), batch)
 
 
 def _check_tolerance(tolerance: float) -> None:

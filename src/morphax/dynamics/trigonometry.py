@@ -36,6 +36,7 @@ class _Constants(NamedTuple):
 
 
 REACH = 1.574
+"""To which the polynomials of sine and cosine are good; what is reduced worse, of huge arguments, is clipped to it."""
 
 CONSTANTS = {
     np.dtype(np.float32): _Constants(

@@ -212,15 +212,7 @@ class PhaseOscillators(EnergySubstrate):
 
     def energy(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, ""]:
         """Eq. 1, less the couplings among inputs, which are clamped."""
-        blocks = self.topology.blocks
-        units, outside = _encoded(blocks, state), self._outside(blocks, drive)
-        pairs = jnp.asarray(0.0)
-        for index, group in enumerate(blocks):
-            pairs += jnp.sum(units[index] * outside[index])
-            for other, edges in enumerate(group.edges[: index + 1]):
-                if edges is not None:
-                    pairs += jnp.sum(units[index] * (units[other] @ self._taken(edges).T)) / (1 + (other == index))
-        return -pairs - self.frequencies @ state
+        return self._fields(self.topology.blocks, drive).slope(state).energy
 
     def force(self, state: Float[Array, " free"], drive: Float[Array, " inputs"]) -> Float[Array, " free"]:
         """Eq. 2, two products with the couplings."""

@@ -238,8 +238,10 @@ def _margin(gain: xr.DataArray) -> float:
     Source: Nadeau & Bengio, Machine Learning 52, 239 (2003): the variance of a mean of J differences is that of one
     times 1 / J + (rows left out) / (rows trained with).
     """
+    from scipy.stats import t
+
     shared = 1 / gain.size + 1 / (gain.sizes["fold"] - 1)
-    quantile = needed("scipy.stats", "estimators").t.ppf(0.975, gain.size - 1)
+    quantile = t.ppf(0.975, gain.size - 1)
     return float(quantile * (gain.std(ddof=1) ** 2 * shared) ** 0.5)
 
 
