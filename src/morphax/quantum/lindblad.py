@@ -12,17 +12,22 @@ flattened matrix and a scaling of its rows or columns, and the whole right-hand 
 
 import itertools
 import math
-from functools import cache
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from functools import cache, partial, reduce
+from operator import add
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from morphax._checks import check_choice, check_range, check_shape
-from morphax.dynamics.exponential import Enclosure, Generator, exponential_action
+from morphax.dynamics.exponential import exponential_action
+from morphax.dynamics.faber import Enclosure
+from morphax.dynamics.generator import Generator, framed, inner, shifts
 
 Diagonals = dict[int, Float[np.ndarray, " states"]]
 """A matrix with few diagonals: {k: w} has the elements A[p, p + k] = w[p]; w is zero where p + k does not exist."""
@@ -105,14 +110,15 @@ class BosonicLindblad(eqx.Module):
         Array
             Same shape and precision as rho.
         """
-        terms = self._terms(drive)
-        return _unpack(exponential_action(_GENERATOR, terms, _pack(rho), time, self.enclosure(drive)))
+        equation, rates = self._equation(), self._rates(drive)
+        return _unpack(exponential_action(equation, rates, _pack(rho), time, self.enclosure(drive)))
 
     def derivative(
         self, rho: Complex[Array, "states states"], drive: Float[Array, " modes"]
     ) -> Complex[Array, "states states"]:
         r"""$\dot\rho$, the right-hand side of the master equation; arguments as for `propagate`."""
-        return _unpack(_derivative(self._terms(drive), _pack(rho)))
+        equation = self._equation()
+        return _unpack(equation.apply(equation.terms(self._rates(drive)), framed(_pack(rho), equation.margin)))
 
     def enclosure(self, drive: Float[Array, " modes"]) -> Enclosure:
         r"""Where the numerical range of the generator lies; closed form, never too small.
@@ -123,24 +129,28 @@ class BosonicLindblad(eqx.Module):
         $[C, C^\dagger]$: a disc around $-\|C\|^2$. The commutator adds the spread of H's eigenvalues to both
         sides of the real axis, at most the sum of the spreads of its terms.
         """
-        emission, absorption = self._rates()
+        emission, absorption = self._bath_rates()
         highest = jnp.asarray(self.levels, emission.dtype) - 1
         # ||sum_j c_j a_j|| <= sum_j |c_j| sqrt(levels_j - 1); for separate ports each mode is alone.
         reach = jnp.sqrt(highest[:, None] * highest[None, :])
         decay = jnp.sum((emission + absorption) * reach)
         growth = jnp.sum(jnp.diag(emission)) / 2 + jnp.sum(jnp.diag(absorption) * highest) / 2
-        rotation = self._rotation()[0]
-        frequency = jnp.max(rotation) - jnp.min(rotation)
-        for i, j in self._pairs():
+        frequency = self._rotation_spread()
+        for i, j in _pairs(len(self.levels)):
             frequency += jnp.abs(self.coupling[i, j]) * _conversion_spread(self.levels[i], self.levels[j])
         spreads = jnp.asarray([_drive_spread(n) for n in self.levels], emission.dtype)
         return Enclosure(decay, growth, frequency + jnp.sum(jnp.abs(drive) * spreads))
 
-    def _pairs(self) -> list[tuple[int, int]]:
-        modes = len(self.levels)
-        return [(i, j) for i in range(modes) for j in range(i + 1, modes)]
+    def _rotation_spread(self) -> Float[Array, ""]:
+        """Largest minus smallest eigenvalue of the Hamiltonian without conversion and drive."""
+        diagonal = jnp.zeros(())
+        for i, number in enumerate(_numbers(self.levels)):
+            diagonal = diagonal + self.coupling[i, i] * jnp.asarray(number, self.coupling.dtype)
+            if self.kerr is not None:
+                diagonal = diagonal + self.kerr[i] / 2 * jnp.asarray(number * (number - 1), self.kerr.dtype)
+        return jnp.max(diagonal) - jnp.min(diagonal)
 
-    def _rates(self) -> tuple[Float[Array, "modes modes"], Float[Array, "modes modes"]]:
+    def _bath_rates(self) -> tuple[Float[Array, "modes modes"], Float[Array, "modes modes"]]:
         r"""Rates of $\sum_{ij} \Gamma_{ij} a_i \rho a_j^\dagger$ (emission) and of the reverse (absorption)."""
         thermal = jnp.zeros_like(self.damping_rate) if self.thermal_occupation is None else self.thermal_occupation
         if self.port == "separate":
@@ -149,83 +159,139 @@ class BosonicLindblad(eqx.Module):
         line = amplitude[:, None] * amplitude[None, :]
         return line * (jnp.mean(thermal) + 1), line * jnp.mean(thermal)
 
-    def _rotation(self) -> dict[int, Float[Array, " states"]]:
-        """Diagonals of the Hamiltonian without the drive."""
-        lower = _annihilators(self.levels)
-        terms = []
-        for i, a in enumerate(lower):
-            number = _product(_adjoint(a), a)
-            terms.append((self.coupling[i, i], number))
-            if self.kerr is not None:
-                terms.append((self.kerr[i] / 2, {0: number[0] * (number[0] - 1)}))
-        for i, j in self._pairs():
-            terms.append((self.coupling[i, j], _product(_adjoint(lower[i]), lower[j])))
-            terms.append((self.coupling[i, j], _product(_adjoint(lower[j]), lower[i])))
-        return _combine(terms)
+    def _equation(self) -> "_MasterEquation":
+        return _master_equation(self.levels, self.port, self.kerr is not None, self.thermal_occupation is not None)
 
-    def _terms(self, drive: Float[Array, " modes"]) -> "_Terms":
-        """What the equation for X is made of, at this drive."""
-        lower = _annihilators(self.levels)
-        damping, jumps = [], {}
-        for rates, ladder in zip(self._rates(), (lower, [_adjoint(a) for a in lower]), strict=True):
-            if ladder is not lower and self.thermal_occupation is None:
-                continue
-            for i, j in itertools.product(range(len(lower)), repeat=2):
-                if i == j or self.port == "joint":
-                    damping.append((-rates[i, j] / 2, _product(_adjoint(ladder[i]), ladder[j])))
-                    ((k, u),), ((m, v),) = ladder[i].items(), ladder[j].items()
-                    jumps[k, m] = (rates[i, j] * jnp.asarray(u, rates.dtype), jnp.asarray(v, rates.dtype))
-        pump = [(drive[j], a) for j, a in enumerate(lower)] + [(-drive[j], _adjoint(a)) for j, a in enumerate(lower)]
-        return _Terms(_combine(damping + pump), {k: -w for k, w in self._rotation().items()}, jumps)
+    def _rates(self, drive: Float[Array, " modes"]) -> Float[Array, " rates"]:
+        """The rates that the equation is linear in, in the order of `_master_equation`."""
+        modes = range(len(self.levels))
+        rates = [*drive, *(self.coupling[i, i] for i in modes)]
+        rates += [self.coupling[i, j] for i, j in _pairs(len(self.levels))]
+        rates += [] if self.kerr is None else [*self.kerr]
+        emission, absorption = self._bath_rates()
+        for bath in (emission,) if self.thermal_occupation is None else (emission, absorption):
+            rates += [bath[i, j] for i, j in itertools.product(modes, modes) if i == j or self.port == "joint"]
+        return jnp.stack(rates)
 
 
 class _Terms(NamedTuple):
     """Diagonals of K_r and K_i, and {(k, m): (u, v)} for terms u[p] X[p + k, q + m] v[q] of the jumps."""
 
-    real: dict[int, Float[Array, " states"]]
-    imaginary: dict[int, Float[Array, " states"]]
-    jumps: dict[tuple[int, int], tuple[Float[Array, " states"], Float[Array, " states"]]]
+    real: dict[int, Any]
+    imaginary: dict[int, Any]
+    jumps: dict[tuple[int, int], tuple[Any, Any]]
 
 
-def _derivative(terms: _Terms, X: Float[Array, "states states"]) -> Float[Array, "states states"]:
-    """dX/dt, one fused pass over X and its transpose.
+class _MasterEquation(Generator):
+    """The equation for X as a sum of constant pieces, each with a rate."""
 
-    Rows of zeros above and below make every shift of the flattened matrix a plain slice; where a column shift runs
-    into the neighbouring row its weight is zero.
-    """
-    states = X.shape[0]
-    margin = 1 + max(abs(k) for k in [*terms.real, *terms.imaginary, *(k for k, _ in terms.jumps)])
+    def __init__(self, pieces: list[_Terms]):
+        self.pieces = pieces
+        self.margin = 1 + max(abs(k) for piece in pieces for k in _rows_of(piece))
 
-    def shifts(matrix):
-        flat = jnp.pad(matrix, ((margin, margin), (0, 0))).reshape(-1)
+    def terms(self, coefficients: Float[Array, " rates"]) -> _Terms:
+        dtype = coefficients.dtype
+        total = _Terms({}, {}, {})
+        for rate, piece in zip(coefficients, self.pieces, strict=True):
+            for diagonals, added in ((total.real, piece.real), (total.imaginary, piece.imaginary)):
+                for k, w in added.items():
+                    scaled = rate * jnp.asarray(w, dtype)
+                    diagonals[k] = diagonals[k] + scaled if k in diagonals else scaled
+            for place, (u, v) in piece.jumps.items():
+                total.jumps[place] = rate * jnp.asarray(u, dtype), jnp.asarray(v, dtype)
+        return total
 
-        def shifted(rows: int, columns: int) -> Array:
-            start = (margin + rows) * states + columns
-            return lax.slice(flat, (start,), (start + states**2,)).reshape(states, states)
+    def transposed(self, terms: _Terms) -> _Terms:
+        """Terms of K_r^T, -K_i^T and C^T."""
+        return _Terms(
+            {-k: jnp.roll(w, k) for k, w in terms.real.items()},
+            {-k: -jnp.roll(w, k) for k, w in terms.imaginary.items()},
+            {(-k, -m): (jnp.roll(u, k), jnp.roll(v, m)) for (k, m), (u, v) in terms.jumps.items()},
+        )
 
-        return shifted
+    def apply(self, terms: _Terms, framed: Float[Array, "framed states"]) -> Float[Array, "states states"]:
+        """dX/dt, one fused pass over X and its transpose."""
+        direct = shifts(framed, self.margin)
+        result = _from_the_left_and_right(terms, direct)
+        for k, w in terms.imaginary.items():
+            transposed = shifts(_transposed(framed, self.margin), self.margin)
+            result += w[:, None] * transposed(k, 0) - w * transposed(0, k)
+        return result
 
-    direct, transposed = shifts(X), shifts(X.T)
-    result = jnp.zeros_like(X)
-    for k, w in terms.real.items():
-        result += w[:, None] * direct(k, 0) + w * direct(0, k)
-    for k, w in terms.imaginary.items():
-        result += w[:, None] * transposed(k, 0) - w * transposed(0, k)
-    for (k, m), (u, v) in terms.jumps.items():
-        result += (u[:, None] * v) * direct(k, m)
-    return result
+    def slopes(
+        self, cotangent: Float[Array, "framed states"], state: Float[Array, "framed states"]
+    ) -> list[Float[Array, "states states"]]:
+        r"""$Y \circ L_r X$ for every piece, of K_i its transpose; phases share one product, $Y^T \circ X$."""
+        direct = shifts(state, self.margin)
+        y, turned = (shifts(x, self.margin)(0, 0) for x in (cotangent, _transposed(cotangent, self.margin)))
+        found = [turned * direct(0, 0)]
+        for piece in map(partial(_typed, state.dtype), self.pieces):
+            if _is_phase(piece):
+                continue
+            if piece.imaginary:
+                parts = [w * direct(0, k) - w[:, None] * direct(k, 0) for k, w in piece.imaginary.items()]
+                found.append(turned * reduce(add, parts))
+            else:
+                found.append(y * _from_the_left_and_right(piece, direct))
+        return found
+
+    def gathered(self, slopes: list[Float[Array, "states states"]]) -> Float[Array, " rates"]:
+        turned, *others = slopes
+        balance = jnp.sum(turned, axis=0) - jnp.sum(turned, axis=1)
+        rest = iter(others)
+        return jnp.stack(
+            [
+                jnp.vdot(balance, piece.imaginary[0]) if _is_phase(piece) else jnp.sum(next(rest))
+                for piece in map(partial(_typed, turned.dtype), self.pieces)
+            ]
+        )
 
 
-def _adjoint_terms(terms: _Terms) -> _Terms:
-    """Terms of the transposed map: those of K_r^T, -K_i^T and C^T."""
-    return _Terms(
-        {-k: jnp.roll(w, k) for k, w in terms.real.items()},
-        {-k: -jnp.roll(w, k) for k, w in terms.imaginary.items()},
-        {(-k, -m): (jnp.roll(u, k), jnp.roll(v, m)) for (k, m), (u, v) in terms.jumps.items()},
-    )
+def _from_the_left_and_right(terms: _Terms, direct: Callable[[int, int], Array]) -> Float[Array, "states states"]:
+    """K_r X + X K_r^T and the jumps."""
+    parts = [w[:, None] * direct(k, 0) + w * direct(0, k) for k, w in terms.real.items()]
+    parts += [(u[:, None] * v) * direct(k, m) for (k, m), (u, v) in terms.jumps.items()]
+    return reduce(add, parts)
 
 
-_GENERATOR = Generator(_derivative, _adjoint_terms)
+def _transposed(state: Float[Array, "framed states"], margin: int) -> Float[Array, "framed states"]:
+    return framed(inner(state, margin).T, margin)
+
+
+def _typed(dtype: Any, piece: _Terms) -> _Terms:
+    return jax.tree.map(lambda w: jnp.asarray(w, dtype), piece)
+
+
+def _is_phase(piece: _Terms) -> bool:
+    """Whether it is a diagonal Hamiltonian."""
+    return set(piece.imaginary) == {0}
+
+
+def _rows_of(piece: _Terms) -> list[int]:
+    return [*piece.real, *piece.imaginary, *(k for k, _ in piece.jumps)]
+
+
+@cache
+def _master_equation(
+    levels: tuple[int, ...], port: Literal["separate", "joint"], kerr: bool, thermal: bool
+) -> _MasterEquation:
+    """Pieces for drives, detunings, conversions, Kerr terms, emission and absorption."""
+    lower, numbers, modes = _annihilators(levels), _numbers(levels), range(len(levels))
+    raising = [_adjoint(a) for a in lower]
+    pieces = [_Terms(_added(a, {k: -w for k, w in _adjoint(a).items()}), {}, {}) for a in lower]
+    pieces += [_Terms({}, {0: -number}, {}) for number in numbers]
+    for i, j in _pairs(len(levels)):
+        conversion = _added(_product(raising[i], lower[j]), _product(raising[j], lower[i]))
+        pieces.append(_Terms({}, {k: -w for k, w in conversion.items()}, {}))
+    if kerr:
+        pieces += [_Terms({}, {0: -number * (number - 1) / 2}, {}) for number in numbers]
+    for ladder in (lower, raising) if thermal else (lower,):
+        for i, j in itertools.product(modes, modes):
+            if i == j or port == "joint":
+                ((k, u),), ((m, v),) = ladder[i].items(), ladder[j].items()
+                damping = {k: -w / 2 for k, w in _product(_adjoint(ladder[i]), ladder[j]).items()}
+                pieces.append(_Terms(damping, {}, {(k, m): (u, v)}))
+    return _MasterEquation(pieces)
 
 
 def _pack(rho: Complex[Array, "states states"]) -> Float[Array, "states states"]:
@@ -238,11 +304,20 @@ def _unpack(X: Float[Array, "states states"]) -> Complex[Array, "states states"]
     return lax.complex((X + X.T) / 2, (X - X.T) / 2)
 
 
+def _pairs(modes: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(modes), 2))
+
+
+def _numbers(levels: tuple[int, ...]) -> Float[np.ndarray, "modes states"]:
+    """Photons of every mode in every basis state."""
+    return np.indices(levels, dtype=float).reshape(len(levels), -1)
+
+
 def _annihilators(levels: tuple[int, ...]) -> list[Diagonals]:
     """The truncated a_j on the product space; a_j has the one diagonal k = product of the later levels."""
-    numbers = np.indices(levels).reshape(len(levels), -1)
     return [
-        {math.prod(levels[j + 1 :]): np.where(n < levels[j] - 1, np.sqrt(n + 1.0), 0.0)} for j, n in enumerate(numbers)
+        {math.prod(levels[j + 1 :]): np.where(n < levels[j] - 1, np.sqrt(n + 1.0), 0.0)}
+        for j, n in enumerate(_numbers(levels))
     ]
 
 
@@ -262,14 +337,8 @@ def _shift(w: Float[np.ndarray, " states"], k: int) -> Float[np.ndarray, " state
     return np.pad(w, abs(k))[abs(k) + k :][: w.size]
 
 
-def _combine(terms: list[tuple[Array, Diagonals]]) -> dict[int, Float[Array, " states"]]:
-    """The diagonals of a sum of coefficients times matrices."""
-    total: dict[int, Array] = {}
-    for coefficient, matrix in terms:
-        for k, w in matrix.items():
-            scaled = coefficient * jnp.asarray(w, coefficient.dtype)
-            total[k] = total[k] + scaled if k in total else scaled
-    return total
+def _added(A: Diagonals, B: Diagonals) -> Diagonals:
+    return {k: np.add(A.get(k, 0.0), B.get(k, 0.0)) for k in {**A, **B}}
 
 
 @cache
