@@ -30,12 +30,14 @@ class Relaxation(NamedTuple):
     - `residual`: the largest force that is left.
     - `steps`: time steps or sweeps taken.
     - `converged`: whether `residual` is finite and at most the relaxer's tolerance.
+    - `memory`: what a relaxer that was interrupted goes on with, besides the state.
     """
 
     state: State
     residual: Float[Array, ""]
     steps: Int[Array, ""]
     converged: Bool[Array, ""]
+    memory: Any = None
 
 
 class Sweeps(NamedTuple):
@@ -268,8 +270,9 @@ class AcceleratedDescent(eqx.Module):
         key: PRNGKeyArray | None = None,
         batch: str | None = None,
         leave: int = 0,
+        memory: "_Momentum | None" = None,
     ) -> Relaxation:
-        """Relax from `state`; `batch` and `leave` as in `BlockSweeps`."""
+        """Relax from `state`; `batch` and `leave` as in `BlockSweeps`, `memory` of a relaxation that left some."""
         if landscape.slope is None and landscape.sweeps is None:
             raise ValueError(
                 "relaxer is AcceleratedDescent, but this substrate has neither slopes nor sweeps; use RungeKutta, or "
@@ -279,13 +282,22 @@ class AcceleratedDescent(eqx.Module):
             state = self.prefix(landscape, state, key=key).state
         if landscape.slope is None:
             return self.sweeps(landscape, state, key=key, batch=batch, leave=leave)
-        ended = self._descended(landscape.slope, state, batch, leave)
+        ended = self._descended(landscape.slope, state, batch, leave, memory)
         if leave or not self.max_sweeps or landscape.sweeps is None:
             return ended
         return merged(ended, self.sweeps(landscape, begun_anew(ended, state), batch=batch))
 
-    def _descended(self, slope_at: Callable[[State], Slope], state: State, batch: str | None, leave: int) -> Relaxation:
+    def _descended(
+        self,
+        slope_at: Callable[[State], Slope],
+        state: State,
+        batch: str | None,
+        leave: int,
+        memory: "_Momentum | None",
+    ) -> Relaxation:
         start, unflatten = ravel_pytree(state)
+        zero = jnp.zeros((), start.dtype)
+        memory = memory or _Momentum(jnp.zeros_like(start), zero, zero + FIRST_RATE, zero + jnp.inf)
 
         def seen(position: Array) -> Slope:
             energy, force, curvature = slope_at(unflatten(position))
@@ -302,34 +314,26 @@ class AcceleratedDescent(eqx.Module):
             return position + velocity, velocity, ahead + 1
 
         def advance(carry: _Descent) -> _Descent:
-            slope = seen(carry.position)
+            slope, past = seen(carry.position), carry.momentum
             residual = jnp.max(jnp.abs(slope.force), initial=0.0)
-            rose = slope.energy > carry.energy + ROUNDING * jnp.finfo(start.dtype).eps * jnp.abs(slope.energy)
-            rate = jnp.where(rose, SLOWER * carry.rate, carry.rate)
-            ahead = jnp.where(rose | (slope.force @ carry.velocity < 0), 0.0, carry.ahead)
+            rose = slope.energy > past.energy + ROUNDING * jnp.finfo(start.dtype).eps * jnp.abs(slope.energy)
+            rate = jnp.where(rose, SLOWER * past.rate, past.rate)
+            ahead = jnp.where(rose | (slope.force @ past.velocity < 0), 0.0, past.ahead)
             flattest = FLATTEST * jnp.mean(jnp.abs(slope.curvature))
-            position, velocity, ahead = moved(carry.position, carry.velocity, ahead, rate, slope, flattest)
+            position, velocity, ahead = moved(carry.position, past.velocity, ahead, rate, slope, flattest)
             for _ in range(BLOCK - 1):
                 position, velocity, ahead = moved(position, velocity, ahead, rate, seen(position), flattest)
             # Rounding may find somewhat more at the end.
             moves = ~(residual <= self.tolerance / 2)
             position = jnp.where(moves, position, carry.position)
-            return _Descent(position, velocity, ahead, rate, slope.energy, _number(moves, batch), carry.step + BLOCK)
+            momentum = _Momentum(velocity, ahead, rate, slope.energy)
+            return _Descent(position, momentum, _number(moves, batch), carry.step + BLOCK)
 
-        zero = jnp.zeros((), start.dtype)
-        first = _Descent(
-            start,
-            jnp.zeros_like(start),
-            zero,
-            zero + FIRST_RATE,
-            zero + jnp.inf,
-            jnp.asarray(leave + 1),
-            jnp.asarray(0),
-        )
+        first = _Descent(start, memory, jnp.asarray(leave + 1), jnp.asarray(0))
         last = jax.lax.while_loop(unfinished, advance, first)
         state = unflatten(last.position)
         residual = _largest(slope_at(state).force)
-        return Relaxation(state, residual, last.step, residual <= self.tolerance)
+        return Relaxation(state, residual, last.step, residual <= self.tolerance, last.momentum if leave else None)
 
 
 def begun_anew(ended: Relaxation, start: State) -> State:
@@ -344,12 +348,16 @@ def merged(first: Relaxation, second: Relaxation) -> Relaxation:
     return Relaxation(state, residual, steps, first.converged | second.converged)
 
 
-class _Descent(NamedTuple):
-    position: Float[Array, " numbers"]
+class _Momentum(NamedTuple):
     velocity: Float[Array, " numbers"]
     ahead: Float[Array, ""]
     rate: Float[Array, ""]
     energy: Float[Array, ""]
+
+
+class _Descent(NamedTuple):
+    position: Float[Array, " numbers"]
+    momentum: _Momentum
     moving: Int[Array, ""]
     step: Int[Array, ""]
 

@@ -143,9 +143,12 @@ class EquilibriumRule(LearningRule):
         relaxer, cost = self.relaxer or substrate.default_relaxer, self.compared(substrate)
 
         def relax(relaxer: Relaxer, examples: Any, **options: Any) -> Relaxation:
-            def one(drive: Array, start: State, key: PRNGKeyArray, target: Array | None) -> Relaxation:
+            def one(
+                drive: Array, start: State, key: PRNGKeyArray, target: Array | None, memory: Any = None
+            ) -> Relaxation:
                 nudge = None if target is None else Nudge(cost, strength, target)
-                return relaxer(substrate.landscape(drive, nudge), start, key=key, **options)
+                more = options if memory is None else options | {"memory": memory}
+                return relaxer(substrate.landscape(drive, nudge), start, key=key, **more)
 
             return jax.vmap(one, axis_name="examples")(*examples)
 
@@ -381,23 +384,27 @@ def _in_stages(
     if isinstance(relaxer, BlockSweeps):
         return _slowest_apart(relax, relaxer, examples)
     ended = _slowest_apart(relax, replace(relaxer, max_sweeps=0), examples)
-    anew = (inputs, jax.vmap(begun_anew)(ended, starts), keys, targets)
-    return jax.vmap(merged)(ended, _slowest_apart(relax, relaxer.sweeps, anew))
+
+    def swept() -> Relaxation:
+        anew = (inputs, jax.vmap(begun_anew)(ended, starts), keys, targets)
+        return jax.vmap(merged)(ended, _slowest_apart(relax, relaxer.sweeps, anew))
+
+    return jax.lax.cond(jnp.all(ended.converged), lambda: ended, swept)
 
 
 def _slowest_apart(
     relax: Callable[..., Relaxation], relaxer: BlockSweeps | AcceleratedDescent, examples: tuple[Any, ...]
 ) -> Relaxation:
-    slow = len(examples[0]) // 4
+    slow = len(examples[0]) // (4 if isinstance(relaxer, BlockSweeps) else 2)
     if slow < FEWEST:
         return relax(relaxer, examples, batch="examples")
     ended = relax(relaxer, examples, batch="examples", leave=slow)
     _, worst = jax.lax.top_k(jnp.nan_to_num(ended.residual, nan=jnp.inf), slow)
-    inputs, _, keys, targets = examples
-    rest = jax.tree.map(lambda x: x[worst], (inputs, ended.state, keys, targets))
+    inputs, _, keys, targets, *_ = examples
+    rest = jax.tree.map(lambda x: x[worst], (inputs, ended.state, keys, targets, ended.memory))
     more = _slowest_apart(relax, relaxer, rest)
     more = more._replace(steps=more.steps + ended.steps[worst])
-    return jax.tree.map(lambda whole, part: whole.at[worst].set(part), ended, more)
+    return jax.tree.map(lambda whole, part: whole.at[worst].set(part), ended._replace(memory=None), more)
 
 
 def _mean_weights(counts: Bool[Array, " examples"]) -> Float[Array, " examples"]:

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_finite, check_range, check_shape, is_concrete
-from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxer, Slope, Sweeps
+from morphax.dynamics.relaxation import AcceleratedDescent, BlockSweeps, Landscape, Relaxer, Slope, Sweeps
 from morphax.dynamics.trigonometry import arctan2, sin_cos
 from morphax.pytrees import DEVICE, WEIGHT
 from morphax.substrates.energy import (
@@ -29,6 +29,7 @@ from morphax.substrates.topology import Group, Topology, back, taken
 
 NEWTON_STEPS = 2  # of a nudged output in a sweep
 OVERSHOOT = 0.6  # of the way to the best phase: about halves the number of sweeps
+MANY_UNITS = 50  # from here on a mean energy at rest does not depend on how networks descend
 
 
 class PhaseOscillators(EnergySubstrate):
@@ -51,9 +52,11 @@ class PhaseOscillators(EnergySubstrate):
     **State:** phases of the free units, shape (free,). **Drive:** phases of the inputs, shape (inputs,).
     **Observation:** phases of the outputs in $[-\pi, \pi[$. Costs of a nudge must be periodic.
 
-    `relax` descends by `BlockSweeps`: the best phase of an oscillator, all others given, is the angle of the field that
-    it feels. Units that are not coupled to each other move at once; others in chunks, held back by the sum of a unit's
-    couplings in its chunk, which keeps every sweep of a free network from raising the energy.
+    `relax` descends by `BlockSweeps` in small networks and where units fall into two groups without inner couplings
+    (layers, lattices), else by `AcceleratedDescent`. In a sweep an oscillator goes to its best phase, all others given:
+    the angle of the field that it feels. Units that are not coupled to each other move at once; others in chunks, held
+    back by the sum of a unit's couplings in its chunk, which keeps every sweep of a free network from raising the
+    energy.
 
     **Raises:** `ValueError` for wrong shapes, NaN or infinity.
 
@@ -193,8 +196,9 @@ class PhaseOscillators(EnergySubstrate):
 
     @property
     def default_relaxer(self) -> Relaxer:
-        """Sweeps."""
-        return BlockSweeps()
+        """Accelerated descent in networks of 50 units and more that are not bipartite; else sweeps."""
+        bipartite = self.topology.blocks is self.topology.groups
+        return BlockSweeps() if bipartite or self.topology.units < MANY_UNITS else AcceleratedDescent()
 
     def initial_state(self, *, key: PRNGKeyArray | None = None) -> Float[Array, " free"]:
         r"""Phases uniform in $[-\pi, \pi[$; without a key spread over it by the golden ratio.
