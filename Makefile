@@ -1,9 +1,9 @@
-# make demo | test | test-all | test-norse | conformance | check | benchmark | benchmark-estimators | clean. All but the last benchmark lives in .venv; only Python >= 3.11 is needed beforehand.
+# make demo | test | test-all | test-norse | conformance | check | benchmark | benchmark-guard | benchmark-estimators | clean. All but the last benchmark lives in .venv; only Python >= 3.11 is needed beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all test-norse conformance check benchmark benchmark-estimators clean
+.PHONY: demo test test-all test-norse conformance check benchmark benchmark-guard benchmark-estimators clean
 
 demo: .venv/installed
 	$(BIN)/morphax judge josephson --quick
@@ -42,6 +42,10 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/starts.py
 	$(BIN)/python benchmarks/devices.py
 	$(BIN)/python benchmarks/executor.py
+
+# Whether what was made fast still is: ratios on one core, in two minutes.
+benchmark-guard: .venv/installed-benchmark
+	$(BIN)/python benchmarks/guard.py
 
 # aeon asks for an older NumPy than constraints.txt names, so this has an environment of its own.
 benchmark-estimators: .venv-peers/installed

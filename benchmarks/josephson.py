@@ -1,6 +1,6 @@
 """Time per input point of the Josephson mixer: morphax, QuTiP and dynamiqs side by side, at the same accuracy.
 
-    python benchmarks/josephson.py [--points 20] [--sequences 64]
+    python benchmarks/josephson.py [--points 20] [--sequences 64] [--threads 1]
 
 The job: two modes of eight levels with the working parameters, random inputs that differ at every point, all
 populations after every point, double precision. The coherent method is timed on sequences a hundred times longer,
@@ -14,6 +14,7 @@ import argparse
 import functools
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,10 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import expm_multiply
 
 from morphax import JosephsonMixer, evolve
+from morphax.dynamics.exponential import _recurrence
+from morphax.dynamics.faber import expand
 from morphax.quantum import Populations
+from morphax.quantum.lindblad import BosonicLindblad
 from morphax.units import MHz, us
 
 KAPPA, EPSILON, G, LEVELS, INTERVAL = (17 / us, 21 / us), 2.77 / us**0.5, 2 * MHz, 8, 100.0
@@ -40,12 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
+    # Before JAX starts its threads.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     jax.config.update("jax_enable_x64", True)
     drives = np.random.default_rng(7).uniform(-1, 1, (options.sequences, options.points))
     truth = reference(drives[0])
     compare(drives, truth)
-    arithmetic(drives)
+    arithmetic()
+    gradients()
     growth()
 
 
@@ -93,9 +101,14 @@ def reference(drives: np.ndarray) -> np.ndarray:
     return np.array(populations)
 
 
-def mixer(method: str) -> JosephsonMixer:
-    states = tuple((i, j) for i in range(LEVELS) for j in range(LEVELS))
-    return JosephsonMixer.two_mode(method=method, measured=Populations(states))
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def mixer(method: str, levels: int = LEVELS) -> JosephsonMixer:
+    states = tuple((i, j) for i in range(levels) for j in range(levels))
+    return JosephsonMixer.two_mode(method=method, levels=levels, measured=Populations(states))
 
 
 def ours(drives: np.ndarray) -> list[tuple[str, Callable, Callable]]:
@@ -111,11 +124,10 @@ def ours(drives: np.ndarray) -> list[tuple[str, Callable, Callable]]:
             return (lambda: run(long[0]).block_until_ready()), (lambda: batch(long).block_until_ready())
 
         queue = jax.jit(lambda xs: jax.lax.map(lambda x: evolve(device, x)[0], xs))
-        cores = os.cpu_count() or 1
-        shares = jnp.array_split(inputs, cores)
+        shares = jnp.array_split(inputs, cores())
 
         def on_all_cores() -> None:
-            with ThreadPoolExecutor(cores) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 list(pool.map(lambda share: queue(share).block_until_ready(), shares))
 
         return (lambda: run(inputs[0]).block_until_ready()), on_all_cores
@@ -139,7 +151,7 @@ def qutip_best(drives: np.ndarray, truth: np.ndarray) -> list[tuple[str, Callabl
     assert winner is not None
     task = functools.partial(qutip_solve, *winner[1:])
     # Started anew, not forked: JAX runs threads that a fork would copy in an unknown state.
-    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("spawn"))
     return [("QuTiP {} {} {:g}".format(*winner[1:]), lambda: task(drives[0]), lambda: list(pool.map(task, drives)))]
 
 
@@ -194,7 +206,7 @@ def dynamiqs_best(drives: np.ndarray, truth: np.ndarray) -> list[tuple[str, Call
                 queue = jax.jit(lambda xs, one=one: jax.lax.map(one, xs))
 
                 def many(queue: Callable = queue) -> None:
-                    shares = jnp.array_split(inputs, os.cpu_count() or 1)
+                    shares = jnp.array_split(inputs, cores())
                     with ThreadPoolExecutor(len(shares)) as pool:
                         list(pool.map(lambda share: queue(share).block_until_ready(), shares))
 
@@ -204,24 +216,52 @@ def dynamiqs_best(drives: np.ndarray, truth: np.ndarray) -> list[tuple[str, Call
     return rows
 
 
-def arithmetic(drives: np.ndarray) -> None:
-    """Useful arithmetic of the Fock method against what this machine does in a matrix product."""
-    from morphax.quantum.lindblad import BosonicLindblad
-
+def arithmetic() -> None:
+    """Useful arithmetic of a term of the Fock method, as the propagator runs it, against a matrix product."""
     n = 1024
     matrix = jnp.ones((n, n))
     product = jax.jit(lambda m: m @ m)
     rate = 2 * n**3 / best_time(lambda: product(matrix).block_until_ready())
-    one_core = rate / (os.cpu_count() or 1)
+    one_core = rate / cores()
     generator = BosonicLindblad(jnp.array([[0, G], [G, 0]]), jnp.array(KAPPA), levels=(LEVELS, LEVELS))
-    rho = jnp.eye(LEVELS**2) / LEVELS**2 + 0j
-    applied = jax.jit(lambda r: jax.lax.fori_loop(0, 100, lambda _, x: generator.derivative(x, jnp.asarray(RATES)), r))
-    seconds = best_time(lambda: applied(rho).block_until_ready()) / 100
-    # Diagonals of K_r (5) and K_i (2), each from the left and from the right, and two jumps: a product and a sum.
-    flops = LEVELS**4 * (2 * 7 * 2 + 2 * 3)
+    equation, drive, terms = generator._equation(), jnp.asarray(RATES), 100
+
+    def added(state: jax.Array) -> tuple[jax.Array, ...]:
+        expansion = expand(generator.enclosure(drive), jnp.asarray(INTERVAL))
+        recurrence = _recurrence(equation, generator._rates(drive), jnp.asarray(INTERVAL), expansion)
+        start = recurrence.begin_sum(state, expansion)
+        return jax.lax.fori_loop(0, terms // 2, lambda pair, sums: recurrence.add(expansion, pair, sums), start)
+
+    run, state = jax.jit(added), jnp.eye(LEVELS**2) / LEVELS**2
+    seconds = best_time(lambda: jax.block_until_ready(run(state))) / terms
+    # Diagonals of K_r (5) and K_i (3), each from the left and from the right, two jumps of three operations, and two
+    # numbers times states: in the recurrence, and of the term in the sum.
+    flops = LEVELS**4 * (2 * 8 * 2 + 2 * 3 + 4 + 2)
     print(f"\nmatrix product, all cores: {rate / 1e9:.0f} GFlop/s; one core's share {one_core / 1e9:.0f}")
-    print(f"one application of the generator: {seconds * 1e6:.0f} us, {flops / seconds / 1e9:.1f} GFlop/s, ", end="")
-    print(f"{100 * flops / seconds / one_core:.0f} % of one core's matrix-product rate (banded: bound by memory)")
+    print(f"one term: {seconds * 1e6:.1f} us, {flops / seconds / 1e9:.1f} GFlop/s, ", end="")
+    print(f"{100 * flops / seconds / one_core:.0f} % of one core's matrix-product rate")
+
+
+def gradients() -> None:
+    """Gradient with respect to all rates and inputs, in values; processor time, for nothing else is comparable."""
+    print("\nlevels  modes   value, ms/point   gradient   gradient / value")
+    for levels in (4, 6, 8, 10, 12):
+        drives = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 10))
+        device = mixer("fock", levels)
+
+        def value(device: JosephsonMixer, drives: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.sin(7 * evolve(device, drives)[0]))
+
+        calls = jax.jit(value), jax.jit(jax.grad(value, argnums=(0, 1)))
+        times: tuple[list[float], list[float]] = [], []
+        for turn in range(6):
+            for call, measured in zip(calls, times, strict=True):
+                start = time.process_time()
+                jax.block_until_ready(call(device, drives))
+                if turn:
+                    measured.append(1e3 * (time.process_time() - start) / drives.size)
+        one, all_slopes = map(statistics.median, times)
+        print(f"{levels:6d} {2:6d} {one:17.3f} {all_slopes:10.3f} {all_slopes / one:18.1f}")
 
 
 def growth() -> None:
@@ -232,8 +272,8 @@ def growth() -> None:
         device = JosephsonMixer(G, rates, EPSILON / 2, levels=levels, method="fock", measured=1)
         inputs = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 3))
         seconds = best_time(lambda d=device, x=inputs: evolve(d, x)[0].block_until_ready(), repeats=2) / 3
-        megabytes = 16 * device.states**2 / 2**20
-        print(f"{levels:6d} {modes:6d} {device.states:7d} {seconds * 1e3:10.3f} {megabytes:12.2f}")
+        megabytes = 16 * device.dimension**2 / 2**20
+        print(f"{levels:6d} {modes:6d} {device.dimension:7d} {seconds * 1e3:10.3f} {megabytes:12.2f}")
 
 
 def best_time(run: Callable, repeats: int = 5) -> float:

@@ -101,7 +101,7 @@ def cases(chains: int, steps: int, part: int, backward: bool, threads: int) -> l
         found.append(first._replace(name=f"morphax, segments of {segment * interval} steps", segment=segment))
     if chains > 1 and threads > 1:
         found.append(first._replace(name=f"morphax, divided over {threads} cores", divided=True))
-    found.append(first._replace(name="plain JAX", kind="plain", steps_per_input=1))
+    found.append(first._replace(name="plain JAX", kind="plain", interval=1))
     for number in sorted({1, threads}):
         name = f"Norse, {number} thread{'s' * (number > 1)}"
         found.append(first._replace(name=name, kind="norse", steps=part, given=True, threads=number))
@@ -241,7 +241,7 @@ def compiled(case: Case) -> Callable[[], Any]:
 
     weights = tuple(jnp.asarray(matrix, jnp.float32) for matrix in matrices())
     if case.given:
-        spikes = input_spikes(case.chains, case.steps).reshape(case.chains, -1, case.steps_per_input, INPUTS)
+        spikes = input_spikes(case.chains, case.steps).reshape(case.chains, -1, case.interval, INPUTS)
         # In the order in which they are read.
         given = jnp.asarray(spikes.swapaxes(0, 1), jnp.float32)
     else:
@@ -262,11 +262,11 @@ def morphax(case: Case) -> Callable[[Any, Any], Any]:
         network = SpikingNetwork(
             *weights,
             input_rate=None if case.given else RATE,
-            steps_per_input=case.steps_per_input,
+            steps_per_input=case.interval,
             visible=case.measured,
             steepness=STEEPNESS,
         )
-        drives, key = (given, None) if case.given else (jnp.ones(case.steps // case.steps_per_input), given)
+        drives, key = (given, None) if case.given else (jnp.ones(case.steps // case.interval), given)
         found, _ = evolve(network, drives, key=key, segment=case.segment)
         return found.reshape(case.steps, case.measured)
 
@@ -377,9 +377,9 @@ def jax_trains() -> list[tuple[np.ndarray, list[np.ndarray]]]:
     weights = tuple(map(jnp.asarray, matrices()))
     # Gradients of a sum in which every neuron and step counts differently.
     shares = jnp.sin(jnp.arange(CHECKED * NEURONS, dtype=float)).reshape(CHECKED, NEURONS)
-    case = Case("", "", 1, CHECKED, CHECKED, True, 50, given=True, visible=NEURONS)
+    case = Case("", "", 1, CHECKED, CHECKED, True, 50, given=True, measured=NEURONS)
     found = []
-    for chain, given in ((morphax(case), spikes.reshape(-1, case.steps_per_input, INPUTS)), (plain(case), spikes)):
+    for chain, given in ((morphax(case), spikes.reshape(-1, case.interval, INPUTS)), (plain(case), spikes)):
         gradients = jax.grad(lambda w, f=chain, x=given: jnp.sum(shares * f(w, x)))(weights)
         found.append((np.asarray(chain(weights, given)), [np.asarray(g) for g in gradients]))
     return found
