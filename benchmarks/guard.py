@@ -3,8 +3,8 @@
     python benchmarks/guard.py [PART ...]
 
 Every part is a process of its own on one core; its contenders take turns, in single precision, and medians are
-compared. A ratio below 0.8 of its criterion fails. Ratios are those of docs/speed.md: how many times longer the
-baseline takes, except for the gradient of the Fock method, which is given in values (less is better).
+compared. A ratio below 0.8 of its criterion fails. A ratio says how many times longer the baseline takes; for the
+gradient of the Fock method, how many values it costs (less is better).
 """
 
 import argparse

@@ -296,6 +296,18 @@ def test_vmap_over_parameters_with_very_different_step_counts(transform):
     np.testing.assert_allclose(jax.jit(jax.vmap(transformed))(scales), one_by_one, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["separate", "joint thermal kerr"])
+def test_single_precision_stays_single_where_double_is_on(name):
+    system = jax.tree.map(lambda x: x.astype(jnp.float32), SYSTEMS[name]())
+    drive, rho = drive_of(system).astype(jnp.float32), random_state(system).astype(jnp.complex64)
+    value, slope = jax.jit(jax.value_and_grad(lambda d: system.propagate(rho, d, 0.02)[0, 1].real))(drive)
+    assert (value.dtype, slope.dtype) == (jnp.float32, jnp.float32)
+    double = SYSTEMS[name]()
+    exact = jax.jit(jax.grad(lambda d: double.propagate(random_state(double), d, 0.02)[0, 1].real))(drive_of(double))
+    np.testing.assert_allclose(slope, exact, rtol=2e-4)
+
+
 def test_derivative_is_the_right_hand_side():
     system = two_modes(kerr=jnp.array([9.0, -14.0]))
     rho, drive = random_state(system), drive_of(system)

@@ -143,11 +143,11 @@ class BosonicLindblad(eqx.Module):
 
     def _rotation_spread(self) -> Float[Array, ""]:
         """Largest minus smallest eigenvalue of the Hamiltonian without conversion and drive."""
-        diagonal = jnp.zeros(())
-        for i, number in enumerate(_numbers(self.levels)):
-            diagonal = diagonal + self.coupling[i, i] * jnp.asarray(number, self.coupling.dtype)
-            if self.kerr is not None:
-                diagonal = diagonal + self.kerr[i] / 2 * jnp.asarray(number * (number - 1), self.kerr.dtype)
+        numbers = _numbers(self.levels)
+        parts = [self.coupling[i, i] * jnp.asarray(n, self.coupling.dtype) for i, n in enumerate(numbers)]
+        if self.kerr is not None:
+            parts += [k / 2 * jnp.asarray(n * (n - 1), k.dtype) for k, n in zip(self.kerr, numbers, strict=True)]
+        diagonal = reduce(add, parts)
         return jnp.max(diagonal) - jnp.min(diagonal)
 
     def _bath_rates(self) -> tuple[Float[Array, "modes modes"], Float[Array, "modes modes"]]:
