@@ -1,4 +1,5 @@
-# make demo | test | test-all | test-norse | conformance | check | benchmark | benchmark-guard | benchmark-estimators | clean. All but the last benchmark lives in .venv; only Python >= 3.11 is needed beforehand.
+# make demo | test | test-all | test-norse | conformance | check | benchmark | benchmark-guard | benchmark-estimators
+# | clean. All but the last benchmark lives in .venv; only Python >= 3.11 is needed beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -243,7 +243,7 @@ def arithmetic() -> None:
 
 
 def gradients() -> None:
-    """Gradient with respect to all rates and inputs, in values; processor time, for nothing else is comparable."""
+    """Gradient with respect to all rates and inputs, in values; processor time, which other work disturbs least."""
     print("\nlevels  modes   value, ms/point   gradient   gradient / value")
     for levels in (4, 6, 8, 10, 12):
         drives = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 10))

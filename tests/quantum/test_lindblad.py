@@ -268,6 +268,22 @@ def test_gradient_of_a_stationary_state_sees_directions_that_the_state_lacks():
     np.testing.assert_allclose(jax.jit(jax.jacfwd(amplitude))(0.0), numeric, rtol=1e-6)
 
 
+@pytest.mark.parametrize("time", [2.0, 20.0])
+def test_a_state_of_zeros_stays_and_changes_as_any_other(time):
+    """Nothing of it tells how many terms its changes need."""
+    system = BosonicLindblad(jnp.array([[0.3]]), jnp.array([0.5]), levels=(6,))
+    nothing, change = jnp.zeros((6, 6), complex), random_state(system)
+    value, slope = jax.jvp(lambda r: system.propagate(r, jnp.array([0.2]), time), (nothing,), (change,))
+    np.testing.assert_array_equal(value, 0)
+    np.testing.assert_allclose(slope, system.propagate(change, jnp.array([0.2]), time), atol=1e-11)
+
+
+def test_precision_is_that_of_the_state():
+    system = two_modes(levels=(2, 2))
+    rho = random_state(system).astype(jnp.complex64)
+    assert system.propagate(rho, drive_of(system), 0.01).dtype == jnp.complex64
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.grad], ids=["forward", "reverse"])
 def test_second_derivatives(outer):

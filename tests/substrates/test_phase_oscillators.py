@@ -173,6 +173,30 @@ def test_what_hardly_locks_is_swept_from_where_it_began():
     assert (converged(AcceleratedDescent(1e-5, 300, 500)) >= swept).all()
 
 
+class Unswept(PhaseOscillators):
+    """Has slopes, and no sweeps."""
+
+    def landscape(self, drive, nudge=None):
+        return super().landscape(drive, nudge)._replace(sweeps=None)
+
+
+@pytest.mark.parametrize("relaxer", [AcceleratedDescent(1e-9, 8, 0), AcceleratedDescent(1e-9, 8)])
+def test_a_batch_that_is_not_swept_ends_where_it_descended_to(relaxer):
+    network = Unswept.all_to_all(5, 16, 4, key=KEY)
+    drives = jax.random.uniform(jax.random.key(1), (32, 5), minval=-1.5, maxval=1.5)
+    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 32))
+
+    @eqx.filter_jit
+    def run():
+        ended = EquilibriumPropagation(relaxer=relaxer)._relaxed(network, drives, starts, jax.random.split(KEY, 32))
+        energies = (jax.vmap(network.energy)(state, drives) for state in (ended.state, starts))
+        return ended.converged, *energies
+
+    converged, after, before = run()
+    assert not converged.any()
+    assert (after < before).all()
+
+
 @pytest.mark.parametrize("strength", [0.05, -0.05])
 def test_the_nudged_output_of_a_pair(strength):
     # W sin(phi - u) + beta tan((phi - t) / 2) = 0 along the arc between input and target.

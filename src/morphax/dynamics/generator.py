@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 
 class Generator(ABC):
-    r"""$L(c) = \sum_r c_r L_r$ on real matrices; hashable, and equal to those of the same $L_r$.
+    r"""$L(c) = \sum_r c_r L_r$ on real matrices; hashable, and equal only to what has the same $L_r$.
 
     Between `framed` states all functions are pure functions of arrays. `terms` and `transposed` are called once, the
     others once a product.

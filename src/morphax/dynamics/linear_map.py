@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -18,7 +19,9 @@ from jaxtyping import PyTree
 
 
 class LinearMap(NamedTuple):
-    """y = A(r) x with its transpose; hashable functions of pytrees of arrays, which shapes alone decide.
+    """y = A(r) x with its transpose: three functions of pytrees of arrays, whose structure shapes and types decide.
+
+    They are kept with what was compiled for them: make a map once, not within a loop.
 
     Attributes
     ----------
@@ -86,7 +89,10 @@ def _transpose(cotangents, *operands, linear, trees):
     back = _transposed(linear, trees[1], tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes))
     image = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     found = _linear_p.bind(*operands[:known], *image, linear=back, trees=(trees[0], trees[2], trees[1]))
-    wanted = (x if ad.is_undefined_primal(y) else None for x, y in zip(found, operands[known:], strict=True))
+    wanted = [
+        lax.convert_element_type(x, y.aval.dtype) if ad.is_undefined_primal(y) else None
+        for x, y in zip(found, operands[known:], strict=True)
+    ]
     return [*[None] * known, *wanted]
 
 

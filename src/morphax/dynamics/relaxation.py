@@ -242,8 +242,9 @@ class AcceleratedDescent(eqx.Module):
 
     **Arguments:** as those of `BlockSweeps`, and
 
-    - `max_steps`: steps at most, >= 1; what is not at rest then is swept, from where it began: momentum carries
-      oscillators that hardly lock past the place where they would.
+    - `max_steps`: steps at most, >= 1, in each stage where the slowest examples of a batch go on by themselves. What is
+      not at rest then is swept, from where it began: momentum carries oscillators that hardly lock past the place where
+      they would.
     - `max_sweeps`: >= 0.
     """
 
@@ -297,7 +298,8 @@ class AcceleratedDescent(eqx.Module):
     ) -> Relaxation:
         start, unflatten = ravel_pytree(state)
         zero = jnp.zeros((), start.dtype)
-        memory = memory or _Momentum(jnp.zeros_like(start), zero, zero + FIRST_RATE, zero + jnp.inf)
+        if memory is None:
+            memory = _Momentum(jnp.zeros_like(start), zero, zero + FIRST_RATE, zero + jnp.inf)
 
         def seen(position: Array) -> Slope:
             energy, force, curvature = slope_at(unflatten(position))

@@ -70,7 +70,8 @@ class EquilibriumRule(LearningRule):
 
     Inputs have shape (examples, channels) or (examples, 1, channels): each is one vector that is clamped.
 
-    A large batch sweeps until three quarters are at rest (`BlockSweeps`), the slowest quarter likewise, and so on.
+    A large batch sweeps until three quarters are at rest (`BlockSweeps`; half of it with `AcceleratedDescent`), the
+    slowest likewise, and so on.
     Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
     say how many. When none converged the gradient is 0.
     """
@@ -153,7 +154,12 @@ class EquilibriumRule(LearningRule):
             return jax.vmap(one, axis_name="examples")(*examples)
 
         examples = (inputs, starts, keys, targets)
-        ended = _in_stages(relax, relaxer, examples) if isinstance(relaxer, IN_STEP) else relax(relaxer, examples)
+        if isinstance(relaxer, IN_STEP):
+            nudge = None if targets is None else Nudge(cost, strength, targets[0])
+            swept = substrate.landscape(inputs[0], nudge).sweeps is not None
+            ended = _in_stages(relax, relaxer, examples, swept)
+        else:
+            ended = relax(relaxer, examples)
         return ended._replace(state=jax.vmap(lambda s, k: substrate.found(s, key=k))(ended.state, keys))
 
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
@@ -373,7 +379,10 @@ def _most_probable(outputs: Float[Array, "examples classes"], targets: Float[Arr
 
 
 def _in_stages(
-    relax: Callable[..., Relaxation], relaxer: BlockSweeps | AcceleratedDescent, examples: tuple[Any, ...]
+    relax: Callable[..., Relaxation],
+    relaxer: BlockSweeps | AcceleratedDescent,
+    examples: tuple[Any, ...],
+    can_sweep: bool,
 ) -> Relaxation:
     """Examples of one batch wait for each other, and most need few steps: the slowest go on among themselves."""
     inputs, starts, keys, targets = examples
@@ -384,6 +393,8 @@ def _in_stages(
     if isinstance(relaxer, BlockSweeps):
         return _slowest_apart(relax, relaxer, examples)
     ended = _slowest_apart(relax, replace(relaxer, max_sweeps=0), examples)
+    if not relaxer.max_sweeps or not can_sweep:
+        return ended
 
     def swept() -> Relaxation:
         anew = (inputs, jax.vmap(begun_anew)(ended, starts), keys, targets)

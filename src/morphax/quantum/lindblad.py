@@ -68,7 +68,7 @@ class BosonicLindblad(eqx.Module):
     damping_rate: Float[Array, " modes"]
     kerr: Float[Array, " modes"] | None = None
     thermal_occupation: Float[Array, " modes"] | None = None
-    levels: tuple[int, ...] = eqx.field(static=True, kw_only=True)
+    levels: tuple[int, ...] = eqx.field(static=True, kw_only=True, converter=tuple)
     port: Literal["separate", "joint"] = eqx.field(static=True, kw_only=True, default="separate")
 
     def __check_init__(self):
@@ -213,8 +213,8 @@ class _MasterEquation(Generator):
         """dX/dt, one fused pass over X and its transpose."""
         direct = shifts(framed, self.margin)
         result = _from_the_left_and_right(terms, direct)
+        transposed = shifts(_transposed(framed, self.margin), self.margin)
         for k, w in terms.imaginary.items():
-            transposed = shifts(_transposed(framed, self.margin), self.margin)
             result += w[:, None] * transposed(k, 0) - w * transposed(0, k)
         return result
 
