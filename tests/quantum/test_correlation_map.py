@@ -122,7 +122,8 @@ def test_weights_in_single_precision_sum_to_1_as_well_as_they_can():
     chi = correlations(spins, weights)
     assert chi.dtype == jnp.float32
     assert chi[0, 0, 0, 0] == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(jax.jit(correlations)(spins, weights), chi, atol=1e-6)
+    # Sums of 4,096 terms in another order: their rounding is that of processors, too.
+    np.testing.assert_allclose(jax.jit(correlations)(spins, weights), chi, atol=1e-5)
 
 
 @pytest.mark.parametrize(
