@@ -197,6 +197,13 @@ class _Recurrence(NamedTuple):
         c, n = expansion.coefficients, 2 + 2 * pair
         return previous, current, total + (c[n] * self.inner(previous) + c[n + 1] * self.inner(current))
 
+    def add_block(
+        self, expansion: Expansion, block: Array, sums: tuple[Array, Array, Array]
+    ) -> tuple[Array, Array, Array]:
+        """The terms between two looks at the error."""
+        first = BLOCK // 2 * block
+        return lax.fori_loop(0, BLOCK // 2, lambda i, sums: self.add(expansion, first + i, sums), sums)
+
 
 def _recurrence(generator, coefficients, time, expansion, transposed=False) -> _Recurrence:
     terms = generator.terms(_rate(time, expansion) * coefficients)
@@ -227,8 +234,7 @@ def _adaptive_sum(terms, state, expansion, tolerance):
 
     def add_block(carry):
         block, *sums, _ = carry
-        first = BLOCK // 2 * block
-        sums = lax.fori_loop(0, BLOCK // 2, lambda i, sums: terms.add(expansion, first + i, sums), tuple(sums))
+        sums = terms.add_block(expansion, block, tuple(sums))
         largest = jnp.maximum(_norm(sums[0]), _norm(sums[1]))
         # Nothing is left of a state of zeros, also where the bound is infinite.
         error = jnp.where(largest == 0, 0, expansion.tail[BLOCK * (block + 1)] * largest)
@@ -368,10 +374,7 @@ def _smooth_action(generator, run, coefficients, state, time):
         shift = expansion.centre / expansion.capacity
         terms = _Recurrence(lambda x: product(x) - shift * x, expansion.focus, 0)
 
-        def add_block(block, carry):
-            for pair in range(BLOCK // 2):
-                carry = terms.add(expansion, BLOCK // 2 * block + pair, carry)
-            return carry
+        add_block = partial(terms.add_block, expansion)
 
         def substep(_, state):
             return _bounded_loop(add_block, blocks, terms.begin_sum(state, expansion), MAX_BLOCKS)[-1]
