@@ -44,7 +44,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/devices.py
 	$(BIN)/python benchmarks/executor.py
 
-# Whether what was made fast still is: ratios on one core, in two minutes.
+# Whether what was made fast still is: ratios on one core, in about three minutes.
 benchmark-guard: .venv/installed-benchmark
 	$(BIN)/python benchmarks/guard.py
 
