@@ -32,19 +32,21 @@ check: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Each on one core and on all, kept for the tables in the docs (hours). The code before is that of BEFORE.
+BEFORE ?= b987d30
 benchmark: .venv/installed-benchmark
-	$(BIN)/python benchmarks/josephson.py
-	$(BIN)/python benchmarks/spintronic.py
-	$(BIN)/python benchmarks/phase_oscillators.py
-	$(BIN)/python benchmarks/quantized.py
-	$(BIN)/python benchmarks/quantized.py --threads 1
-	$(BIN)/python benchmarks/spiking.py
-	$(BIN)/python benchmarks/judging.py
-	$(BIN)/python benchmarks/starts.py
-	$(BIN)/python benchmarks/devices.py
-	$(BIN)/python benchmarks/executor.py
+	git worktree list | grep -q '$(CURDIR)/build/before' || git worktree add --force --detach build/before $(BEFORE)
+	$(BIN)/python benchmarks/before.py --keep build/before
+	for name in josephson spintronic phase_oscillators quantized spiking judging devices; do \
+	  $(BIN)/python benchmarks/$$name.py --keep --threads 1 && $(BIN)/python benchmarks/$$name.py --keep || exit 1; \
+	done
+	$(BIN)/python benchmarks/growth.py --keep
+	$(BIN)/python benchmarks/guard.py --keep --full || true
+	$(BIN)/python benchmarks/starts.py --keep --threads 1
+	$(BIN)/python benchmarks/executor.py --keep
+	$(BIN)/python docs/build.py
 
-# Whether what was made fast still is: ratios on one core, in about three minutes.
+# Whether what was made fast still is: ratios on one core, in two minutes.
 benchmark-guard: .venv/installed-benchmark
 	$(BIN)/python benchmarks/guard.py
 

@@ -1,6 +1,6 @@
 """An ensemble on one device and divided over several, side by side.
 
-    python benchmarks/devices.py [--quick] [--devices 4]
+    python benchmarks/devices.py [--quick] [--devices 4] [--threads 1] [--keep]
 
 Networks of three layers of 32 auto-oscillators learn the digits of 8 x 8 pixels, 120 sequences of 64 points a batch,
 in single precision: `train(..., ensemble=True)`, whose members `map_members` divides, and a compiled `vmap` over keys,
@@ -16,18 +16,15 @@ Shown are the median and the least time on the wall, processor time, ratios to t
 differ from its own.
 """
 
-import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from statistics import median
 from typing import Any, NamedTuple
+
+from measuring import Apart, Report, arguments
 
 WORK = {"train": "`train`, ensemble of {members}, {steps} steps", "vmap": "`vmap` over {members} keys, forward"}
 SIMULATED = "--xla_force_host_platform_device_count="
@@ -46,30 +43,23 @@ QUICK = Size(8, 4, 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats and steps")
+    parser = arguments(__doc__, quick="fewer repeats and steps")
     parser.add_argument("--devices", type=int, default=4, help="that are simulated where there are not several GPUs")
-    parser.add_argument("--contender", choices=("one", "all"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
-    if options.contender:
-        contend(options.contender == "one", size)
-        return
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "equinox", "optax", "numpy"))
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
-    contenders = started(options.devices, ["--quick"] if options.quick else [])
+    report = Report("devices", options, "jax", "equinox", "optax", "numpy")
+    contenders = started(options.devices, size)
+    header = ["", "median s", "ratio", "least", "processor", "first call", "ratio there", "losses"]
     for work, title in WORK.items():
-        print(f"\n{title.format(**size._asdict())}")
-        measure(work, contenders, size.repeats)
-    for process in contenders.values():
-        process.communicate()
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+        rows = measured(work, contenders, size.repeats)
+        report.table(work, title.format(**size._asdict()), header, rows)
+    report.finish()
 
 
 # --- Who asks ---------------------------------------------------------------------------------------------------------
 
 
-def started(devices: int, options: list[str]) -> dict[str, subprocess.Popen[str]]:
+def started(devices: int, size: Size) -> dict[str, Apart]:
     """The contenders by name, waiting for work."""
     looked = subprocess.run(
         [sys.executable, "-c", "import jax; print(jax.default_backend(), jax.local_device_count())"],
@@ -82,75 +72,62 @@ def started(devices: int, options: list[str]) -> dict[str, subprocess.Popen[str]
         print(f"{count} devices ({kind})")
         # Two processes at once: neither may take all the memory.
         found = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        ways = {f"one of {count} devices": ("one", found), f"{count} devices": ("all", found)}
+        ways = {f"one of {count} devices": (True, found), f"{count} devices": (False, found)}
     else:
         print(f"{devices} devices are simulated on the CPU: no gain is to be expected, this is what the division costs")
         one, several = ({"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{SIMULATED}{number}"} for number in (1, devices))
         ways = {
-            "one device": ("all", one),
-            f"one of {devices} devices": ("one", several),
-            f"{devices} devices": ("all", several),
+            "one device": (False, one),
+            f"one of {devices} devices": (True, several),
+            f"{devices} devices": (False, several),
         }
-    pipe: Any = subprocess.PIPE
-    return {
-        name: subprocess.Popen(
-            [sys.executable, __file__, "--contender", way, *options],
-            env={**os.environ, **settings},
-            stdin=pipe,
-            stdout=pipe,
-            text=True,
-        )
-        for name, (way, settings) in ways.items()
-    }
+    return {name: Apart(Contender, alone, size, settings=settings) for name, (alone, settings) in ways.items()}
 
 
-def measure(work: str, contenders: dict[str, subprocess.Popen[str]], repeats: int) -> None:
+def measured(work: str, contenders: dict[str, Apart], repeats: int) -> list[list[Any]]:
     """One row a contender; the first call of each compiles and has a column of its own."""
     samples: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for _ in range(1 + repeats):
-        for name, process in contenders.items():
-            samples[name].append(asked(process, work))
-    print(f"   {'':22} {'median s':>9} {'ratio':>6} {'least':>7} {'cpu':>7} {'first call':>11} {'ratio':>6}  losses")
-    reference = next(iter(samples.values()))
+        for name, contender in contenders.items():
+            samples[name].append(contender.ask(work))
+    reference, rows = next(iter(samples.values())), []
     for name, (first, *others) in samples.items():
         wall, least = median(one["wall"] for one in others), min(one["wall"] for one in others)
         ratio = wall / median(one["wall"] for one in reference[1:])
         off = max(abs(a / b - 1) for a, b in zip(first["losses"], reference[0]["losses"], strict=True))
-        print(
-            f"   {name:22} {wall:9.2f} {ratio:6.2f} {least:7.2f} {median(one['processor'] for one in others):7.2f} "
-            f"{first['wall']:11.1f} {first['wall'] / reference[0]['wall']:6.2f}  "
-            f"{f'{off:.0e} off' if off else 'the same'}",
-            flush=True,
-        )
-
-
-def asked(process: subprocess.Popen[str], work: str) -> dict[str, Any]:
-    """What a contender needed, and its losses."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f"{work}\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise SystemExit(f"a contender ended with {process.wait()}")
-    return json.loads(answer)
+        used, longer = median(one["processor"] for one in others), first["wall"] / reference[0]["wall"]
+        same = f"{off:.0e} off" if off else "the same"
+        rows.append([name, wall, ratio, least, used, first["wall"], longer, same])
+    return rows
 
 
 # --- Who works --------------------------------------------------------------------------------------------------------
 
 
-def contend(alone: bool, size: Size) -> None:
-    """Do what the lines of standard input name, on one of the devices or on all."""
-    import jax
-    import numpy as np
+class Contender:
+    """Does the work on one of the devices, or on all: what a call needed, and its losses."""
 
-    with jax.default_device(jax.local_devices()[0]) if alone else nullcontext():
-        calls = prepared(size)
-        for line in sys.stdin:
-            wall, processor = time.perf_counter(), time.process_time()
-            losses = np.asarray(calls[line.strip()]())
-            needed = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
-            print(json.dumps({**needed, "losses": losses.tolist()}), flush=True)
+    def __init__(self, alone: bool, size: Size):
+        import jax
+
+        self.where = (lambda: jax.default_device(jax.local_devices()[0])) if alone else nullcontext
+        with self.where():
+            self.calls = prepared(size)
+
+    def train(self) -> dict[str, Any]:
+        return self.needed("train")
+
+    def vmap(self) -> dict[str, Any]:
+        return self.needed("vmap")
+
+    def needed(self, work: str) -> dict[str, Any]:
+        import numpy as np
+
+        wall, processor = time.perf_counter(), time.process_time()
+        with self.where():
+            losses = np.asarray(self.calls[work]())
+        used = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
+        return used | {"losses": losses.tolist()}
 
 
 def prepared(size: Size) -> dict[str, Callable[[], Any]]:

@@ -1,6 +1,6 @@
 """What pieces cost that other processes carry out: time gained by a second worker, processor time, memory, messages.
 
-    python benchmarks/executor.py [--quick] [PART ...]
+    python benchmarks/executor.py [--quick] [--threads 1] [--keep] [PART ...]
 
 - `workers`: eight equal pieces of seconds each, seeds of `josephson/shots` at full size, on one worker and on two, in
   turns. Ratios are of times on the clock, which other work on the machine spoils, and of processor time: that of one
@@ -17,18 +17,15 @@ Every part is a process of its own. Processor time is user and system time; that
 without their start. All pieces and compiled programs go to a temporary folder.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -42,6 +39,7 @@ import psutil
 import xarray as xr
 from rich.console import Console
 
+from measuring import Report, arguments
 from morphax import BaseConfig, Experiment, parameter
 from morphax.experiments import find_experiment
 from morphax.lab import executor as engine
@@ -315,8 +313,17 @@ def ours(**numbers: Any) -> tuple[Experiment, BaseConfig]:
     return experiment, experiment.Config(**numbers)
 
 
+FOUND: list[tuple[str, float, str]] = []
+
+
 def told(what: str, value: float, asked: str = "") -> None:
-    print(f"  {what:74}{value:8.2f}  {asked}", flush=True)
+    """Into the table of the part."""
+    FOUND.append((what, value, asked))
+
+
+def carried_out(name: str, folder: Path, quick: bool) -> list[tuple[str, float, str]]:
+    PARTS[name](folder, quick)
+    return FOUND
 
 
 def peak_memory() -> float:
@@ -413,21 +420,19 @@ def _send(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, quick="fewer, shorter pieces")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="fewer, shorter pieces")
     options = parser.parse_args()
     if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    named = ", ".join(f"{name} {version(name)}" for name in ("jax", "dask", "distributed", "xarray"))
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {named}")
+    report = Report("executor", options, "jax", "dask", "distributed", "xarray")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MORPHAX_COMPILE_CACHE"] = str(Path(folder) / "programs")
-        for name, part in PARTS.items():
+        for name in PARTS:
             if not options.parts or name in options.parts:
-                print(f"\n{name}, load {os.getloadavg()[0]:.1f}", flush=True)
-                in_a_process(part, Path(folder) / name, options.quick)
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+                rows = in_a_process(carried_out, name, Path(folder) / name, options.quick)
+                report.table(name, name, ["", "here", "wanted"], rows)
+    report.finish()
 
 
 if __name__ == "__main__":

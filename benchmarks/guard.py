@@ -1,28 +1,25 @@
 """Whether what was made fast still is: ratios of processor time at reduced size, each against its criterion.
 
-    python benchmarks/guard.py [PART ...]
+    python benchmarks/guard.py [--full] [--keep] [PART ...]
 
 Every part is a process of its own on one core; its contenders take turns, in single precision, and medians are
 compared. A ratio below 0.8 of its criterion fails. A ratio says how many times longer the baseline takes; for the
-gradient of the Fock method, how many values it costs (less is better).
+gradient of the Fock method how many values it costs, and for large batches how many times as long an example takes
+(less is better). `--full`: at full size, with double precision and the cases that the guard leaves out.
 """
 
-import argparse
-import multiprocessing
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-ALLOWED, TURNS = 0.8, 4
-Call = Callable[[], Any]
+from measuring import Apart, Call, Report, arguments, side_by_side
+
+ALLOWED = 0.8
 
 
 class Ratio(NamedTuple):
-    """How many times longer `baseline` takes than `own`; with `most`, how many values a gradient may cost."""
+    """How many times longer `baseline` takes than `own`; with `most`, how many times it may take at most."""
 
     name: str
     baseline: Call
@@ -31,7 +28,7 @@ class Ratio(NamedTuple):
     most: bool = False
 
 
-def trigonometry() -> list[Ratio]:
+def trigonometry(full: bool) -> list[Ratio]:
     import jax
     import jax.numpy as jnp
 
@@ -44,12 +41,18 @@ def trigonometry() -> list[Ratio]:
             return jnp.add(*function(x))
 
         repeated = jax.jit(lambda x: jax.lax.fori_loop(0, 1000, again, x))
-        return lambda: repeated(jnp.linspace(-30, 30, 4096))
+        return partial(repeated, jnp.linspace(-30, 30, 4096))
 
-    return [Ratio("sine and cosine, jnp / ours", often(lambda x: (jnp.sin(x), jnp.cos(x))), often(sin_cos), 10.0)]
+    def ratio(name: str) -> Ratio:
+        return Ratio(name, often(lambda x: (jnp.sin(x), jnp.cos(x))), often(sin_cos), 10.0)
+
+    return [
+        ratio("sine and cosine, jnp / ours"),
+        *in_double(lambda: [ratio("the same in double precision")], full),
+    ]
 
 
-def oscillators() -> list[Ratio]:
+def oscillators(full: bool) -> list[Ratio]:
     import equinox as eqx
     import jax
 
@@ -57,10 +60,13 @@ def oscillators() -> list[Ratio]:
     from morphax import PhaseOscillators
     from morphax.dynamics.relaxation import AcceleratedDescent, BlockSweeps, RungeKutta
     from morphax.learning.equilibrium import EquilibriumPropagation
+    from morphax.substrates.topology import Topology
     from morphax.tasks import phase_digits
 
     task, key = phase_digits(), benchmark.KEY
     inputs, targets = task.train_inputs[: benchmark.BATCH], task.train_targets[: benchmark.BATCH]
+
+    relaxers = BlockSweeps(1e-4, 1000), AcceleratedDescent(1e-4)
 
     def iteration(network: PhaseOscillators, relaxer: Any) -> Call:
         rule = EquilibriumPropagation(relaxer=relaxer, strength=benchmark.STRENGTH)
@@ -69,24 +75,38 @@ def oscillators() -> list[Ratio]:
 
     layered, dense = PhaseOscillators.layered((64, 200, 10), key=key), PhaseOscillators.all_to_all(64, 148, 10, key=key)
     starts = jax.vmap(lambda k: layered.initial_state(key=k))(jax.random.split(key, benchmark.BATCH))
-    twin = benchmark.Torch(layered, inputs, targets, starts)
+    twin, duration = benchmark.Torch(layered, inputs, targets, starts), 100 if full else 5
+
+    def relaxation(network: PhaseOscillators, relaxer: Any) -> Call:
+        """Free, of 64 states."""
+        rule, keys = EquilibriumPropagation(relaxer=relaxer), jax.random.split(key, 64)
+        drives = jax.random.uniform(key, (64, len(network.topology.inputs)), minval=-1.5, maxval=1.5)
+        begun = jax.vmap(lambda k: network.initial_state(key=k))(keys)
+        run = eqx.filter_jit(lambda n: rule._relaxed(n, drives, begun, keys).state)
+        return partial(run, network)
+
+    lattice = Topology.lattice((16, 16), inputs=range(16), outputs=range(240, 256))
+    networks = {
+        "512 units": (PhaseOscillators.all_to_all(64, 438, 10, key=key), 5.0),
+        "lattice of 16 x 16": (PhaseOscillators(lattice, jax.random.normal(key, (len(lattice.edges),))), 2.5),
+    }
+    rest = [
+        Ratio(f"free relaxation, {name}, sweeps / descent", *(relaxation(n, r) for r in relaxers), wanted)
+        for name, (n, wanted) in (networks.items() if full else ())
+    ]
     return [
         Ratio(
             "Runge-Kutta 64-200-10, PyTorch / ours",
-            lambda: twin.iteration(10),
-            iteration(layered, RungeKutta(10.0, 0.25)),
+            lambda: twin.iteration(duration),
+            iteration(layered, RungeKutta(float(duration), 0.25)),
             2.5,
         ),
-        Ratio(
-            "EP iteration, 222 units, sweeps / descent",
-            iteration(dense, BlockSweeps(1e-4, 1000)),
-            iteration(dense, AcceleratedDescent(1e-4)),
-            6.0,
-        ),
+        Ratio("EP iteration, 222 units, sweeps / descent", *(iteration(dense, r) for r in relaxers), 6.0),
+        *rest,
     ]
 
 
-def perceptron() -> list[Ratio]:
+def perceptron(full: bool) -> list[Ratio]:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -98,12 +118,14 @@ def perceptron() -> list[Ratio]:
     from morphax.learning.train import train
     from morphax.learning.voting import vote
 
-    benchmark.TESTS = benchmark.IMAGES = 2000
+    if not full:
+        benchmark.TESTS = benchmark.IMAGES = 1000
     benchmark.BATCHES = benchmark.IMAGES // benchmark.BATCH
     key, random = jax.random.key(0), np.random.default_rng(0)
     images = random.standard_normal((benchmark.TESTS, 784)).astype(np.float32)
     labels = random.integers(0, 10, benchmark.TESTS)
-    tests, answers = jnp.asarray(images[:, None]), jnp.eye(10)[labels]
+    tests, learned = jnp.asarray(images[:, None]), slice(benchmark.IMAGES)
+    data = tests[learned], jnp.eye(10)[labels[learned]]
     found = []
     for name, wanted in (("rotation", 3.5), ("both", 2.5)):
         numbers = benchmark.REGIMES[name]
@@ -114,7 +136,7 @@ def perceptron() -> list[Ratio]:
             train,
             network,
             Backpropagation(),
-            (tests, answers),
+            data,
             benchmark.OPTIMISER,
             benchmark.BATCHES,
             key=key,
@@ -128,62 +150,97 @@ def perceptron() -> list[Ratio]:
     return found
 
 
-def fock() -> list[Ratio]:
+def fock(full: bool) -> list[Ratio]:
     import jax
     import jax.numpy as jnp
 
     from morphax import JosephsonMixer, evolve
     from morphax.quantum import Populations
 
-    found = []
-    for levels, most in ((8, 4.5), (12, 6.0)):
-        states = tuple((i, j) for i in range(levels) for j in range(levels))
-        mixer = JosephsonMixer.two_mode(levels=levels, method="fock", measured=Populations(states))
-        drives = jnp.linspace(-1, 1, 8)
+    hot = {"kerr": jnp.array([0.002, 0.003]), "thermal_occupation": jnp.array([0.05, 0.02])}
+    cases: dict[str, tuple[int, float, dict[str, Any]]] = {"2 x 8 levels": (8, 4.5, {})}
+    if full:
+        cases |= {
+            "2 x 12 levels": (12, 6.0, {}),
+            "2 x 6 levels with Kerr and thermal terms": (6, 5.0, hot),
+            "2 x 8 levels with Kerr and thermal terms": (8, 5.0, hot),
+            "2 x 6 levels, many sub-steps": (6, 5.0, {"interval": 1500.0}),
+        }
 
-        def value(mixer: JosephsonMixer, drives: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.sin(7 * evolve(mixer, drives)[0]))
+    def ratios(precision: str) -> list[Ratio]:
+        found = []
+        for name, (levels, most, settings) in cases.items():
+            states = tuple((i, j) for i in range(levels) for j in range(levels))
+            mixer = JosephsonMixer.two_mode(levels=levels, method="fock", measured=Populations(states), **settings)
+            given = mixer, jnp.linspace(-1, 1, 8)
 
-        forward, gradient = jax.jit(value), jax.jit(jax.grad(value, argnums=(0, 1)))
-        found.append(
-            Ratio(
-                f"gradient of the Fock method, 2 x {levels} levels, in values",
-                partial(gradient, mixer, drives),
-                partial(forward, mixer, drives),
-                most,
-                most=True,
-            )
-        )
-    return found
+            def value(mixer: JosephsonMixer, drives: jax.Array) -> jax.Array:
+                return jnp.sum(jnp.sin(7 * evolve(mixer, drives)[0]))
+
+            gradient = jax.jit(jax.grad(value, argnums=(0, 1)))
+            title = f"Fock gradient in values, {name}{precision}"
+            found.append(Ratio(title, partial(gradient, *given), partial(jax.jit(value), *given), most, most=True))
+        return found
+
+    return ratios("") + in_double(lambda: ratios(", double"), full)
 
 
-def batches() -> list[Ratio]:
+def in_double(ratios: Callable[[], list[Ratio]], full: bool) -> list[Ratio]:
+    """The same in double precision, in which they are called, too."""
+    import jax
+
+    if not full:
+        return []
+
+    def wide(call: Call) -> Call:
+        def called() -> Any:
+            with jax.enable_x64(True):
+                return call()
+
+        return called
+
+    with jax.enable_x64(True):
+        return [ratio._replace(baseline=wide(ratio.baseline), own=wide(ratio.own)) for ratio in ratios()]
+
+
+def batches(full: bool) -> list[Ratio]:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
 
     from morphax import SpintronicNetwork, WithReadout
     from morphax.learning.backprop import Backpropagation
+    from morphax.pytrees import select
 
-    key, examples, points = jax.random.key(0), 1920, 64
+    key, points = jax.random.key(0), 64 if full else 32
     network = WithReadout.random(SpintronicNetwork.random(key=key), outputs=10, key=key)
-    inputs = jax.random.uniform(key, (examples, points, 1))
-    targets = jnp.eye(10)[jnp.arange(examples) % 10]
+    weights, fixed = select(network, "weight")
 
-    def gradient(**options: Any) -> Call:
+    def gradient(examples: int, **options: Any) -> Call:
+        inputs = jax.random.uniform(key, (examples, points, 1))
+        targets = jnp.eye(10)[jnp.arange(examples) % 10]
         rule = Backpropagation(**options)
-        step = eqx.filter_jit(lambda n: rule.gradient(n, inputs, targets, key=key))
-        return lambda: step(network)
+        step = jax.jit(lambda w: rule.gradient(eqx.combine(w, fixed), inputs, targets, key=key)[1])
+        return partial(step, weights)
 
-    return [Ratio("batch of 1,920, whole / in parts", gradient(microbatch=examples), gradient(), 2.2)]
+    parts = gradient(1920)
+    found = [Ratio("batch of 1,920, whole / in parts", gradient(1920, microbatch=1920), parts, 2.2)]
+    if full:
+        small = gradient(120)
+        found += [
+            Ratio("batch of 480, whole / in parts", gradient(480, microbatch=480), gradient(480), 1.5),
+            Ratio("an example of 1,920 / of 120", parts, lambda: [small() for _ in range(16)], 1.1, most=True),
+        ]
+    return found
 
 
-def spiking() -> list[Ratio]:
+def spiking(full: bool) -> list[Ratio]:
     import spiking as benchmark
 
     found = []
     for backward, wanted in ((False, 3.8), (True, 2.6)):
-        ours, *_, peer = benchmark.cases(100, 400, 400, backward, 1)
+        steps = 1000 if full else 200
+        ours, *_, peer = benchmark.cases(100, steps, steps, backward, 1)
         name = "forward and backward" if backward else "forward"
         found.append(
             Ratio(f"100 spiking chains, {name}, Norse / ours", benchmark.call(peer), benchmark.call(ours), wanted)
@@ -194,45 +251,42 @@ def spiking() -> list[Ratio]:
 PARTS = {part.__name__: part for part in (trigonometry, oscillators, perceptron, fock, batches, spiking)}
 
 
-def judge(part: str) -> bool:
-    """Measure a part on one core, and print what was found; whether all is well."""
-    import jax
+class Part:
+    """The ratios of a part, in a process of its own."""
 
-    well = True
-    for name, baseline, own, wanted, most in PARTS[part]():
-        times: tuple[list[float], list[float]] = [], []
-        for turn in range(TURNS + 1):
-            for call, measured in zip((baseline, own), times, strict=True):
-                start = time.process_time()
-                jax.block_until_ready(call())
-                if turn:
-                    measured.append(time.process_time() - start)
-        ratio = statistics.median(times[0]) / statistics.median(times[1])
-        kept = ratio <= wanted / ALLOWED if most else ratio >= wanted * ALLOWED
-        well &= kept
-        sign = "at most" if most else "at least"
-        print(f"{name:58s}{ratio:7.1f}   wanted {sign} {wanted:4.1f}{'' if kept else '   TOO SLOW'}", flush=True)
-    return well
+    def __init__(self, name: str, full: bool):
+        self.ratios, self.turns = PARTS[name](full), 7 if full else 3
 
-
-def pinned(core: int) -> None:
-    """Before libraries start their threads."""
-    os.sched_setaffinity(0, {core})
-    os.environ.update(GOMP_SPINCOUNT="10000", OMP_NUM_THREADS="1")
+    def judged(self) -> list[tuple[str, float, float, bool]]:
+        found = []
+        for name, baseline, own, wanted, most in self.ratios:
+            times = side_by_side({"baseline": baseline, "own": own}, self.turns)
+            found.append((name, times["baseline"].processor / times["own"].processor, wanted, most))
+        return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, quick=None)
+    parser.set_defaults(threads=1)
+    parser.add_argument("--full", action="store_true", help="full sizes, and more cases")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is given")
-    parts = parser.parse_args().parts or list(PARTS)
-    if unknown := set(parts) - set(PARTS):
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    core, spawn = max(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")
-    well = True
-    for part in parts:
-        with spawn.Pool(1, pinned, (core,)) as pool:
-            well &= pool.apply(judge, (part,))
-    sys.exit(0 if well else f"a ratio misses {ALLOWED:g} of what is wanted")
+    report = Report("guard", options, "jax", "torch", "norse", "numpy")
+    rows, slow = [], False
+    for name in options.parts or PARTS:
+        part = Apart(Part, name, options.full, settings={"OMP_NUM_THREADS": "1"})
+        for title, ratio, wanted, most in part.ask("judged"):
+            kept = ratio <= wanted / ALLOWED if most else ratio >= wanted * ALLOWED
+            met = ratio <= wanted if most else ratio >= wanted
+            rows.append([title, ratio, f"at {'most' if most else 'least'} {wanted:g}", "" if met else "missed"])
+            slow |= not kept
+            print(f"   {title}: {ratio:.2f}{'' if kept else '   TOO SLOW'}", flush=True)
+        part.stop()
+    report.table("ratios", "What was wanted, and what is", ["ratio", "here", "wanted", ""], rows)
+    report.finish()
+    sys.exit(f"a ratio misses {ALLOWED:g} of what is wanted" if slow else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time per input point of the Josephson mixer: morphax, QuTiP and dynamiqs side by side, at the same accuracy.
 
-    python benchmarks/josephson.py [--points 20] [--sequences 64] [--threads 1]
+    python benchmarks/josephson.py [--points 20] [--sequences 64] [--threads 1] [--keep]
 
 The job: two modes of eight levels with the working parameters, random inputs that differ at every point, all
 populations after every point, double precision. The coherent method is timed on sequences a hundred times longer,
@@ -10,11 +10,8 @@ mesolve on CSR or DIA operators with the integrators of its list; dynamiqs on sp
 slower) with Tsit5 or Dopri8.
 """
 
-import argparse
 import functools
 import multiprocessing
-import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import expm_multiply
 
+from measuring import Report, arguments, cores, rates, side_by_side
 from morphax import JosephsonMixer, evolve
 from morphax.dynamics.exponential import _recurrence
 from morphax.dynamics.faber import expand
@@ -41,40 +39,39 @@ COHERENT_LONGER = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, quick=None)
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--sequences", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    # Before JAX starts its threads.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    report = Report("josephson", options, "jax", "qutip", "dynamiqs", "numpy")
     jax.config.update("jax_enable_x64", True)
     drives = np.random.default_rng(7).uniform(-1, 1, (options.sequences, options.points))
-    truth = reference(drives[0])
-    compare(drives, truth)
-    arithmetic()
-    gradients()
-    growth()
+    compare(report, drives, reference(drives[0]))
+    arithmetic(report)
+    gradients(report)
+    report.finish()
 
 
-def compare(drives: np.ndarray, truth: np.ndarray) -> None:
+def compare(report: Report, drives: np.ndarray, truth: np.ndarray) -> None:
     """The table of times, errors and ratios."""
-    rows: list[tuple[str, float, float, float]] = []
-    sequences = len(drives)
+    found: list[tuple[str, float, float, float]] = []
     for name, one, many in (*ours(drives), *dynamiqs_best(drives, truth), *qutip_best(drives, truth)):
+        coherent = name == "morphax coherent"
         # The coherent method has no truncation and differs from the truncated reference by just that.
-        error = 0.0 if name == "morphax coherent" else np.abs(np.asarray(one()) - truth).max()
-        longer = COHERENT_LONGER if name == "morphax coherent" else 1
+        error = 0.0 if coherent else np.abs(np.asarray(one()) - truth).max()
+        longer = COHERENT_LONGER if coherent else 1
         single = best_time(one) / (longer * drives.shape[1])
         together = best_time(many, repeats=2) / (longer * drives.size)
-        rows.append((name, single * 1e3, together * 1e3, error))
+        found.append((name, single * 1e3, together * 1e3, error))
         print(f"  measured {name}", file=sys.stderr)
-    peers = [row for row in rows if not row[0].startswith("morphax") and row[3] <= REQUIRED_ERROR]
+    peers = [row for row in found if not row[0].startswith("morphax") and row[3] <= REQUIRED_ERROR]
     single, together = min(row[1] for row in peers), min(row[2] for row in peers)
-    print(f"\nms per point; ratios to the faster peer below {REQUIRED_ERROR:g}\n")
-    print(f"{'method':34} {'one':>9} {'ratio':>9} {f'{sequences} at once':>12} {'ratio':>9} {'max error':>11}")
-    for name, a, b, error in rows:
-        print(f"{name:34} {a:9.4f} {single / a:9.1f} {b:12.4f} {together / b:9.1f} {error:11.1e}")
+    rows = [
+        [name, a, single / a, b, together / b, f"{error:.0e}" if error else "untruncated"]
+        for name, a, b, error in found
+    ]
+    header = ["ms a point", "one sequence", "ratio", f"{len(drives)} at once", "ratio there", "largest error"]
+    report.table("peers", f"ms a point; ratios to the faster peer below {REQUIRED_ERROR:g}", header, rows)
 
 
 def reference(drives: np.ndarray) -> np.ndarray:
@@ -99,11 +96,6 @@ def reference(drives: np.ndarray) -> np.ndarray:
         rho = expm_multiply((commutator(static) + drive * commutator(pump) + decay) * INTERVAL, rho)
         populations.append(np.diag(rho.reshape(LEVELS**2, -1)).real)
     return np.array(populations)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def mixer(method: str, levels: int = LEVELS) -> JosephsonMixer:
@@ -216,13 +208,8 @@ def dynamiqs_best(drives: np.ndarray, truth: np.ndarray) -> list[tuple[str, Call
     return rows
 
 
-def arithmetic() -> None:
-    """Useful arithmetic of a term of the Fock method, as the propagator runs it, against a matrix product."""
-    n = 1024
-    matrix = jnp.ones((n, n))
-    product = jax.jit(lambda m: m @ m)
-    rate = 2 * n**3 / best_time(lambda: product(matrix).block_until_ready())
-    one_core = rate / cores()
+def arithmetic(report: Report) -> None:
+    """Useful arithmetic of a term of the Fock method, as the propagator runs it, against what one core can do."""
     generator = BosonicLindblad(jnp.array([[0, G], [G, 0]]), jnp.array(KAPPA), levels=(LEVELS, LEVELS))
     equation, drive, terms = generator._equation(), jnp.asarray(RATES), 100
 
@@ -233,18 +220,20 @@ def arithmetic() -> None:
         return jax.lax.fori_loop(0, terms // 2, lambda pair, sums: recurrence.add(expansion, pair, sums), start)
 
     run, state = jax.jit(added), jnp.eye(LEVELS**2) / LEVELS**2
-    seconds = best_time(lambda: jax.block_until_ready(run(state))) / terms
+    seconds = side_by_side({"term": lambda: run(state)}, 20)["term"].processor / terms
     # Diagonals of K_r (5) and K_i (3), each from the left and from the right, two jumps of three operations, and two
     # numbers times states: in the recurrence, and of the term in the sum.
     flops = LEVELS**4 * (2 * 8 * 2 + 2 * 3 + 4 + 2)
-    print(f"\nmatrix product, all cores: {rate / 1e9:.0f} GFlop/s; one core's share {one_core / 1e9:.0f}")
-    print(f"one term: {seconds * 1e6:.1f} us, {flops / seconds / 1e9:.1f} GFlop/s, ", end="")
-    print(f"{100 * flops / seconds / one_core:.0f} % of one core's matrix-product rate")
+    can = {kind: rate / cores() for kind, rate in rates(double=True).items()}
+    rate = flops / seconds
+    rows = [["one term at 2 x 8 levels", 1e6 * seconds, rate / 1e9]]
+    rows += [[f"the core's {kind}", None, can[kind] / 1e9] for kind in ("products", "elementwise")]
+    report.table("term", "Arithmetic of a term, one core, double precision", ["", "us", "GFLOP/s"], rows)
 
 
-def gradients() -> None:
+def gradients(report: Report) -> None:
     """Gradient with respect to all rates and inputs, in values; processor time, which other work disturbs least."""
-    print("\nlevels  modes   value, ms/point   gradient   gradient / value")
+    rows = []
     for levels in (4, 6, 8, 10, 12):
         drives = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 10))
         device = mixer("fock", levels)
@@ -252,28 +241,12 @@ def gradients() -> None:
         def value(device: JosephsonMixer, drives: jax.Array) -> jax.Array:
             return jnp.sum(jnp.sin(7 * evolve(device, drives)[0]))
 
-        calls = jax.jit(value), jax.jit(jax.grad(value, argnums=(0, 1)))
-        times: tuple[list[float], list[float]] = [], []
-        for turn in range(6):
-            for call, measured in zip(calls, times, strict=True):
-                start = time.process_time()
-                jax.block_until_ready(call(device, drives))
-                if turn:
-                    measured.append(1e3 * (time.process_time() - start) / drives.size)
-        one, all_slopes = map(statistics.median, times)
-        print(f"{levels:6d} {2:6d} {one:17.3f} {all_slopes:10.3f} {all_slopes / one:18.1f}")
-
-
-def growth() -> None:
-    """Time and memory of the Fock method with levels and modes."""
-    print("\nlevels  modes  states   ms/point   density matrix (MB)")
-    for modes, levels in [(2, n) for n in (4, 6, 8, 10, 12)] + [(1, 8), (3, 4), (3, 6), (3, 8)]:
-        rates = jnp.full(modes, KAPPA[0])
-        device = JosephsonMixer(G, rates, EPSILON / 2, levels=levels, method="fock", measured=1)
-        inputs = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, 3))
-        seconds = best_time(lambda d=device, x=inputs: evolve(d, x)[0].block_until_ready(), repeats=2) / 3
-        megabytes = 16 * device.dimension**2 / 2**20
-        print(f"{levels:6d} {modes:6d} {device.dimension:7d} {seconds * 1e3:10.3f} {megabytes:12.2f}")
+        calls = {"value": jax.jit(value), "gradient": jax.jit(jax.grad(value, argnums=(0, 1)))}
+        times = side_by_side({name: functools.partial(call, device, drives) for name, call in calls.items()}, 7)
+        one, slopes = (1e3 * found.processor / drives.size for found in times.values())
+        rows.append([f"2 x {levels}", one, slopes, slopes / one])
+    header = ["modes x levels", "value, ms a point", "gradient, ms a point", "gradient / value"]
+    report.table("gradients", "Gradient with respect to all rates and inputs; processor time", header, rows)
 
 
 def best_time(run: Callable, repeats: int = 5) -> float:

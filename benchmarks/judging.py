@@ -1,6 +1,6 @@
 """What judging costs: capacities of one recording by morphax, RCbench and reservoirpy, side by side in one run.
 
-    python benchmarks/judging.py [--quick] [PART ...]
+    python benchmarks/judging.py [--quick] [--threads 1] [--keep] [PART ...]
 
 - `products`: an echo-state network of 50 neurons, driven with 100,000 independent inputs. morphax tries 5,000 products
   up to degree 5; RCbench takes all that it has up to degree 3 and delay 8 (165), by ridge regression as it comes;
@@ -13,32 +13,29 @@
 Times are of the clock; the machine should do nothing else.
 """
 
-import argparse
 import multiprocessing
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from measuring import Report, arguments
+
 NEURONS, POINTS, PRODUCTS, TAPS = 50, 100_000, 5000, 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, quick="a tenth of the points")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the points")
     options = parser.parse_args()
-    names = ("morphax", "rcbench", "reservoirpy", "numpy")
-    print(f"{platform.processor() or platform.machine()}; " + ", ".join(f"{name} {version(name)}" for name in names))
+    report = Report("judging", options, "jax", "rcbench", "reservoirpy", "numpy")
     for name in options.parts or PARTS:
-        print(f"\n{name}")
-        PARTS[name](10 if options.quick else 1)
+        PARTS[name](report, 10 if options.quick else 1)
+    report.finish()
 
 
 def recording(folder: Path, neurons: int, points: int) -> Path:
@@ -122,24 +119,25 @@ def by_reservoirpy(path: Path) -> Callable[[], tuple[int, float]]:
     return run
 
 
-def products(less: int) -> None:
+def products(report: Report, less: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = recording(Path(folder), NEURONS, POINTS // less)
-        rows = {
+        found = {
             "morphax": apart(by_morphax, path, PRODUCTS),
             "RCbench": apart(by_rcbench, path),
             "reservoirpy (memory alone)": apart(by_reservoirpy, path),
         }
-    print(f"{'':28}{'products':>10}{'s':>8}{'a second':>10}{'MB':>7}{'sum':>8}{'morphax is':>12}")
-    rate = rows["morphax"][2][0] / rows["morphax"][0]
-    for name, (seconds, memory, (count, total)) in rows.items():
-        own = count / seconds
-        print(f"{name:28}{count:10d}{seconds:8.2f}{own:10.0f}{memory:7.0f}{total:8.2f}{rate / own:11.1f}x")
+    rate = found["morphax"][2][0] / found["morphax"][0]
+    rows = [
+        [name, f"{count:,}", seconds, count / seconds, f"{memory:.0f}", total, rate / (count / seconds)]
+        for name, (seconds, memory, (count, total)) in found.items()
+    ]
+    header = ["", "products", "s", "a second", "MB", "sum", "morphax's rate is"]
+    report.table("products", f"{NEURONS} readings, {POINTS // less:,} points", header, rows)
 
 
-def growth(less: int) -> None:
+def growth(report: Report, less: int) -> None:
     points = POINTS // less
-    print(f"{'readings':>10}{'points':>10}{'products':>10}{'s':>8}{'MB':>7}")
     cases = [
         (NEURONS, points, PRODUCTS),
         (2 * NEURONS, points, PRODUCTS),
@@ -148,19 +146,23 @@ def growth(less: int) -> None:
         (NEURONS, points, PRODUCTS // 4),
         (NEURONS, points, 4 * PRODUCTS),
     ]
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for neurons, length, count in cases:
             path = recording(Path(folder), neurons, length)
             seconds, memory, (tried, _) = apart(by_morphax, path, count, 8)
-            print(f"{neurons:10d}{length:10d}{tried:10d}{seconds:8.2f}{memory:7.0f}")
+            rows.append([f"{neurons}", f"{length:,}", f"{tried:,}", seconds, f"{memory:.0f}"])
+    report.table("growth", "Growth of the time", ["readings", "points", "products", "s", "MB"], rows)
 
 
-def chips(less: int) -> None:
+def chips(report: Report, less: int) -> None:
     points = POINTS // less // 10
-    print(f"{'devices':>10}{'points':>10}{'at once, s':>12}{'in turn, s':>12}{'judged, s':>12}{'MB':>7}")
+    rows = []
     for devices in (1, 10, 100):
         _, memory, (at_once, in_turn, judged) = apart(by_chips, devices, points)
-        print(f"{devices:10d}{points:10d}{at_once:12.2f}{in_turn:12.2f}{judged:12.2f}{memory:7.0f}")
+        rows.append([f"{devices}", at_once, in_turn, judged, f"{memory:.0f}"])
+    header = ["devices", "at once, s", "in turn, s", "judged, s", "MB"]
+    report.table("chips", f"Chips of one production line, {points:,} points", header, rows)
 
 
 def by_chips(devices: int, points: int) -> Callable[[], tuple[float, float, float]]:
@@ -209,17 +211,19 @@ def by_stream(path: Path, products: int) -> Callable[[], tuple[int, float]]:
     return run
 
 
-def stream(less: int) -> None:
-    readings, taps = NEURONS, 25
+def stream(report: Report, less: int) -> None:
+    readings, taps, rows = NEURONS, 25, []
     with tempfile.TemporaryDirectory() as folder:
         for points in (10**6 // less, 10**7 // less):
             path = Path(folder) / f"{points}.nc"
             write_long(path, points, readings, taps)
             seconds, memory, (count, total) = apart(by_stream, path, 500)
-            size = path.stat().st_size / 1e6
-            told = f"{count} products, {seconds:6.1f} s, {memory:5.0f} MB of memory; sum {total:.3f}"
-            print(f"{points:10d} points, {size:6.0f} MB: {told}")
+            rows.append(
+                [f"{points:,}", f"{path.stat().st_size / 1e6:,.0f}", f"{count}", seconds, f"{memory:.0f}", total]
+            )
             path.unlink()
+    header = ["points", "MB of the file", "products", "s", "MB", "sum"]
+    report.table("stream", f"A file of {readings} readings, in stretches", header, rows)
 
 
 def write_long(path: Path, points: int, readings: int, taps: int) -> None:
@@ -238,7 +242,12 @@ def write_long(path: Path, points: int, readings: int, taps: int) -> None:
             table[low:high] = np.hstack([lines[:, :taps], lines[:, :taps] * lines[:, 1:]])
 
 
-PARTS: dict[str, Callable[[int], None]] = {"products": products, "growth": growth, "chips": chips, "stream": stream}
+PARTS: dict[str, Callable[[Report, int], None]] = {
+    "products": products,
+    "growth": growth,
+    "chips": chips,
+    "stream": stream,
+}
 
 
 if __name__ == "__main__":

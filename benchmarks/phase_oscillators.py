@@ -1,6 +1,6 @@
 """Coupled phase oscillators: one iteration of equilibrium propagation by sweeps and by following the dynamics.
 
-    python benchmarks/phase_oscillators.py [--quick]
+    python benchmarks/phase_oscillators.py [--quick] [--threads 1] [--keep]
 
 A layered network of 64-200-10 oscillators reads 300 digits: free relaxation, nudged relaxation, gradient; single
 precision. First untrained, then after 100 updates. Contenders:
@@ -11,20 +11,13 @@ precision. First untrained, then after 100 updates. Contenders:
   sweeps, or T = 400.
 
 The force that is left is shown with each (median and largest over the images, nudged state): T = 100 is not rest. A
-contender that takes more than 5 s is measured once. The second table is XOR: 100 networks of 5 oscillators, 1000 steps
-each, in one call of `train`.
+contender that takes more than 5 s is measured once. Then 222 oscillators, all coupled to all, by sweeps and by
+accelerated descent, and XOR: 100 networks of 5 oscillators, 1000 steps each, in one call of `train`.
 """
 
-import argparse
-import os
-import platform
 import time
-from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,8 +25,9 @@ import numpy as np
 import optax
 import torch
 
+from measuring import Call, Report, arguments, side_by_side
 from morphax import PhaseOscillators
-from morphax.dynamics.relaxation import AdaptiveRungeKutta, BlockSweeps, Relaxer, RungeKutta
+from morphax.dynamics.relaxation import AcceleratedDescent, AdaptiveRungeKutta, BlockSweeps, Relaxer, RungeKutta
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import EquilibriumPropagation
 from morphax.learning.train import train
@@ -41,7 +35,8 @@ from morphax.substrates.energy import Nudge, phase_overlap
 from morphax.tasks import phase_digits, xor
 
 BATCH, STRENGTH, KEY = 300, 0.1, jax.random.key(0)
-SWEEPS = BlockSweeps(1e-4, 1000)
+SWEEPS, DESCENT = BlockSweeps(1e-4, 1000), AcceleratedDescent(1e-4)
+DENSE_WAYS: dict[str, Relaxer] = {"accelerated descent": DESCENT, "sweeps": SWEEPS}
 WAYS: dict[str, Relaxer] = {
     "morphax, sweeps to 1e-4": SWEEPS,
     "morphax, dynamics to T = 10, then sweeps": BlockSweeps(1e-4, 1000, RungeKutta(10.0, 0.25)),
@@ -52,53 +47,72 @@ WAYS: dict[str, Relaxer] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    quick = parser.parse_args().quick
-    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jax, diffrax, optax, torch, np))
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
+    options = arguments(__doc__).parse_args()
+    report = Report("phase-oscillators", options, "jax", "diffrax", "optax", "torch", "numpy")
+    torch.set_num_threads(report.threads)
     task = phase_digits()
     data = (task.train_inputs, task.train_targets)
     network = PhaseOscillators.layered((64, 200, 10), key=KEY)
-    one_iteration("untrained", network, data, 3 if quick else 7)
+    repeats = 3 if options.quick else 7
+    one_iteration(report, "untrained", network, data, repeats)
     rule = EquilibriumPropagation(relaxer=SWEEPS, strength=STRENGTH)
     trained = train(network, rule, data, optax.sgd(0.03), 100, key=KEY, batch_size=BATCH).last
-    one_iteration("after 100 updates", trained, data, 3 if quick else 7)
-    one_search(20 if quick else 100, 1000)
+    one_iteration(report, "trained", trained, data, repeats)
+    all_to_all(report, data, repeats)
+    one_search(report, 20 if options.quick else 100, 1000)
+    report.finish()
 
 
-def one_iteration(title: str, network: PhaseOscillators, data: Any, repeats: int) -> None:
+def one_iteration(report: Report, name: str, network: PhaseOscillators, data: Any, repeats: int) -> None:
     inputs, targets = data[0][:BATCH], data[1][:BATCH]
     starts = jax.vmap(lambda k: network.initial_state(key=k))(jax.random.split(KEY, BATCH))
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Call] = {}
     forces: dict[str, np.ndarray] = {}
-    for name, relaxer in WAYS.items():
-        rule = EquilibriumPropagation(relaxer=relaxer, strength=STRENGTH)
-        step = eqx.filter_jit(lambda n, k, r=rule: r.gradient(n, inputs, targets, key=k))
-        calls[name] = lambda s=step: jax.block_until_ready(s(network, KEY))
-        forces[name] = left_by(network, relaxer, inputs, targets, starts)
+    for way, relaxer in WAYS.items():
+        calls[way] = iteration(network, relaxer, inputs, targets)
+        forces[way] = left_by(network, relaxer, inputs, targets, starts)
     twin = Torch(network, inputs, targets, starts)
     goal = np.median(forces["morphax, sweeps to 1e-4"])
-    for duration in (100, twin.duration_for(goal)):
-        name = f"PyTorch Runge-Kutta 4, T = {duration}, steps of 0.25"
-        calls[name] = lambda d=duration: twin.iteration(d)
-        forces[name] = twin.left(duration)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for name, call in calls.items():
-        if "PyTorch" not in name:
-            call()
-    for repeat in range(repeats):
-        for name, call in calls.items():
-            if repeat == 0 or times[name][0] < 5000:
-                start = time.perf_counter()
-                call()
-                times[name].append(1e3 * (time.perf_counter() - start))
-    print(f"\nOne iteration, 64-200-10, {BATCH} images, {title}")
-    print(f"{'':52s}{'median ms':>10s}{'ratio':>8s}{'least':>10s}   force left: median, largest")
-    first = np.median(times["morphax, sweeps to 1e-4"])
-    for name, found in times.items():
-        rest = f"{np.median(forces[name]):10.1e}{forces[name].max():10.1e}"
-        print(f"{name:52s}{np.median(found):10.1f}{np.median(found) / first:8.2f}{min(found):10.1f}{rest}")
+    # Of the second the duration depends on the network, and its row has the same name in every table.
+    for way, duration in (("T = 100", 100), ("to the force of sweeps, or T = 400", twin.duration_for(goal))):
+        calls[f"PyTorch Runge-Kutta 4, {way}"] = lambda d=duration: twin.iteration(d)
+        forces[f"PyTorch Runge-Kutta 4, {way}"] = twin.left(duration)
+    times = side_by_side(calls, repeats, most=5.0)
+    first = times["morphax, sweeps to 1e-4"].median
+    rows = [
+        [
+            way,
+            1e3 * found.median,
+            found.median / first,
+            f"{np.median(forces[way]):.0e}, {forces[way].max():.0e}",
+        ]
+        for way, found in times.items()
+    ]
+    header = ["", "ms", "ratio", "force left: median, largest"]
+    report.table(name, f"One iteration, 64-200-10, {BATCH} images, {name}", header, rows)
+
+
+def iteration(network: PhaseOscillators, relaxer: Relaxer, inputs: Any, targets: Any) -> Call:
+    rule = EquilibriumPropagation(relaxer=relaxer, strength=STRENGTH)
+    step = eqx.filter_jit(lambda n, k: rule.gradient(n, inputs, targets, key=k))
+    return lambda: step(network, KEY)
+
+
+def all_to_all(report: Report, data: Any, repeats: int) -> None:
+    """An iteration of 222 oscillators, all coupled to all, by sweeps and by accelerated descent."""
+    inputs, targets = data[0][:BATCH], data[1][:BATCH]
+    network = PhaseOscillators.all_to_all(64, 148, 10, key=KEY)
+    rule = EquilibriumPropagation(relaxer=DESCENT, strength=STRENGTH)
+    trained = train(network, rule, data, optax.sgd(0.03), 60, key=KEY, batch_size=BATCH).last
+    rows = []
+    for state, substrate in (("untrained", network), ("after 60 updates", trained)):
+        calls = {way: iteration(substrate, relaxer, inputs, targets) for way, relaxer in DENSE_WAYS.items()}
+        times = side_by_side(calls, repeats)
+        least = times["accelerated descent"].median
+        rows += [[f"{way}, {state}", 1e3 * found.median, found.median / least] for way, found in times.items()]
+    report.table(
+        "all-to-all", f"One iteration, 222 oscillators all-to-all, {BATCH} images, to 1e-4", ["", "ms", "ratio"], rows
+    )
 
 
 def left_by(network: PhaseOscillators, relaxer: Relaxer, inputs: Any, targets: Any, starts: Any) -> np.ndarray:
@@ -180,7 +194,7 @@ class Torch:
         return duration
 
 
-def one_search(runs: int, iterations: int) -> None:
+def one_search(report: Report, runs: int, iterations: int) -> None:
     task = xor()
     rule = EquilibriumPropagation(relaxer=BlockSweeps(1e-4, 500), strength=STRENGTH)
     descent = optax.sgd(0.1)
@@ -206,8 +220,8 @@ def one_search(runs: int, iterations: int) -> None:
         return time.perf_counter() - start
 
     first, second = call(jax.random.key(1)), call(jax.random.key(2))
-    print(f"\nXOR, {runs} networks of 5 oscillators, {iterations} updates each, in one call:")
-    print(f"{second:.1f} s ({first:.1f} s with compilation)")
+    title = f"XOR, {runs} networks of 5 oscillators, {iterations} updates each, in one call"
+    report.table("xor", title, ["", "s", "with compilation"], [[title, second, first]])
 
 
 if __name__ == "__main__":

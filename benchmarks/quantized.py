@@ -1,6 +1,6 @@
 """The quantised perceptron: seconds for an epoch of 5,000 images and for 15 shots of 10,000, against plain PyTorch.
 
-    python benchmarks/quantized.py [--quick]
+    python benchmarks/quantized.py [--quick] [--threads 1] [--keep]
 
 784-512-512-512-10, batches of 64, gradient descent with momentum, single precision, same arithmetic, random images.
 Regimes: classical, rotation (a = 0.316), both (a = 0.464, g = 9 pi / 19). First one network, with one thread and with
@@ -10,16 +10,8 @@ separate passes, PyTorch in 15 passes.
 
 A forward and backward pass of an epoch is 24 billion floating-point operations in matrix products (without the gradient
 with respect to the images); their rate is shown beside that of the machine's own product of two 1024 x 1024 matrices.
-
-`--threads N` keeps everything on N cores.
 """
 
-import argparse
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,6 +22,7 @@ import numpy as np
 import optax
 import torch
 
+from measuring import Report, Times, arguments, rates, side_by_side
 from morphax import QuantizedPerceptron
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.train import train
@@ -54,36 +47,32 @@ OPTIMISER = optax.sgd(0.01, momentum=0.9)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
+    report = Report("quantized", options, "jax", "optax", "torch", "numpy")
+    torch.set_num_threads(report.threads)
     repeats = 3 if options.quick else 7
-    cores = sorted(os.sched_getaffinity(0))
-    if options.threads < len(cores):
-        # Before JAX starts its threads.
-        os.sched_setaffinity(0, cores[: options.threads])
-    torch.set_num_threads(options.threads)
     key = jax.random.key(0)
-    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jax, optax, torch, np))
-    print(f"{options.threads} threads, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
     random = np.random.default_rng(0)
     images = random.standard_normal((TESTS, 784)).astype(np.float32)
     labels = random.integers(0, 10, TESTS)
-    rate = matrix_rate(repeats)
-    print(f"matrix products of 1024 x 1024: {rate:.0f} GFLOP/s")
+    rate = rates()["products"]
     data = (jnp.asarray(images[:IMAGES, None]), jnp.eye(10)[labels[:IMAGES]])
     step = partial(
         train, rule=Backpropagation(), data=data, optimiser=OPTIMISER, key=key, batch_size=BATCH, chunk=BATCHES
     )
+    rows = []
+
+    def compare(name: str, found: dict[str, Times], products: float | None = None) -> None:
+        ours, theirs = found["morphax"].median, found["PyTorch"].median
+        share = "" if products is None else f"{products / ours / rate:.0%}"
+        rows.append([name, ours, theirs, theirs / ours, share])
+
     for name, numbers in REGIMES.items():
         network = QuantizedPerceptron.random(SIZES, key=key, **numbers)
         peer = Peer(network, images, labels, **numbers)
         ours = partial(step, network, steps=BATCHES)
-        found = timed({"morphax": ours, "PyTorch": peer.epoch}, repeats)
-        share = PRODUCTS / found["morphax"] / 1e9 / rate
-        print(f"\nOne epoch, {name} (morphax: {share:.0%} of that rate)")
-        show(found)
+        found = side_by_side({"morphax": lambda run=ours: run().last, "PyTorch": peer.epoch}, repeats)
+        compare(f"an epoch of 5,000 images, {name}", found, PRODUCTS)
     for points, numbers in SWEEPS.items():
         stack = eqx.filter_vmap(lambda point: QuantizedPerceptron.random(SIZES, key=key, **point))(
             {name: jnp.array(values) for name, values in numbers.items()}
@@ -92,27 +81,27 @@ def main() -> None:
         peers = [Peer(QuantizedPerceptron.random(SIZES, key=key), images, labels, **point) for point in each]
         ours = partial(step, stack, steps=3 * BATCHES, ensemble=True)
         theirs = partial(train_peers, peers)
-        found = timed({"morphax": ours, "PyTorch": theirs}, repeats)
-        print(f"\nThree epochs of four networks, {points}, one call")
-        show(found)
+        found = side_by_side({"morphax": lambda run=ours: run().last, "PyTorch": theirs}, max(1, repeats // 2))
+        compare(f"three epochs of four networks, {points}, one call", found)
     tests = jnp.asarray(images[:, None])
     for name in ("rotation", "both"):
         network = QuantizedPerceptron.random(SIZES, key=key, **REGIMES[name])
         peer = Peer(network, images, labels, **REGIMES[name])
         together = eqx.filter_jit(lambda n, k: vote(n, tests, SHOTS, key=k))
         single = eqx.filter_jit(lambda n, k: vote(n, tests, 1, key=k))
-        found = timed(
+        found = side_by_side(
             {
-                "morphax, 15 shots in one call": lambda n=network, f=together: jax.block_until_ready(f(n, key)),
-                "morphax, 15 calls of one shot": lambda n=network, f=single: [
-                    jax.block_until_ready(f(n, jax.random.key(i))) for i in range(SHOTS)
-                ],
-                "PyTorch, 15 passes": peer.votes,
+                "morphax": lambda n=network, f=together: f(n, key),
+                "15 calls": lambda n=network, f=single: [f(n, jax.random.key(i)) for i in range(SHOTS)],
+                "PyTorch": peer.votes,
             },
-            max(1, repeats // 3),
+            max(1, repeats // 2),
         )
-        print(f"\n15 shots of 10,000 images, {name}")
-        show(found)
+        compare(f"15 shots of 10,000 images in one call, {name}", found)
+        compare(f"15 calls of one shot, {name}", {**found, "morphax": found["15 calls"]})
+    title = f"Against PyTorch; products of 1024 x 1024: {rate / 1e9:.0f} GFLOP/s"
+    report.table("peers", title, ["", "morphax, s", "PyTorch, s", "ratio", "of the rate of products"], rows)
+    report.finish()
 
 
 class Peer:
@@ -178,32 +167,6 @@ def train_peers(peers: list[Peer]) -> None:
     for peer in peers:
         for _ in range(3):
             peer.epoch()
-
-
-def matrix_rate(repeats: int) -> float:
-    """Billion operations a second of a product of two square matrices, the best of some."""
-    a = jnp.ones((1024, 1024))
-    product = jax.jit(lambda x: x @ x)
-    best = min(timed({"": lambda: jax.block_until_ready(product(a))}, 10 * repeats).values())
-    return 2 * 1024**3 / best / 1e9
-
-
-def timed(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds, in turn, after one call that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(repeats + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if round_:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def show(found: dict[str, float]) -> None:
-    first = next(iter(found.values()))
-    for name, seconds in found.items():
-        print(f"  {name:<32}{seconds:9.3f} s{seconds / first:8.2f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """64 spiking neurons with 128 Poisson inputs: time and memory against Norse (PyTorch) and plain JAX.
 
-    python benchmarks/spiking.py [--quick] [--threads 1]
+    python benchmarks/spiking.py [--quick] [--threads 1] [--keep]
 
 One chain of 100,000 time steps and 100 chains of 1,000, single precision. Forward: activities of the first six neurons,
 and from these the 16 averages of a state of two spins. Backward: also the gradient of the squared distance of these
@@ -19,25 +19,18 @@ Every contender has a process of its own, and they take turns, so that other wor
 Ratios are those of medians, to the faster Norse. Memory is the largest resident set of that process (imports,
 compilation, data, everything) and by how much it grew after the imports; where times are scaled, it is extrapolated
 from its growth between half of the part and all of it.
-
-`--threads 1` keeps everything on one core.
 """
 
-import argparse
 import importlib
 import multiprocessing
-import os
-import platform
 import resource
-import statistics
-import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from measuring import Apart, Call, Report, Times, arguments, side_by_side
 
 # JAX and PyTorch are imported only by the processes that need them: their memory is part of what is measured.
 
@@ -62,39 +55,27 @@ class Case(NamedTuple):
     segment: int | None = None
     given: bool = False
     threads: int = 1
-    pinned: bool = False
     divided: bool = False
     measured: int = MEASURED
 
 
-class Found(NamedTuple):
-    seconds: float
-    least: float
-    processor: float
-    peak: float
-    grown: float
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-    start = time.perf_counter()
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "torch", "norse", "numpy"))
-    threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
-    print(f"{threads}, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
+    options = arguments(__doc__).parse_args()
+    report = Report("spiking", options, "jax", "torch", "norse", "numpy")
     agreement()
+    rows: list[list[Any]] = []
     for chains, steps, part in ((1, 100_000, 5_000), (100, 1_000, 1_000)):
         for backward in (False, True):
-            table(cases(chains, steps, part, backward, options.threads), 3 if options.quick else 7)
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end, {time.perf_counter() - start:.0f} s in all")
+            rows += compare(cases(chains, steps, part, backward, report.threads), 3 if options.quick else 7)
+    header = ["", "median s", "of the faster Norse", "processor s", "peak MiB", "MiB after imports"]
+    report.table("peers", "100,000 steps in all; * measured for a part and scaled", header, rows)
+    report.finish()
 
 
 def cases(chains: int, steps: int, part: int, backward: bool, threads: int) -> list[Case]:
     # An interval of 100 chains holds 100 times as much: shorter ones stay in the cache.
     interval = 100 if chains == 1 else 10
-    first = Case("morphax", "morphax", chains, steps, steps, backward, interval, threads=threads, pinned=threads == 1)
+    first = Case("morphax", "morphax", chains, steps, steps, backward, interval, threads=threads)
     found = [first, first._replace(name="morphax, spikes given", given=True)]
     if backward:
         segment = round((steps / interval) ** 0.5)
@@ -108,82 +89,52 @@ def cases(chains: int, steps: int, part: int, backward: bool, threads: int) -> l
     return found
 
 
-def table(rows: list[Case], repeats: int) -> None:
-    """Start all contenders, let them take turns, ask for their memory, print."""
-    spawn = multiprocessing.get_context("spawn")
-    processes, pipes = [], []
-    for case in rows:
-        pipe, theirs = spawn.Pipe()
-        process = spawn.Process(target=contend, args=(case, theirs), daemon=True)
-        process.start()
-        # Without this a contender that fails would leave the other end open, and this process waiting.
-        theirs.close()
-        pipe.recv()
-        processes.append(process)
-        pipes.append(pipe)
-    times: list[list[tuple[float, float]]] = [[] for _ in rows]
-    for _ in range(repeats):
-        for pipe, measured in zip(pipes, times, strict=True):
-            pipe.send("run")
-            measured.append(pipe.recv())
-    found = []
-    for case, process, pipe, measured in zip(rows, processes, pipes, times, strict=True):
-        pipe.send("stop")
-        peak, grown = pipe.recv()
-        process.join()
-        wall, processor = zip(*measured, strict=True)
-        scale = case.counted / case.steps
-        found.append(Found(scale * statistics.median(wall), scale * min(wall), scale * min(processor), peak, grown))
-    show(rows, found)
-
-
-def show(rows: list[Case], found: list[Found]) -> None:
-    first = rows[0]
-    what = "forward and backward" if first.backward else "forward"
-    print(f"\n{first.chains} chain{'s' * (first.chains > 1)} of {first.counted:,} steps, {what}")
-    scaled = [case.steps for case in rows if case.steps < case.counted]
-    if scaled:
-        print(f"* measured for {scaled[0]:,} steps and scaled")
-    print(f"{'':34}{'median s':>10}{'ratio':>8}{'least s':>10}{'processor s':>13}{'peak MiB':>11}{'after imports':>15}")
-    norse = min(one.seconds for case, one in zip(rows, found, strict=True) if case.kind == "norse")
-    for case, one in zip(rows, found, strict=True):
-        name = case.name + " *" * (case.steps < case.counted)
-        times = f"{one.seconds:10.3f}{norse / one.seconds:8.1f}{one.least:10.3f}{one.processor:13.3f}"
-        print(f"{name:34}{times}{one.peak:11.0f}{one.grown:15.0f}")
+def compare(cases: list[Case], repeats: int) -> list[list[Any]]:
+    """Start all contenders, let them take turns, ask for their memory."""
+    contenders = {case.name: Apart(Contender, case) for case in cases}
+    times = side_by_side(contenders, repeats, warm=False)
+    found = {case.name: times[case.name].each(case.steps / case.counted) for case in cases}
+    norse = min(found[case.name].median for case in cases if case.kind == "norse")
+    what = f"{cases[0].chains} chain{'s'[: cases[0].chains - 1]}, {'with gradient' if cases[0].backward else 'forward'}"
+    rows = []
+    for case in cases:
+        peak, grown = contenders[case.name].ask("memory")
+        contenders[case.name].stop()
+        star = " *" * (case.steps < case.counted)
+        seconds: Times = found[case.name]
+        ratio = norse / seconds.median
+        rows.append([f"{what}: {case.name}{star}", seconds.median, ratio, seconds.processor, round(peak), round(grown)])
+    return rows
 
 
 # --- A contender, in its own process ----------------------------------------------------------------------------------
 
 
-def contend(case: Case, pipe: Connection) -> None:
-    """Prepare, say so, then run once for every "run" and tell seconds and processor seconds; last, MiB."""
-    if case.pinned:
-        # Before libraries start their threads.
-        os.sched_setaffinity(0, {0})
-    load(case.kind)
-    imported = peak_memory()
-    run, missing = call(case), 0.0
-    if case.steps < case.counted:
+class Contender:
+    """Prepared, and called once; `memory` tells MiB at most, and how much was added after the imports."""
+
+    def __init__(self, case: Case):
+        load(case.kind)
+        self.imported = peak_memory()
+        self.run, self.missing = call(case), 0.0
         half = case.steps // 2
-        call(case._replace(steps=half))()
-        missing -= peak_memory()
-    run()
-    if case.steps < case.counted:
-        missing = (missing + peak_memory()) * (case.counted - case.steps) / (case.steps - half)
-    pipe.send("ready")
-    while pipe.recv() == "run":
-        wall, processor = time.perf_counter(), time.process_time()
-        run()
-        pipe.send((time.perf_counter() - wall, time.process_time() - processor))
-    peak = peak_memory() + missing
-    pipe.send((peak, peak - imported))
+        if case.steps < case.counted:
+            call(case._replace(steps=half))()
+            self.missing -= peak_memory()
+        self.run()
+        if case.steps < case.counted:
+            self.missing = (self.missing + peak_memory()) * (case.counted - case.steps) / (case.steps - half)
+
+    def __call__(self) -> Any:
+        return self.run()
+
+    def memory(self) -> tuple[float, float]:
+        peak = peak_memory() + self.missing
+        return peak, peak - self.imported
 
 
 def load(kind: str) -> None:
     """Import what a contender uses."""
-    # Read when PyTorch loads. By default its threads spin for milliseconds after every operation, which on a machine
-    # that has other work slows everything.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
     names = {"morphax": ("morphax.substrates.spiking",), "plain": ("jax.numpy",), "norse": ("torch", "norse.torch")}
     for name in names[kind]:
@@ -212,14 +163,18 @@ def input_spikes(chains: int, steps: int) -> np.ndarray:
     return np.stack([random.integers(0, 10, (steps, INPUTS), np.uint8) < 10 * RATE for _ in range(chains)])
 
 
-def call(case: Case) -> Callable[[], Any]:
+def call(case: Case) -> Call:
     if case.kind == "norse":
         return norse(case)
-    return compiled(case)
+    import jax
+
+    function, weights, given = program(case)
+    run = jax.jit(function)
+    return lambda: jax.block_until_ready(run(weights, given))
 
 
-def compiled(case: Case) -> Callable[[], Any]:
-    """The loss, or loss and gradient, of `morphax` or plain JAX."""
+def program(case: Case) -> tuple[Callable[[Any, Any], Any], Any, Any]:
+    """The loss, or loss and gradient, of `morphax` or plain JAX, and its arguments."""
     import jax
     import jax.numpy as jnp
 
@@ -246,8 +201,7 @@ def compiled(case: Case) -> Callable[[], Any]:
         given = jnp.asarray(spikes.swapaxes(0, 1), jnp.float32)
     else:
         given = jax.random.split(jax.random.key(1), case.chains)
-    run = jax.jit(jax.value_and_grad(loss) if case.backward else loss)
-    return lambda: jax.block_until_ready(run(weights, given))
+    return jax.value_and_grad(loss) if case.backward else loss, weights, given
 
 
 def morphax(case: Case) -> Callable[[Any, Any], Any]:
@@ -305,7 +259,7 @@ def plain(case: Case) -> Callable[[Any, Any], Any]:
     return chain
 
 
-def norse(case: Case) -> Callable[[], Any]:
+def norse(case: Case) -> Call:
     import torch
 
     torch.set_num_threads(case.threads)

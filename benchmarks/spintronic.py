@@ -1,6 +1,6 @@
 """Layered spintronic networks: training and following them with morphax, PyTorch and Diffrax, side by side.
 
-    python benchmarks/spintronic.py [--quick]
+    python benchmarks/spintronic.py [--quick] [--threads 1] [--keep]
 
 Three layers of 32 auto-oscillators with a linear readout answer the digits of 8 x 8 pixels, 120 sequences of 64 points
 a batch, in single precision. Four tables:
@@ -15,23 +15,16 @@ a batch, in single precision. Four tables:
 4. Memory and time of back-propagation, with and without segments that are computed twice.
 
 Contenders take turns, so that other work on the machine burdens all of them; with the median the least time is shown,
-which such work disturbs less, and the processor time of all cores together.
+which such work disturbs less, and the processor time of all cores together. Those of the first two tables are processes
+of their own: a second CPU device, over which examples or seeds are divided, costs a step on one core a fifth.
 """
 
-import argparse
 import os
-import platform
-import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
-
-# Read when PyTorch loads. By default its threads spin for milliseconds after every operation: on a machine that has
-# other work that is a hundred times slower, and the spinning would disturb whoever is measured next.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import diffrax
 import equinox as eqx
@@ -41,6 +34,7 @@ import numpy as np
 import optax
 import torch
 
+from measuring import Apart, Call, Report, Times, arguments, side_by_side, timed
 from morphax import SpintronicNetwork, WithReadout, evolve
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members, member
@@ -48,13 +42,10 @@ from morphax.learning.train import train
 from morphax.pytrees import select
 from morphax.tasks import sequential_digits
 
-# A core is a device of its own only if that is said before the first computation.
-jax.config.update("jax_num_cpu_devices", 2)
 BATCH, LEARNING_RATE, KEY = 120, 0.01, jax.random.key(0)
 # The same object everywhere: `train` compiles once for it.
 OPTIMISER = optax.chain(optax.clip(1.0), optax.adam(LEARNING_RATE))
 RULE = Backpropagation()
-Call = Callable[[], Any]
 
 
 class Peer(NamedTuple):
@@ -98,37 +89,22 @@ QUICK = Size(3, 1, 1, 4, 1, PEERS[:2], (1.0,), (64, 1024))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats, smaller sizes")
-    size = QUICK if parser.parse_args().quick else FULL
-    # What an earlier run compiled would make the time of compilation look short.
-    torch.compiler.config.force_disable_caches = size is FULL
-    warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
-    start = time.perf_counter()
-    machine()
-    task = sequential_digits(key=KEY)
-    inputs, targets = task.train_inputs, task.train_targets
+    options = arguments(__doc__, quick="fewer repeats, smaller sizes").parse_args()
+    size = QUICK if options.quick else FULL
+    report = Report("spintronic", options, "jax", "equinox", "optax", "torch", "diffrax", "numpy")
     for order in (2, 1):
-        one_step(order, inputs[:BATCH], targets[:BATCH], size)
-    one_training(inputs, targets, size)
+        one_step(report, order, size)
+    one_training(report, size)
+    inputs = digits()[0][:BATCH]
     for interval in size.intervals:
-        against_diffrax(interval, inputs[:BATCH], size)
-    memory(size)
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end, {time.perf_counter() - start:.0f} s in all")
+        against_diffrax(report, interval, inputs, size)
+    memory(report, size)
+    report.finish()
 
 
-def machine() -> None:
-    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jax, eqx, optax, torch, diffrax, np))
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
-    print(f"two busy threads get {free_cores():.2f} cores; with less than 2, other work holds the rest")
-
-
-def free_cores() -> float:
-    """Processor time per second that two threads of this process get."""
-    matrix = np.ones((1024, 1024))
-    with ThreadPoolExecutor(2) as pool:
-        wall, processor = timed(lambda: list(pool.map(lambda _: [np.sort(matrix * i) for i in range(50)], range(2))))
-    return processor / wall
+def digits() -> tuple[jax.Array, jax.Array]:
+    task = sequential_digits(key=KEY)
+    return task.train_inputs, task.train_targets
 
 
 def network(order: int = 2, *, key: jax.Array = KEY) -> WithReadout:
@@ -139,48 +115,65 @@ def network(order: int = 2, *, key: jax.Array = KEY) -> WithReadout:
 # --- 1. One training step ---------------------------------------------------------------------------------------------
 
 
-def one_step(order: int, inputs: jax.Array, targets: jax.Array, size: Size) -> None:
+def one_step(report: Report, order: int, size: Size) -> None:
     """The step of a training with order 1 or 2: agreement, then times."""
-    print(f"\n1. One training step, order {order}, batch {BATCH} x {inputs.shape[1]} points")
-    model = network(order)
-    metrics, gradient = eqx.filter_jit(RULE.gradient)(model, inputs, targets, key=KEY)
-    theirs = torch.from_numpy(np.array(inputs)), torch.from_numpy(np.array(targets)).argmax(1)
+    print(f"\n1. One training step, order {order}")
+    last = max(os.sched_getaffinity(0))
+    counts = (1, 2) if report.threads > 1 else (1,)
+    contenders: dict[str, Call] = {}
+    for threads in reversed(counts):
+        name = "morphax, 1 core" if threads == 1 else f"morphax, examples divided over {threads} cores"
+        contenders[name] = apart(order, threads, last)
+    for threads in counts:
+        contenders[f"PyTorch eager, {threads} thread{'s'[: threads - 1]}"] = apart(order, threads, last, torch_by=0)
+    for threads in counts:
+        name = f"PyTorch compiled by {size.span}, {threads} thread{'s'[: threads - 1]}"
+        try:
+            contenders[name] = apart(order, threads, last, torch_by=size.span, anew=size is FULL)
+        except EOFError:  # a compiler that fails is a result here; what it says is above
+            print(f"   {name} does not work")
+    times = side_by_side(contenders, size.repeats)
+    rows = compared(times)
+    for contender in contenders.values():
+        contender.stop()
+    report.table(f"step-{order}", f"One training step, order {order}, batch {BATCH}", ["ms", *HEADER], rows)
 
-    def agreement(twin: "Twin") -> None:
+
+def apart(order: int, threads: int, core: int, torch_by: int | None = None, anew: bool = True) -> Apart:
+    """A contender on one core, or on all with a device for each of some."""
+    if threads == 1:
+        return Apart(Step, order, 1, torch_by, anew, on=[core])
+    return Apart(Step, order, threads, torch_by, anew, settings={"JAX_NUM_CPU_DEVICES": str(threads)})
+
+
+class Step:
+    """A training step by morphax, or by PyTorch: `torch_by` points are compiled as one, 0 runs eagerly."""
+
+    def __init__(self, order: int, threads: int, torch_by: int | None, anew: bool):
+        inputs, targets = (data[:BATCH] for data in digits())
+        model = network(order)
+        if torch_by is None:
+            rule = Backpropagation(shards=threads) if threads > 1 else RULE
+            self.step = morphax_step(model, inputs, targets, rule)
+            return
+        # What an earlier run compiled would make the time of compilation look short.
+        torch.compiler.config.force_disable_caches = anew
+        warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
+        theirs = torch.from_numpy(np.array(inputs)), torch.from_numpy(np.array(targets)).argmax(1)
+        metrics, gradient = eqx.filter_jit(RULE.gradient)(model, inputs, targets, key=KEY)
+        twin = Twin(model, threads=threads, span=torch_by or None)
         loss, gradients = twin.gradient(*theirs)
         wrong = [np.asarray(a) - b.numpy() for a, b in zip(leaves(gradient), gradients, strict=True)]
         whole = np.sqrt(sum(np.sum(np.square(a)) for a in leaves(gradient)))
-        print(
-            f"   {twin.name}: loss {abs(loss / float(metrics['loss']) - 1):.0e}, "
-            f"gradient {np.sqrt(sum(np.sum(w**2) for w in wrong)) / whole:.0e} from morphax (relative)"
-        )
+        off = np.sqrt(sum(np.sum(w**2) for w in wrong)) / whole
+        told = f"loss {abs(loss / float(metrics['loss']) - 1):.0e}, gradient {off:.0e} from morphax (relative)"
+        self.step = partial(twin.step, *theirs)
+        if torch_by:
+            told += f", compiled in {timed(self.step)[0]:.0f} s"
+        print(f"   {twin.name}: {told}", flush=True)
 
-    contenders: dict[str, Call] = {
-        "morphax, examples divided over 2 cores": morphax_step(model, inputs, targets, Backpropagation(shards=2)),
-        "morphax, 1 core": morphax_step(model, inputs, targets, RULE),
-    }
-    trials = {}
-    for threads in (1, 2):
-        twin = Twin(model, threads=threads)
-        agreement(twin)
-        contenders[twin.name] = partial(twin.step, *theirs)
-        trials[threads] = min(timed(contenders[twin.name])[0] for _ in range(3))
-    for threads in (1, 2):
-        slower = trials[threads] / min(trials.values())
-        twin = Twin(model, threads=threads, span=size.span)
-        if slower > 1.5:
-            # Hopeless, and nearly always because other work has the second core.
-            print(f"   with {threads} threads PyTorch eager is {slower:.1f} times slower: left out, and not compiled")
-            del contenders[Twin(model, threads=threads).name]
-            continue
-        try:
-            seconds = timed(partial(agreement, twin))[0]
-        except Exception as error:  # whatever a compiler may raise is a result here
-            print(f"   {twin.name} does not work: {type(error).__name__}: {str(error)[:200]}")
-            continue
-        print(f"   ... compiled in {seconds:.0f} s")
-        contenders[twin.name] = partial(twin.step, *theirs)
-    table(side_by_side(contenders, size.repeats))
+    def __call__(self) -> None:
+        self.step()
 
 
 def leaves(model: WithReadout) -> tuple[jax.Array, ...]:
@@ -287,51 +280,61 @@ def tensor(array: Any) -> torch.Tensor:
 # --- 2. One training run ----------------------------------------------------------------------------------------------
 
 
-def one_training(inputs: jax.Array, targets: jax.Array, size: Size) -> None:
+def one_training(report: Report, size: Size) -> None:
     """Whole runs; the time is divided by seeds and steps."""
-    steps = size.epochs * (len(inputs) // BATCH)
-    print(f"\n2. One training run of {steps} steps (order 2), for 1 and for {size.seeds} seeds; ms per seed and step")
-    stack = make_members(lambda key: network(key=key), KEY, size.seeds)
-    members = [member(stack, index) for index in range(size.seeds)]
-    theirs = tensor(inputs), tensor(targets).argmax(1)
-    arguments = {"steps": steps, "key": KEY, "batch_size": BATCH, "chunk": steps}
-    run = partial(train, rule=RULE, data=(inputs, targets), optimiser=OPTIMISER, **arguments)
-
-    def batched() -> None:
-        # The very same training, with the members as a batch axis of one program.
-        with patch("morphax.learning.train.map_members", lambda f, *s, compiled: eqx.filter_vmap(f)(*s)):
-            run(stack, ensemble=True)
-
-    def by_eager(threads: int) -> Call:
-        return lambda: Twin(members[0], threads=threads).run(*theirs, size.epochs)
-
-    many = size.seeds
-    contenders: dict[str, tuple[Call, int]] = {
-        f"morphax train, {many} seeds in one call": (lambda: run(stack, ensemble=True), many),
-        "morphax train, 1 seed": (lambda: run(members[0]), 1),
-        f"morphax train, {many} calls of one seed": (lambda: [run(one) for one in members], many),
-        f"morphax train, {many} seeds, vmap": (batched, many),
-        "PyTorch eager, 1 seed, 1 thread (*)": (by_eager(1), 1),
-    }
-    # A core is a device of its own here, and the second compiles only for many seeds.
-    first_calls = {"one seed": lambda: run(members[0]), "many": lambda: run(stack, ensemble=True), "vmap": batched}
-    compile_seconds = compiling(first_calls)
-    calls = {name: call for name, (call, _) in contenders.items()}
-    times = side_by_side(calls, size.runs, warm=False)
-    table({name: times[name].each(seeds * steps) for name, (_, seeds) in contenders.items()})
-    print(f"   first calls, compilation included: {compile_seconds}")
-    print(f"   (*) {many} seeds would take {many} times as long, or half of that in two processes at best")
+    steps, last, many = size.epochs * (len(digits()[0]) // BATCH), max(os.sched_getaffinity(0)), size.seeds
+    contenders: dict[str, tuple[Call, int]] = {}
+    devices = {"JAX_NUM_CPU_DEVICES": str(report.threads)}
+    for way in ("in one call", "in a call each", "as one batched program (vmap)"):
+        contenders[f"morphax, {many} seeds {way}"] = Apart(Training, size, way, settings=devices), many
+    contenders["morphax, 1 seed on 1 core"] = Apart(Training, size, "alone", on=[last]), 1
+    contenders["PyTorch eager, 1 seed on 1 core"] = Apart(Training, size, "PyTorch", on=[last]), 1
+    first = {name: timed(call)[0] for name, (call, _) in contenders.items()}
+    times = side_by_side({name: call for name, (call, _) in contenders.items()}, size.runs, warm=False)
+    rows = compared({name: times[name].each(seeds * steps) for name, (_, seeds) in contenders.items()})
+    header = ["ms a seed and step", *HEADER, "first call, s"]
+    for call, _ in contenders.values():
+        call.stop()
+    report.table(
+        "training", f"2. Training runs of {steps} steps, order 2", header, [[*row, first[row[0]]] for row in rows]
+    )
 
 
-def compiling(calls: dict[str, Call]) -> str:
-    """Seconds of the first call of each."""
-    return ", ".join(f"{name} {timed(call)[0]:.1f} s" for name, call in calls.items())
+class Training:
+    """A whole run of training, of one seed or of some."""
+
+    def __init__(self, size: Size, way: str):
+        data = inputs, targets = digits()
+        stack = make_members(lambda key: network(key=key), KEY, size.seeds)
+        members = [member(stack, index) for index in range(size.seeds)]
+        steps = size.epochs * (len(inputs) // BATCH)
+        run = partial(
+            train, rule=RULE, data=data, optimiser=OPTIMISER, steps=steps, key=KEY, batch_size=BATCH, chunk=steps
+        )
+
+        def batched() -> None:
+            # The very same training, with the members as a batch axis of one program.
+            with patch("morphax.learning.train.map_members", lambda f, *s, compiled: eqx.filter_vmap(f)(*s)):
+                run(stack, ensemble=True)
+
+        theirs = tensor(inputs), tensor(targets).argmax(1)
+        ways = {
+            "in one call": lambda: run(stack, ensemble=True),
+            "in a call each": lambda: [run(one) for one in members],
+            "as one batched program (vmap)": batched,
+            "alone": lambda: run(members[0]),
+            "PyTorch": lambda: Twin(members[0], threads=1).run(*theirs, size.epochs),
+        }
+        self.run = ways[way]
+
+    def __call__(self) -> None:
+        self.run()
 
 
 # --- 3. Diffrax -------------------------------------------------------------------------------------------------------
 
 
-def against_diffrax(interval: float, inputs: jax.Array, size: Size) -> None:
+def against_diffrax(report: Report, interval: float, inputs: jax.Array, size: Size) -> None:
     """Times of the cheapest settings whose error is not above morphax's, for powers after every input."""
     device = SpintronicNetwork(network().substrate.connections, interval=interval, observed="states")
     truth = converged(device, inputs)
@@ -339,7 +342,6 @@ def against_diffrax(interval: float, inputs: jax.Array, size: Size) -> None:
     def ours(device: SpintronicNetwork, setting: float) -> tuple[jax.Array, int]:
         return jax.vmap(lambda drives: evolve(device, drives)[0])(inputs), 1
 
-    print(f"\n3. Following {len(inputs)} sequences, inputs held for {interval:g} ns")
     name = "morphax, order 2"
     forward, gradient = both(ours, device, 1.0)
     contenders, gradients = {name: forward}, {name: gradient}
@@ -357,9 +359,11 @@ def against_diffrax(interval: float, inputs: jax.Array, size: Size) -> None:
         # Back-propagation is cheaper the fewer steps there might be.
         contenders[name], gradients[name] = both(partial(solve, most_steps=steps), device, setting)
         errors[name] = error
-    table(side_by_side(contenders, size.repeats), errors)
-    print("   with the gradient of a sum of the last powers")
-    table(side_by_side(gradients, max(1, size.repeats // 3)))
+    followed = compared(side_by_side(contenders, size.repeats))
+    sloped = compared(side_by_side(gradients, max(1, size.repeats // 3)))
+    rows = [[*row, f"{errors[row[0]]:.0e}", *slope[1:3]] for row, slope in zip(followed, sloped, strict=True)]
+    header = ["ms", *HEADER, "error", "with gradient", "ratio there"]
+    report.table("diffrax", f"3. Following {len(inputs)} sequences, inputs held for {interval:g} ns", header, rows)
 
 
 def converged(device: SpintronicNetwork, inputs: jax.Array) -> np.ndarray:
@@ -419,25 +423,17 @@ def both(solve: Callable, device: SpintronicNetwork, setting: float) -> tuple[Ca
     weights, fixed = select(device, "weight")
     forward = jax.jit(lambda w: solve(eqx.combine(w, fixed), setting))
     gradient = jax.jit(jax.grad(lambda w: jnp.sum(solve(eqx.combine(w, fixed), setting)[0][:, -1])))
-    return partial(finished, forward, weights), partial(finished, gradient, weights)
-
-
-def finished(function: Callable, *arguments: Any) -> Any:
-    return jax.block_until_ready(function(*arguments))
+    return partial(forward, weights), partial(gradient, weights)
 
 
 # --- 4. Memory --------------------------------------------------------------------------------------------------------
 
 
-def memory(size: Size) -> None:
+def memory(report: Report, size: Size) -> None:
     """Temporary memory and time of a gradient of long sequences."""
-    print(f"\n4. Gradient (order 2, batch {BATCH}) with all states kept, and in segments of sqrt(points)")
-    header = (
-        f"{'points':>8} {'segment':>8} {'MiB':>9} {'ratio':>7} {'median ms':>10} {'ratio':>7} {'least':>9} {'cpu':>9}"
-    )
-    print(f"   {header}")
     weights, fixed = select(network(), "weight")
     targets = jax.nn.one_hot(jnp.arange(BATCH) % 10, 10)
+    rows = []
     for points in size.points:
         inputs = jax.random.uniform(KEY, (BATCH, points), maxval=16.0)
         mebibytes, calls = {}, {}
@@ -448,59 +444,25 @@ def memory(size: Size) -> None:
                 return select(rule.gradient(eqx.combine(weights, fixed), inputs, targets, key=KEY)[1], "weight")[0]
 
             program = jax.jit(gradient).lower(weights, inputs).compile()
-            mebibytes[str(segment)] = program.memory_analysis().temp_size_in_bytes / 2**20
-            calls[str(segment)] = partial(finished, program, weights, inputs)
-        times = side_by_side(calls, max(1, size.repeats // 4))
-        for name, result in times.items():
-            share, longer = mebibytes[name] / mebibytes["None"], result.median / times["None"].median
-            row = f"{points:8d} {name:>8} {mebibytes[name]:9.1f} {share:7.3f} {result.median:10.1f} {longer:7.2f}"
-            print(f"   {row} {result.least:9.1f} {result.processor:9.1f}")
+            name = f"{points:,} points, " + ("all states kept" if segment is None else f"in segments of {segment}")
+            mebibytes[name] = program.memory_analysis().temp_size_in_bytes / 2**20
+            calls[name] = partial(program, weights, inputs)
+        found = compared(side_by_side(calls, max(1, size.repeats // 4)))
+        rows += [[row[0], mebibytes[row[0]], *row[1:]] for row in found]
+    title = f"4. Gradient (order 2, batch {BATCH}) with all states kept, and in segments of sqrt(points)"
+    report.table("memory", title, ["", "MiB", "ms", *HEADER[1:]], rows)
 
 
-# --- Measuring --------------------------------------------------------------------------------------------------------
+HEADER = ("median", "ratio", "least", "processor")
 
 
-class Times(NamedTuple):
-    """Milliseconds."""
-
-    median: float
-    least: float
-    processor: float
-
-    def each(self, number: int) -> "Times":
-        return Times(*(value / number for value in self))
-
-
-def timed(call: Call) -> tuple[float, float]:
-    """Seconds on the wall and of all cores."""
-    wall, processor = time.perf_counter(), time.process_time()
-    call()
-    return time.perf_counter() - wall, time.process_time() - processor
-
-
-def side_by_side(contenders: dict[str, Call], repeats: int, *, warm: bool = True) -> dict[str, Times]:
-    """Times of all contenders, who take turns; the first call of each compiles and is not counted."""
-    if warm:
-        for call in contenders.values():
-            call()
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, call in contenders.items():
-            samples[name].append(timed(call))
-    return {
-        name: Times(1e3 * np.median(wall), 1e3 * min(wall), 1e3 * np.median(processor))
-        for name, values in samples.items()
-        for wall, processor in [zip(*values, strict=True)]
-    }
-
-
-def table(times: dict[str, Times], errors: dict[str, float] | None = None) -> None:
-    """One row a contender; ratios say how many times the first one's median."""
+def compared(times: dict[str, Times]) -> list[list[Any]]:
+    """A row a contender, in ms; ratios say how many times the first one's median."""
     first = next(iter(times.values())).median
-    print(f"   {'':60} {'median ms':>10} {'ratio':>7} {'least':>9} {'cpu':>9}" + ("      error" if errors else ""))
-    for name, row in times.items():
-        error = f" {errors[name]:10.1e}" if errors else ""
-        print(f"   {name:60} {row.median:10.2f} {row.median / first:7.2f} {row.least:9.2f} {row.processor:9.2f}{error}")
+    return [
+        [name, 1e3 * found.median, found.median / first, 1e3 * found.least, 1e3 * found.processor]
+        for name, found in times.items()
+    ]
 
 
 if __name__ == "__main__":

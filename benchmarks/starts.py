@@ -1,6 +1,6 @@
 """Processor time of starting: of imports and commands beside `import jax`, of a run with programs that were kept.
 
-    python benchmarks/starts.py [--rounds 9] [--runs 3]
+    python benchmarks/starts.py [--rounds 9] [--runs 3] [--threads 1] [--keep]
 
 Every measurement is a process of its own, whose user and system time the operating system counts: other work on the
 machine stretches it less than the clock. All take turns in every round; medians are shown. `import morphax *` takes all
@@ -10,19 +10,18 @@ The second table runs experiments without the compile cache, with one that is em
 datasets must be the same.
 """
 
-import argparse
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import xarray as xr
+
+from measuring import Report, arguments
 
 MORPHAX = ("-m", "morphax.cli")
 # Arguments of Python, and the ratio to the first that is required.
@@ -42,30 +41,31 @@ REQUIRED = 0.4  # of a run without the cache
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, quick=None)
     parser.add_argument("--rounds", type=int, default=9, help="of starts")
     parser.add_argument("--runs", type=int, default=3, help="of each experiment, and of each state of the cache")
     options = parser.parse_args()
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "equinox", "optax", "numpy"))
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}\n")
-    starts(options.rounds)
-    runs(options.runs)
+    report = Report("starts", options, "jax", "equinox", "optax", "numpy")
+    starts(report, options.rounds)
+    runs(report, options.runs)
+    report.finish()
 
 
-def starts(rounds: int) -> None:
+def starts(report: Report, rounds: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in STARTS}
     for _ in range(rounds):
-        for name, (arguments, _) in STARTS.items():
-            times[name].append(processor_time(*arguments))
+        for name, (command, _) in STARTS.items():
+            times[name].append(processor_time(*command))
     one = median(times["import jax"])
-    print(f"{'start':34} {'s':>6} {'ratio':>6} {'required':>9}")
-    for name, (_, most) in STARTS.items():
-        seconds, required = median(times[name]), "" if most is None else f"{most:g}"
-        print(f"{name:34} {seconds:6.2f} {seconds / one:6.2f} {required:>9}")
+    rows = [
+        [f"`{name}`", median(times[name]), median(times[name]) / one, "" if most is None else f"at most {most:g}"]
+        for name, (_, most) in STARTS.items()
+    ]
+    report.table("starts", "Starts", ["", "s", "ratio", "required"], rows)
 
 
-def runs(rounds: int) -> None:
-    print(f"\n{'run NAME --quick':24} {'no cache':>9} {'first':>7} {'later':>7} {'ratio':>6} {'required':>9}  datasets")
+def runs(report: Report, rounds: int) -> None:
+    rows = []
     for name in EXPERIMENTS:
         times: dict[str, list[float]] = {"no cache": [], "first": [], "later": []}
         results = []
@@ -78,7 +78,9 @@ def runs(rounds: int) -> None:
                     results.append(xr.load_dataset(out / "result.nc", engine="h5netcdf"))
         none, first, later = (median(seconds) for seconds in times.values())
         same = "the same" if all(result.equals(results[0]) for result in results) else "NOT the same"
-        print(f"{name:24} {none:9.1f} {first:7.1f} {later:7.1f} {later / none:6.2f} {REQUIRED:9}  {same}", flush=True)
+        rows.append([f"`run {name} --quick`", none, first, later, later / none, f"at most {REQUIRED}", same])
+    header = ["processor s", "no cache", "first", "later", "ratio", "required", "datasets"]
+    report.table("runs", "Runs without the compile cache, with an empty one, and with what was kept", header, rows)
 
 
 def processor_time(*arguments: str, settings: Mapping[str, str] | None = None) -> float:

@@ -7,8 +7,14 @@ versions and figures of each are copied to docs/results/. Then every block
     ...
     <!-- end -->
 
-in the pages is written anew from there, and so is what the package holds of them. `--check` writes nothing and fails
-when something is stale.
+in the pages is written anew from there, and so is what the package holds of them. Tables of benchmarks, which `--keep`
+stores in docs/results/speed/, fill the blocks
+
+    <!-- speed: BENCHMARK/TABLE -->
+    ...
+    <!-- end -->
+
+with a column for each number of cores that was measured. `--check` writes nothing and fails when something is stale.
 """
 
 import argparse
@@ -16,6 +22,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from morphax.experiments.judging._stored import STORED, as_json
@@ -23,7 +30,7 @@ from morphax.files import read_json, read_sealed, read_sealed_dataset, write_jso
 from morphax.lab.report import claim_texts
 
 DOCS = Path(__file__).parent
-BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|speed): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
@@ -37,7 +44,7 @@ def main() -> int:
     stale = []
     for page in [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]:
         text = page.read_text(encoding="utf-8")
-        fresh = BLOCK.sub(lambda match, page=page: match[1] + table(match[2], page) + match[3], text)
+        fresh = BLOCK.sub(lambda match, page=page: match[1] + filled(match[2], match[3], page) + match[4], text)
         if fresh != text:
             stale.append(page.name)
             if not options.check:
@@ -79,16 +86,43 @@ def as_text(content: dict[str, dict[str, list]]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def table(name: str, page: Path) -> str:
+def filled(kind: str, name: str, page: Path) -> str:
+    """What stands in a block, as Markdown."""
+    return claims(name, page) if kind == "results" else speed(name)
+
+
+def speed(name: str) -> str:
+    """A table of a benchmark; where it was measured on one core and on more, side by side."""
+    benchmark, _, which = name.partition("/")
+    found = [read_json(path) for path in sorted((DOCS / "results" / "speed").glob(f"{benchmark}-*.json"))]
+    found = [run for run in found if which in run["tables"]]
+    if not found:
+        raise SystemExit(f"{name}: no such table of a benchmark is stored; python benchmarks/... --keep stores one")
+    tables = [run["tables"][which] for run in found]
+    head, rows = [tables[0]["header"][0]], {row[0]: [row[0]] for one in tables for row in one["rows"]}
+    for run, one in zip(found, tables, strict=True):
+        columns, given = one["header"][1:], {row[0]: row[1:] for row in one["rows"]}
+        head += [f"{column}, {run['cores']}" if len(found) > 1 else column for column in columns]
+        for label, row in rows.items():
+            row += given.get(label, [""] * len(columns))
+    lines = [markdown_row(head), "|---" * len(head) + "|", *map(markdown_row, rows.values())]
+    machines = dict.fromkeys(run["machine"] for run in found)
+    return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in machines)]) + "\n"
+
+
+def markdown_row(cells: Iterable[object]) -> str:
+    # |00> is a state, not two columns.
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def claims(name: str, page: Path) -> str:
     """The claims of an experiment and its figure, as Markdown."""
     folder = DOCS / "results" / name
     lines = ["| claim | paper or baseline | here | verdict | source |", "|---|---|---|---|---|"]
     for claim in read_json(folder / "claims.json"):
         texts = claim_texts(claim)
         verdict = texts["verdict"] if texts["verdict"] in ("met", "reported") else f"**{texts['verdict']}**"
-        cells = (claim["claim"], texts["expected"], texts["here"], verdict, claim["source"])
-        # |00> is a state, not two columns.
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+        lines.append(markdown_row((claim["claim"], texts["expected"], texts["here"], verdict, claim["source"])))
     lines.append("")
     lines += [f"![{name}]({figure.relative_to(page.parent).as_posix()})" for figure in sorted(folder.glob("*.png"))]
     return "\n".join(lines) + "\n"

@@ -121,6 +121,7 @@ def test_free_memory_is_what_control_groups_leave(monkeypatch, tmp_path, control
     assert 0 < _checks.free_memory() < float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxer", [RungeKutta(0.1, 0.1), AdaptiveRungeKutta(0.1)])
 def test_a_relaxation_that_was_cut_short_has_not_converged(relaxer):
     from morphax import PhaseOscillators

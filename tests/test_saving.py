@@ -287,6 +287,7 @@ def changed(lamp):
     source.write_text(text)
 
 
+@pytest.mark.slow
 def test_a_class_from_a_file_is_found_there_and_stored_again_as_such(lamp, tmp_path):
     source, stored, _ = lamp
     again = load(stored)

@@ -75,6 +75,7 @@ def test_derivatives_are_those_of_the_map_written_out(name, jit):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found(*arguments), expected(*arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_so_are_those_in_lanes_and_lanes_of_derivatives(name):
     transform = TRANSFORMS[name]

@@ -83,6 +83,16 @@ def test_half_precision_and_whole_numbers_are_taken():
     np.testing.assert_allclose(arctan2(1, -1), 3 * np.pi / 4, rtol=1e-6)
 
 
+def test_single_precision_stays_single_where_double_is_on():
+    with jax.enable_x64(True):
+        x = jnp.linspace(-3, 3, 7, dtype=jnp.float32)
+        sine, cosine = sin_cos(x)
+        angle = arctan2(sine, cosine)
+        slope = jax.grad(lambda x: sin_cos(x)[0])(x[0])
+    assert {found.dtype.name for found in (sine, cosine, angle, slope)} == {"float32"}
+    np.testing.assert_allclose(angle, x, atol=1e-6)
+
+
 def test_constants_are_those_of_the_reduction():
     pi = Fraction("3.14159265358979323846264338327950288419716939937510582097494459")
     for precision, constants in CONSTANTS.items():

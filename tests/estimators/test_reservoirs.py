@@ -56,6 +56,7 @@ def test_lists_of_lists_and_tables_are_series_too():
         )
 
 
+@pytest.mark.slow
 def test_what_a_series_is_filled_up_with_changes_nothing():
     series, _ = tones(40)
     plans: list[tuple[Any, float]] = [("last", 0.0), ("mean", 0.0), (8, 0.1)]
@@ -248,6 +249,7 @@ def test_a_mixer_has_a_mode_for_each_of_two_channels():
     assert isinstance(ReservoirTransformer("josephson", 16, random_state=0).fit(X).device_, JosephsonMixer)
 
 
+@pytest.mark.slow
 def test_shots_average_what_is_random():
     X = np.random.default_rng(0).normal(size=(1, 30))
     exact = ReservoirTransformer("josephson", 9, arrangement="sequence", random_state=0).fit(X)

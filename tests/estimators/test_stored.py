@@ -27,6 +27,7 @@ from morphax.learning import History
 TEXTS = np.array(["barolo", "grignolino", "barbera"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [

@@ -44,6 +44,7 @@ def test_qubits_learn_and_say_how_probable_a_class_is(wine):
     assert qubits.shots_ == 15
 
 
+@pytest.mark.slow
 def test_one_sample_is_answered_alone_as_among_others(wine):
     X, y, further, _ = halves(wine)
     for network in (
@@ -84,6 +85,7 @@ def test_activities_learn_classes_and_phases_numbers(wine):
     assert phases.fit(X[::2], y[::2]).score(X[1::2], y[1::2]) > 0.35
 
 
+@pytest.mark.slow
 def test_several_numbers_are_learned_at_once(wine):
     X, _ = wine
     Y = np.stack([X[:, 0], 100 * X[:, 1] - 3], axis=1)
@@ -101,6 +103,7 @@ def test_series_of_unequal_length_are_learned():
     np.testing.assert_allclose(network.predict_proba(series[3][None])[0], together[3], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_over_stands_still():
     network = ContinuousTimeRecurrentNetwork.random((5,), inputs=2, key=jax.random.key(0))
     around, drives = WhilePresent(network), np.random.default_rng(0).normal(size=(9, 2))

@@ -74,6 +74,7 @@ def write_recording(path: str, points: int = 2000, held: int = 1, early: int = 0
     np.savetxt(path, rows, delimiter=",", header="u,x0,x1,x2,x3", comments="")
 
 
+@pytest.mark.slow
 def test_systems_are_judged_beside_each_other(capsys):
     dataset = judged("echo-state", "--set", "neurons=8", "--against", "echo-state neurons=5")
     assert dataset.device.values.tolist() == ["echo-state neurons=8", "echo-state neurons=5"]
@@ -217,6 +218,7 @@ def test_settings_stand_beside_those_behind_a_name():
     assert dataset.device.item() == "echo-state leak_rate=0.5 neurons=6"
 
 
+@pytest.mark.slow
 def test_missing_readings_of_a_repeat_are_found(capsys):
     write_recording("chip.csv")
     head, *rows = Path("chip.csv").read_text().splitlines()

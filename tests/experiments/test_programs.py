@@ -23,6 +23,7 @@ def compiled(caplog, name, **numbers) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "point"),
     [

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tests.estimators import leaky
+from threadpoolctl import threadpool_info
 
 from morphax.cli import main
 from morphax.estimators import ReservoirClassifier
@@ -65,6 +67,21 @@ def test_scores_are_those_of_scikit_learn(tmp_path, wine):
     np.testing.assert_allclose(
         found.score.sel(model="device", seed=0), cross_val_score(reservoir, WINE.data, WINE.target, cv=folds)
     )
+
+
+@pytest.mark.slow
+def test_trees_of_a_small_table_grow_in_one_thread(tmp_path, wine, monkeypatch):
+    """Several wait for one another all the time: beside other work, minutes for a second."""
+    threads = []
+
+    def grown(self: Any, *arguments: Any) -> Any:
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp")
+        return fitted(self, *arguments)
+
+    fitted = HistGradientBoostingClassifier.fit
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", grown)
+    assert fit(wine, "--target", "grape", "--device", "relu", folder=tmp_path / "out") == 0
+    assert set(threads) == {1}
 
 
 @pytest.mark.slow
@@ -154,6 +171,7 @@ def test_one_class_may_be_written_in_several_ways(tmp_path):
     assert classes(["007", "1"] * 9) == {"007", "1"}  # as they are written, where that is one each
 
 
+@pytest.mark.slow
 def test_further_rows_need_the_same_columns(tmp_path, wine, capsys):
     assert main(["predict", str(tmp_path), wine]) == 2
     assert "holds no model.morphax" in capsys.readouterr().err

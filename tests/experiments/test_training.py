@@ -53,6 +53,7 @@ def test_one_network_is_trained_without_an_ensemble():
     assert done.history.metric("loss").shape == (2,)
 
 
+@pytest.mark.slow
 def test_a_batch_is_all_of_fewer_data():
     few, many = (trained(batch_size=size).history.metric("loss") for size in (8, 300))
     assert np.array_equal(few, many)

@@ -45,6 +45,7 @@ def test_what_cannot_be_judged_is_refused_with_the_reason():
         judge(Recording(drives, np.ones((1000, 2))), key=KEY)
 
 
+@pytest.mark.slow
 def test_noise_of_a_device_is_seen_in_its_repeats():
     quiet = ReLUReservoir.random(6, key=KEY)
     found = judge(Noisy(quiet, 0.3), **FEW, key=KEY)
@@ -52,11 +53,13 @@ def test_noise_of_a_device_is_seen_in_its_repeats():
     assert "come again" in " ".join(verdict(found)) or "gives" in " ".join(verdict(found))
 
 
+@pytest.mark.slow
 def test_a_device_that_forgets_slowly_needs_a_longer_washout():
     found = judge(built_in("spintronic", layers=(4,), key=KEY), **FEW, key=KEY)
     assert any("washout of 200 is too short" in text for text in verdict(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_systems_take_one_number_and_give_readings(name):
     substrate = built_in(name, key=KEY)
@@ -80,6 +83,7 @@ def test_chips_of_one_line_differ_the_more_they_spread():
     assert found.total.isel(spread=1).std() > found.total.isel(spread=0).std()
 
 
+@pytest.mark.slow
 def test_readings_of_few_bits_hold_what_noise_of_their_step_leaves():
     """A step of 2^-b of the range is noise of that over the square root of 12."""
     network = EchoStateNetwork.random(20, key=KEY)
@@ -94,6 +98,7 @@ def test_readings_of_few_bits_hold_what_noise_of_their_step_leaves():
     assert noisy[0] - 0.3 < float(rounded.total[0, 0]) < noisy[1] + 0.3
 
 
+@pytest.mark.slow
 def test_a_warm_device_loses_what_a_cold_one_holds():
     network = EchoStateNetwork.random(10, key=KEY)
     found = withstands(network, "state_noise", (0.0, 0.3), noise=0.0, points=4000, key=KEY)

@@ -60,6 +60,7 @@ def test_a_network_foretells_for_some_lyapunov_times():
     assert (lorenz.valid_time < lorenz.solver).all()
 
 
+@pytest.mark.slow
 def test_files_of_others_are_read(tmp_path):
     network = EchoStateNetwork.random(20, key=KEY)
     with pytest.raises(ValueError, match=r"holds no mg_17\.npy"):

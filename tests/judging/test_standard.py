@@ -34,6 +34,7 @@ def test_a_device_is_the_better_the_more_it_can():
     assert float(network.error.sel(task="NARMA-10")[0, 0]) < float(network.linear.sel(task="NARMA-10")[0])
 
 
+@pytest.mark.slow
 def test_a_task_is_the_same_whatever_else_is_asked():
     device = EchoStateNetwork.random(5, key=KEY)
     alone = solve(device, ["parity of 3"], seeds=1, key=KEY)
@@ -41,6 +42,7 @@ def test_a_task_is_the_same_whatever_else_is_asked():
     assert np.array_equal(alone.error[0, 0], among.error[1, 0])
 
 
+@pytest.mark.slow
 def test_noise_on_readings_costs():
     """And what is chosen for one noise does not depend on which others are asked."""
     device = EchoStateNetwork.random(20, key=KEY)

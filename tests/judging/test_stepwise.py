@@ -19,6 +19,7 @@ def free_error(model, chip) -> float:
     return float(jnp.sqrt(jnp.mean((one - other) ** 2) / jnp.var(other)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [SpintronicNetwork, ContinuousTimeRecurrentNetwork])
 def test_a_twin_of_a_chip_runs_as_it_does(kind):
     """All weights and constants 20 % off, 1 % noise: the twin is off by a tenth of what the design is."""
@@ -42,6 +43,7 @@ def test_what_is_read_is_what_the_device_goes_through():
     assert np.allclose(steps.states.power[:, 0], network.initial_state().power)
 
 
+@pytest.mark.slow
 def test_without_anything_to_tell_a_model_stays_as_designed():
     design = SpintronicNetwork.random((4, 4), key=KEY)
     steps = read_steps(design, jnp.zeros((2, 5)), key=KEY)

@@ -50,6 +50,7 @@ def deviations(twin: Twin, device: Any, design: Any = DESIGN) -> np.ndarray:
     return ((found.value - truth[np.flatnonzero(start)]) / found.error).values[found.identified.values]
 
 
+@pytest.mark.slow
 def test_a_mixer_is_found_that_is_30_percent_off():
     device = mismatch(DESIGN, devices=0.3, key=KEY)
     twin = identify(DESIGN, recorded(device, 0), spread=0.3, gain="known", key=KEY)

@@ -352,6 +352,7 @@ def test_a_run_that_is_to_outlive_its_terminal_goes_on():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no terminals that are closed")
 def test_a_terminal_that_is_closed_stops_a_run_as_its_signal_does():
     command = [sys.executable, "-m", "morphax.cli", *small("open('begun', 'w').close(); time.sleep(60)")]

@@ -77,6 +77,7 @@ def test_runs_are_compared_on_the_terminal_and_on_a_page_and_are_not_touched(fol
     assert Path("pages/mine.html").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.slow
 def test_runs_of_different_experiments_share_what_they_share(dice, folders, capsys):
     class Coins(dice):
         name = "demo/coins"
@@ -142,6 +143,7 @@ def test_what_cannot_be_asked_is_refused(folders, arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_inside_another_has_its_own_name(dice):
     for path in ("out", "out/inner", "out/out"):
         RunFolder(Path(path), dice(), dice.Config()).execute()

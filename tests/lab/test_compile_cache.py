@@ -105,6 +105,7 @@ def test_damaged_entries_are_compiled_anew_and_repaired(damage: Callable[[bytes]
     assert taken(caplog)
 
 
+@pytest.mark.slow
 def test_a_run_with_damaged_programs_is_a_run_like_any_other(folder, dice, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("morphax.cli.find_experiment", lambda name: dice)
     datasets, errors = [], []

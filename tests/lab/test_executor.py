@@ -48,6 +48,7 @@ def computed(folder: Path, executor: Executor | None, **numbers) -> xr.Dataset:
     return ran.dataset()
 
 
+@pytest.mark.slow
 def test_workers_give_the_numbers_history_and_files_of_a_serial_run(tmp_path, executor):
     serial = computed(tmp_path / "a" / "serial", None, count=30)
     parallel = computed(tmp_path / "b" / "parallel", executor, count=30)

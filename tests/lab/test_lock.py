@@ -118,6 +118,7 @@ def _contend(folder, barrier, results):
         results.put("refused")
 
 
+@pytest.mark.slow
 def test_of_several_that_see_a_dead_owner_one_takes_over(tmp_path):
     context = multiprocessing.get_context("spawn")
     for _ in range(2):

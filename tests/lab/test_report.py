@@ -80,12 +80,13 @@ def test_the_table_of_the_pages_says_what_has_no_verdict(tmp_path, monkeypatch):
     specification.loader.exec_module(build)
     monkeypatch.setattr(build, "DOCS", tmp_path)
     write_json(tmp_path / "results" / "demo" / "dice" / "claims.json", [claim(claim="|0>"), NO_VERDICT])
-    assert build.table("demo/dice", tmp_path / "page.md").splitlines()[2:4] == [
+    assert build.claims("demo/dice", tmp_path / "page.md").splitlines()[2:4] == [
         "| \\|0> | ≤ 0.5 | 0.25 | met | Fig. 1 |",
         "| loss | ≤ 0.5 | — | **no verdict: not a number** | Fig. 1 |",
     ]
 
 
+@pytest.mark.slow
 def test_the_terminal_says_what_has_no_verdict_and_check_does_not_fail_for_it(dice, tmp_path, monkeypatch, capsys):
     class Broken(dice):
         claims = tuple(

@@ -149,6 +149,7 @@ def test_what_is_no_experiment_is_one_line_and_exit_code_2(tide, spec, text, mes
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_pieces_depend_on_the_file_and_on_all_that_it_imports_beside_it(tide):
     module = module_of(found("tide.py:Tide"))
     before = source_of(module), local_source_of(module)
@@ -183,6 +184,7 @@ def test_another_module_of_the_name_of_one_beside_the_file_is_refused(tide, tmp_
         found("moved/tide.py:Tide")
 
 
+@pytest.mark.slow
 def test_a_run_whose_file_has_changed_is_shown_with_a_word_about_it(tide, capsys):
     assert main(["run", "tide.py:Tide", "--out", "out"]) == 0
     changed(tide.parent / "tidal_scale.py")
@@ -232,6 +234,7 @@ def test_what_differs_is_not_the_file_where_that_is_the_same(tide, capsys):
     assert "out is 'out', a run with another over; choose" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -109,6 +109,7 @@ def test_a_longer_study_goes_on_from_a_shorter_one_and_a_broken_file_is_written_
     assert len(kept.trials) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_trials_that_fail_have_no_value_and_the_others_go_on(tmp_path):
     dataset = searched(tmp_path / "out", broken=1.0).dataset()
@@ -141,6 +142,7 @@ def test_a_study_whose_trials_all_failed_is_not_complete(tmp_path):
     assert not open_run(tmp_path / "out", {"demo/hill": Hill}).complete
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_trial_without_the_place_has_no_value(tmp_path):
     class Steps(Hill):
@@ -189,6 +191,7 @@ def test_other_data_are_refused(tmp_path):
         study.check_ends(Read.Config())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_study_is_made_anew_from_its_folder(tmp_path):
     ran = searched(tmp_path / "out", {**SPACE, "method": Choice(("plus", "minus")), "size": Range(1, 9, False, True)})
@@ -246,6 +249,7 @@ def test_a_failed_trial_that_is_tried_again_is_recorded_as_finished(tmp_path):
     assert [value for _, value in recorded(tmp_path)] == table.value.values.tolist()
 
 
+@pytest.mark.slow
 def test_texts_with_dollar_signs_are_drawn(tmp_path):
     searched(tmp_path, {"method": Choice((r"$\frac$", "b"))}, trials=3)
     assert (tmp_path / "figures" / "study.png").exists()

@@ -150,6 +150,7 @@ def test_claims_and_figures_are_made_anew_from_the_folder(tmp_path):
         RunFolder(tmp_path / "sweep", Line(), Line.Config())
 
 
+@pytest.mark.slow
 def test_seeds_texts_and_names_that_are_taken_are_swept(tmp_path):
     dataset = swept(tmp_path / "a", {"seed": [3, 4], "method": ["plus", "minus"]}, largest=1).dataset()
     assert dataset.y.dims == ("swept_seed", "method", "size", "seed")
@@ -197,6 +198,7 @@ def test_points_that_no_configuration_takes_are_refused_before_anything_is_compu
         Sweep(Line(), {"slope": [1.0, 20.0]}).points(Line.Config())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "over",
@@ -250,6 +252,7 @@ class Odd(Line):
         return xr.Dataset({"claims": config.slope, "x": ("kind", [1.0, 2.0])}, {"kind": [r"$\frac$", "b"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [{}, {"slope": [1.0, 2.0]}])
 def test_names_with_dollar_signs_are_drawn_and_figures_keep_apart(tmp_path, others):
     over = {"method": [r"$\frac$", "b"], **others}

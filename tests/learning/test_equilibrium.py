@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from morphax import Backpropagation, HopfieldNetwork, Noisy, PhaseOscillators, WithInput, WithReadout
-from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
+from morphax.dynamics.relaxation import AcceleratedDescent, BlockSweeps, RungeKutta
 from morphax.learning.ensemble import make_members
 from morphax.learning.equilibrium import (
     EquilibriumPropagation,
@@ -19,7 +19,7 @@ from morphax.learning.equilibrium import (
 )
 from morphax.learning.train import train
 from morphax.pytrees import select
-from morphax.substrates.energy import phase_distance, phase_overlap, squared_error
+from morphax.substrates.energy import Nudge, phase_distance, phase_overlap, squared_error
 from morphax.tasks import xor
 
 KEY = jax.random.key(0)
@@ -141,6 +141,7 @@ def test_back_propagation_through_equilibria_is_the_same_gradient(system, double
     np.testing.assert_allclose(flat(gradient), flat(exact), atol=1e-3 * np.abs(flat(exact)).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "cost"), [(phases, phase_overlap), (hopfield, squared_error), (read, squared_error)]
 )
@@ -219,6 +220,7 @@ def test_it_learns_xor_in_an_ensemble():
     assert np.mean(losses[-20:]) < 0.3 * np.mean(losses[:20])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ImplicitDifferentiation, RelaxationBackpropagation])
 def test_the_exact_rules_train_in_the_same_loop(rule):
     network, inputs, targets, cost = phases()
@@ -252,3 +254,24 @@ def test_bad_arguments():
         train(network, EquilibriumPropagation(), (inputs, targets.at[0].set(9.0)), optax.sgd(0.1), 1, key=KEY)
     with pytest.raises(ValueError, match="only RungeKutta can be differentiated"):
         RelaxationBackpropagation(phase_distance, BlockSweeps()).gradient(network, inputs, targets, key=KEY)
+
+
+@pytest.mark.parametrize("relaxer", [AcceleratedDescent(1e-9), RungeKutta(5.0, 0.25)])
+def test_free_and_nudged_in_one_program_are_those_of_three(relaxer):
+    with jax.enable_x64(True):
+        network = PhaseOscillators.all_to_all(2, 6, 2, key=KEY)
+        rule = EquilibriumPropagation(relaxer=relaxer, nudging="symmetric")
+        inputs, targets = jax.random.uniform(KEY, (3, 2)), jax.random.uniform(jax.random.key(1), (3, 2))
+        keys = jax.random.split(KEY, 3)
+        starts = jax.vmap(lambda k: network.initial_state(key=k))(keys)
+        found = rule._free_and_nudged(network, inputs, starts, keys, targets, [0.1, -0.1])
+        free = rule._relaxed(network, inputs, starts, keys)
+        apart = [free, *(rule._relaxed(network, inputs, free.state, keys, targets, beta) for beta in (0.1, -0.1))]
+    for one, other in zip(found, apart, strict=True):
+        np.testing.assert_allclose(one.state, other.state, atol=1e-7)
+
+
+def test_a_cost_that_is_infinite_somewhere_leaves_the_free_system_alone():
+    nudge = Nudge(lambda o, t: -t * jnp.log(jnp.maximum(o, 0.0)), 0.0, jnp.ones(2))
+    np.testing.assert_array_equal(nudge.force(jnp.array([0.0, -1.0])), 0)
+    assert nudge.energy(jnp.array([0.0, -1.0])) == 0

@@ -89,6 +89,7 @@ def test_in_the_loop_with_a_perfect_device_is_backpropagation(make, measured_sta
     close(gradient(rule, substrate), gradient(RULE, substrate), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measured_states", [False, True])
 def test_in_the_loop_the_device_answers_and_the_model_propagates_back(measured_states):
     device: Any = chip()

@@ -29,6 +29,7 @@ def test_one_column_has_a_slope():
     np.testing.assert_allclose(slope, [[-0.25], [0.25]], rtol=1e-6)  # half of sigmoid minus target
 
 
+@pytest.mark.slow
 def test_a_task_of_one_column_is_learned():
     task = waveforms(40, 16, key=KEY)
     network = WithReadout.random(EchoStateNetwork.random(30, key=KEY), 1, key=KEY)

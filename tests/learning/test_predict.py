@@ -64,6 +64,7 @@ def test_vectors_are_presented_at_once():
     assert predict(mixer, X[0], arrangement="inputs", observe="every").shape == (5, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_task_is_answered_in_the_shape_of_its_targets():
     task = waveforms(16, 8, key=KEY)
     network = WithReadout.random(EchoStateNetwork.random(4, key=KEY), 1, key=KEY)
@@ -78,6 +79,7 @@ def test_a_task_is_answered_in_the_shape_of_its_targets():
         assert predict(answering, each).shape == each.test_targets.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [PhaseOscillators.layered((2, 3, 1), bias_scale=0.5, key=KEY), HopfieldNetwork.random((2, 3, 1), key=KEY)],

@@ -55,6 +55,7 @@ def test_the_majority_is_right_as_often_as_the_binomial_says(shots):
     assert float(metrics["accuracy"]) == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 4000))
 
 
+@pytest.mark.slow
 def test_the_first_layer_is_computed_once_for_all_shots():
     network = QuantizedPerceptron.random((300, 4, 4, 2), width=0.5, key=KEY)
 
@@ -68,6 +69,7 @@ def test_the_first_layer_is_computed_once_for_all_shots():
     assert cost(16) - cost(8) < 8 * first / 2
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_rule():
     network = QuantizedPerceptron.random((5, 4, 4, 2), width=0.5, key=KEY)
     inputs, targets = jax.random.normal(KEY, (6, 1, 5)), jnp.eye(2)[jnp.array([0, 1, 1, 0, 1, 0])]

@@ -268,6 +268,7 @@ def test_gradient_of_a_stationary_state_sees_directions_that_the_state_lacks():
     np.testing.assert_allclose(jax.jit(jax.jacfwd(amplitude))(0.0), numeric, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [2.0, 20.0])
 def test_a_state_of_zeros_stays_and_changes_as_any_other(time):
     """Nothing of it tells how many terms its changes need."""
@@ -295,6 +296,7 @@ def test_second_derivatives(outer):
     np.testing.assert_allclose(jax.jit(outer(slope))(1.0), numeric, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transform", [lambda f: f, pytest.param(jax.grad, marks=pytest.mark.slow)], ids=["value", "gradient"]
 )

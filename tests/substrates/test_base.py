@@ -49,6 +49,7 @@ ONE_CHANNEL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_CHANNEL)
 def test_one_channel_has_its_axis_or_not(name):
     """Alone without; with an input layer and a readout around it, which hands one on, with it."""

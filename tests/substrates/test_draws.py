@@ -54,6 +54,7 @@ def test_neighbours_are_independent(drawn, bits):
     assert likely(chi_square((small[:, :-2] * 16 + small[:, 1:-1]) * 16 + small[:, 2:], 16**3), 16**3 - 1)
 
 
+@pytest.mark.slow
 def test_bits_of_a_word_are_uncorrelated_with_each_other_and_with_the_next_one(drawn):
     def bits(values: np.ndarray) -> np.ndarray:
         return (2.0 * (values.ravel()[:, None] >> np.arange(32) & 1) - 1)[: 2**15]
@@ -67,6 +68,7 @@ def test_bits_of_a_word_are_uncorrelated_with_each_other_and_with_the_next_one(d
         assert np.abs(found).max() < 6
 
 
+@pytest.mark.slow
 def test_no_word_comes_twice_for_a_key_and_every_bit_of_a_key_counts():
     several = np.asarray(words(jax.random.key(0), 2**20))
     assert len(np.unique(several)) == 2**20

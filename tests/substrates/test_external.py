@@ -173,6 +173,7 @@ def test_a_process_speaks_lines_of_json():
     assert evolve(device, jnp.array([1.0]))[0].tolist() == [[1.0, 1.0]]  # the same process, anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "error", "message"),
     [

@@ -76,6 +76,7 @@ def test_fock_agrees_with_qutip_on_a_random_sequence(system):
     assert np.abs(populations - reference).max() < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["separate", "joint", "kerr", "thermal"])
 def test_fock_in_single_precision(system):
     reference, _ = evolve(all_populations(mixer(levels=(5, 4), **SYSTEMS[system])), DRIVES)
@@ -204,6 +205,7 @@ def test_gradient_of_kerr_and_temperature():
         assert np.isclose(gradients[argument].sum(), slope, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["coherent", "fock"])
 def test_vmap_over_sequences_and_over_devices_equals_one_by_one(method):
     sequences = jnp.asarray(DRIVES[:12].reshape(3, 4))

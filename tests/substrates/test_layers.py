@@ -191,6 +191,7 @@ def test_only_neighbours_are_connected_and_densities_are_exact(between, inside):
     assert np.max(np.abs(connections.bias) * np.sqrt(driven_by)) > 1.0
 
 
+@pytest.mark.slow
 @BOTH
 def test_weights_without_synapse_do_nothing_and_have_no_gradient(kind):
     net = network(kind)
@@ -254,6 +255,7 @@ def powers_of(net, inputs):
     return jax.lax.scan(one, net.initial_state(), inputs)[1]
 
 
+@pytest.mark.slow
 def test_a_chip_with_any_mismatch_stays_in_range():
     network = SpintronicNetwork.random((8, 8), observed="states", scale=50.0, key=KEY)
     chip = mismatch(network, devices=1.0, weights=1.0, key=KEY)

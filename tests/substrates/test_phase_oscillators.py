@@ -63,6 +63,7 @@ def test_energy_is_equation_1_and_the_force_its_slope(network):
     np.testing.assert_allclose(force, slope, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cost",
     [
@@ -105,6 +106,7 @@ def test_sweeps_never_raise_the_energy(network):
         assert np.all(np.diff(energies) <= 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [None, phase_overlap])
 def test_slopes_are_derivatives_of_the_energy(network, cost):
     drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
@@ -180,6 +182,7 @@ class Unswept(PhaseOscillators):
         return super().landscape(drive, nudge)._replace(sweeps=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxer", [AcceleratedDescent(1e-9, 8, 0), AcceleratedDescent(1e-9, 8)])
 def test_a_batch_that_is_not_swept_ends_where_it_descended_to(relaxer):
     network = Unswept.all_to_all(5, 16, 4, key=KEY)
@@ -210,6 +213,7 @@ def test_the_nudged_output_of_a_pair(strength):
     assert ended.converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxer", [None, RungeKutta(300.0, tolerance=1e-6)])
 @pytest.mark.parametrize("layers", [(2, 3), (2, 5, 1)])
 def test_without_a_key_no_symmetry_of_the_inputs_leads_to_a_saddle(layers, relaxer):
@@ -297,3 +301,19 @@ ASYMMETRIC = [[0, 1.0, 0], [0.5, 0, 1], [0, 1, 0]]
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.slow
+def test_whoever_does_not_come_to_rest_is_swept_from_its_start_in_groups():
+    """Four groups of eight for thirty, of which two fill up."""
+    network = PhaseOscillators.all_to_all(5, 16, 4, key=KEY)
+    drives = jax.random.uniform(jax.random.key(1), (30, 5), minval=-1.5, maxval=1.5)
+    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 30))
+
+    @eqx.filter_jit
+    def ended(relaxer):
+        return EquilibriumPropagation(relaxer=relaxer)._relaxed(network, drives, starts, jax.random.split(KEY, 30))
+
+    helped, alone = ended(AcceleratedDescent(1e-6, 8)), ended(BlockSweeps(1e-6, 2000))
+    assert helped.converged.all()
+    np.testing.assert_allclose(np.sin(helped.state), np.sin(alone.state), atol=1e-4)

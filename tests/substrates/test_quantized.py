@@ -75,6 +75,7 @@ def test_impossible_outcomes_have_probability_zero_in_single_precision(strength)
     assert float(found.sum()) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", ["rotation", "weak", "both"])
 def test_samples_follow_the_distribution_of_the_register(regime):
     """Joint outcomes of all layers, chi-squared with the expected counts."""

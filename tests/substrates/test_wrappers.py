@@ -297,6 +297,7 @@ def test_a_nudged_relaxation_ends_in_an_equilibrium_of_the_total_energy(name):
     assert (moved > 1e-6) == (name != "tiny weights")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["phases", "far targets", "strong", "hopfield", "onion"])
 def test_every_sweep_lowers_the_total_energy(name):
     network, strength, reach = NUDGED[name]()
@@ -318,6 +319,7 @@ def test_every_sweep_lowers_the_total_energy(name):
     assert found[-1] < found[0] - 1e-5
 
 
+@pytest.mark.slow
 def test_a_nudge_of_another_cost_is_an_equilibrium_too():
     network, drive = reading(0.5), jnp.array([0.3, -0.4])
     nudge = Nudge(phase_overlap, 0.3, jnp.array([0.5, -0.5, 1.0]))

@@ -32,6 +32,7 @@ def test_narma_obeys_its_recurrence(order):
         assert y[order + t] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_narma_sequences_that_diverge_are_drawn_again():
     keys = jax.random.split(KEY, 2000)
     first = jax.jit(jax.vmap(lambda key: memory.narma_outputs(first_inputs(key), 10).max()))(keys)

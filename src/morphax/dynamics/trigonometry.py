@@ -166,7 +166,7 @@ def _sin_cos(x: Array) -> tuple[Array, Array]:
     rest = x
     for part in constants.pi:
         rest = rest - turns * part
-    rest = lax.clamp(-REACH, rest, REACH)
+    rest = jnp.clip(rest, -REACH, REACH)
     odd = turns - 2 * _nearest(turns / 2)
     sign = 1 - 2 * odd * odd
     square = rest * rest

@@ -1,7 +1,8 @@
 """Learning at equilibrium: equilibrium propagation for any energy substrate, and the exact gradients beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -19,7 +20,6 @@ from morphax.dynamics.relaxation import (
     Relaxation,
     Relaxer,
     RungeKutta,
-    begun_anew,
     merged,
 )
 from morphax.learning.metrics import accuracy
@@ -162,6 +162,48 @@ class EquilibriumRule(LearningRule):
             ended = relax(relaxer, examples)
         return ended._replace(state=jax.vmap(lambda s, k: substrate.found(s, key=k))(ended.state, keys))
 
+    def _free_and_nudged(
+        self,
+        substrate: EnergySubstrate,
+        inputs: Array,
+        starts: State,
+        keys: PRNGKeyArray,
+        targets: Array,
+        strengths: Sequence[ArrayLike],
+    ) -> list[Relaxation]:
+        """Free, and from there nudged by each strength.
+
+        One program goes round for each, for a relaxation takes long to compile. A nudge of strength 0 stands for none,
+        except where the way down would be another with it: sweeps move outputs that are nudged otherwise.
+        """
+        # A laboratory relaxes and reads anew: noise is another one each time.
+        again = [jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys) for i in range(1, len(strengths) + 1)]
+
+        def relaxed(start: State, turn: tuple[Array, PRNGKeyArray]) -> Relaxation:
+            strength, keys = turn
+            return self._relaxed(substrate, inputs, start, keys, targets, strength)
+
+        def ways(nudge: Nudge | None) -> tuple[bool, bool]:
+            landscape = substrate.landscape(inputs[0], nudge)
+            return landscape.sweeps is None, landscape.slope is None
+
+        relaxer, none = self.relaxer or substrate.default_relaxer, Nudge(self.compared(substrate), 0.0, targets[0])
+        if isinstance(relaxer, BlockSweeps) or ways(None) != ways(none):
+            free = self._relaxed(substrate, inputs, starts, keys)
+            turns = jnp.stack([jnp.asarray(strength) for strength in strengths]), jnp.stack(again)
+            nudged = jax.lax.map(partial(relaxed, free.state), turns)
+            return [free, *(jax.tree.map(lambda x, i=i: x[i], nudged) for i in range(len(strengths)))]
+
+        def turn(carry: tuple[State, Array], turn: tuple[Array, PRNGKeyArray]) -> Any:
+            start, begun = carry
+            ended = relaxed(start, turn)
+            onwards = jax.tree.map(lambda old, new: jnp.where(begun, old, new), start, ended.state)
+            return (onwards, jnp.array(True)), ended
+
+        turns = jnp.stack([jnp.zeros(()), *map(jnp.asarray, strengths)]), jnp.stack([keys, *again])
+        _, ended = jax.lax.scan(turn, (starts, jnp.array(False)), turns)
+        return [jax.tree.map(lambda x, i=i: x[i], ended) for i in range(1 + len(strengths))]
+
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
         outputs, cost = jax.vmap(substrate.observe)(free.state), self.compared(substrate)
         if self.measure == "accuracy":
@@ -229,20 +271,15 @@ class EquilibriumPropagation(EquilibriumRule):
     ) -> tuple[Metrics, Any]:
         """Metrics of the free equilibria, and the contrast of free and nudged ones."""
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
-        free = self._relaxed(substrate, inputs, starts, noise)
-
-        def nudged(strength: ArrayLike, relaxation: int) -> Relaxation:
-            # A laboratory relaxes and reads anew: noise is another one each time.
-            keys = jax.vmap(lambda k: jax.random.fold_in(k, relaxation))(noise)
-            return self._relaxed(substrate, inputs, free.state, keys, targets, strength)
-
         up, down = {
             "one-sided": (self.strength, 0.0),
             "opposite": (0.0, -self.strength),
             "symmetric": (self.strength, -self.strength),
         }[self.nudging]
-        first = free if self.nudging == "opposite" else nudged(up, 1)
-        second = free if self.nudging == "one-sided" else nudged(down, 2)
+        nudges = {"one-sided": [up], "opposite": [down], "symmetric": [up, down]}[self.nudging]
+        free, *nudged = self._free_and_nudged(substrate, inputs, starts, noise, targets, nudges)
+        first = free if self.nudging == "opposite" else nudged[0]
+        second = free if self.nudging == "one-sided" else nudged[-1]
         counts = free.converged & first.converged & second.converged
         weights, cost = _mean_weights(counts) / (up - down), self.compared(substrate)
 
@@ -396,17 +433,31 @@ def _in_stages(
     if not relaxer.max_sweeps or not can_sweep:
         return ended
 
-    def swept() -> Relaxation:
-        anew = (inputs, jax.vmap(begun_anew)(ended, starts), keys, targets)
-        return jax.vmap(merged)(ended, _slowest_apart(relax, relaxer.sweeps, anew))
+    return _swept(partial(relax, relaxer.sweeps), examples, ended._replace(memory=None))
 
-    return jax.lax.cond(jnp.all(ended.converged), lambda: ended, swept)
+
+def _swept(sweep: Callable[..., Relaxation], examples: tuple[Any, ...], ended: Relaxation) -> Relaxation:
+    """Sweep those that are not at rest from where they began, an eighth of the batch at a time: mostly none or few."""
+    inputs, starts, keys, targets = examples
+    size = max(min(FEWEST, len(inputs)), len(inputs) // 8)
+
+    def sweep_some(carry: tuple[Array, Relaxation]) -> tuple[Array, Relaxation]:
+        done, ended = carry
+        _, chosen = jax.lax.top_k(1 - done.astype(float), size)
+        full, before, *some = jax.tree.map(lambda x: x[chosen], (done, ended, starts, inputs, keys, targets))
+        # Where fewer are left than are swept, others fill up: they stay where they are.
+        either = jax.vmap(lambda full, a, b: jax.tree.map(partial(jnp.where, full), a, b))
+        swept = sweep((some[1], either(full, before.state, some[0]), *some[2:]), batch="examples")
+        after = either(full, before, jax.vmap(merged)(before, swept))
+        return done.at[chosen].set(True), jax.tree.map(lambda x, y: x.at[chosen].set(y), ended, after)
+
+    return jax.lax.while_loop(lambda carry: ~jnp.all(carry[0]), sweep_some, (ended.converged, ended))[1]
 
 
 def _slowest_apart(
     relax: Callable[..., Relaxation], relaxer: BlockSweeps | AcceleratedDescent, examples: tuple[Any, ...]
 ) -> Relaxation:
-    slow = len(examples[0]) // (4 if isinstance(relaxer, BlockSweeps) else 2)
+    slow = len(examples[0]) // 4
     if slow < FEWEST:
         return relax(relaxer, examples, batch="examples")
     ended = relax(relaxer, examples, batch="examples", leave=slow)

@@ -38,11 +38,15 @@ class Nudge(eqx.Module):
 
     def energy(self, outputs: Float[Array, " outputs"]) -> Float[Array, ""]:
         """What it adds to the energy."""
-        return self.strength * jnp.sum(self.cost(outputs, self.targets))
+        return self.times(jnp.sum(self.cost(outputs, self.targets)))
 
     def force(self, outputs: Float[Array, " outputs"]) -> Float[Array, " outputs"]:
         """What it adds to the force on every output."""
-        return -self.strength * slope(self.cost, outputs, self.targets)
+        return -self.times(slope(self.cost, outputs, self.targets))
+
+    def times(self, number: Array) -> Array:
+        """The strength times a number, which need not be finite where the strength is 0."""
+        return jnp.where(self.strength == 0, 0.0, self.strength * number)
 
 
 class EnergySubstrate(Substrate):

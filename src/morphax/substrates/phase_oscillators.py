@@ -341,8 +341,8 @@ def _nudged_slope(inner: Slope, nudge: Nudge, state: Array, read: np.ndarray) ->
     slopes, bends = jax.jvp(lambda o: slope(nudge.cost, o, nudge.targets), (outputs,), (jnp.ones_like(outputs),))
     return Slope(
         inner.energy + nudge.energy(outputs),
-        inner.force.at[read].add(-nudge.strength * slopes),
-        inner.curvature.at[read].add(nudge.strength * bends),
+        inner.force.at[read].add(-nudge.times(slopes)),
+        inner.curvature.at[read].add(nudge.times(bends)),
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -45,6 +46,8 @@ FIXED = {
     "inputs": "the columns of the table",
 }
 """Arguments of estimators and devices that cannot be among the settings, and what says them."""
+SMALL = 100_000
+"""Numbers of a table for which several threads gain nothing."""
 MODEL = "model.morphax"
 """The file with the fitted device."""
 Name = Annotated[str, Field(min_length=1)]
@@ -251,10 +254,23 @@ def _scored(config: FitConfig, model: str, seed: int) -> xr.Dataset:
     folding = selection.StratifiedKFold if rows.kind == "classification" else selection.KFold
     said, scores = np.empty(len(rows.targets), rows.targets.dtype), []
     for rest, held in folding(config.cv, shuffle=True, random_state=seed).split(rows.features, rows.targets):
-        fitted = _estimator(config, model, seed).fit(rows.features[rest], rows.targets[rest])
-        said[held] = fitted.predict(rows.features[held])
+        estimator = _estimator(config, model, seed)
+        with _threads(rows.features.size):
+            fitted = estimator.fit(rows.features[rest], rows.targets[rest])
+            said[held] = fitted.predict(rows.features[held])
         scores.append(_score(rows.targets[held], said[held], rows.kind))
     return xr.Dataset({"score": ("fold", np.array(scores)), "foretold": ("row", _numbered(rows, said))})
+
+
+def _threads(numbers: int) -> AbstractContextManager[Any]:
+    """One thread of OpenMP, in libraries that are loaded by now, for a small table.
+
+    Threads that grow trees wait for one another thousands of times a fit, and spin meanwhile. That gains nothing in a
+    table of this size, and where other work has the cores a fit of a second takes minutes.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return nullcontext() if numbers > SMALL else threadpool_limits(1, "openmp")
 
 
 def _estimator(config: FitConfig, model: str, seed: int) -> Any:
