@@ -390,7 +390,7 @@ class Rates:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("before", type=Path, metavar="CHECKOUT", help="that this one is compared with")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="a part of the name of a row (all)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="a part of the name of a row (all); others stay stored")
     options = parser.parse_args()
     if not (options.before / "src" / "morphax").is_dir():
         parser.error(f"{options.before}: no checkout of morphax")
@@ -431,7 +431,7 @@ def main() -> None:
         ["", *KINDS],
         [["double" if d else "single", *(can[d][kind] / 1e9 for kind in KINDS)] for d in (False, True)],
     )
-    report.finish()
+    report.finish(partly=bool(options.rows))
 
 
 def shared(count: dict[str, float] | None, can: dict[str, float], seconds: float) -> list[str]:

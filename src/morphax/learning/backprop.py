@@ -19,6 +19,8 @@ from morphax.tasks.base import Kind
 
 KEPT = 2**22
 """Bytes of states that a part of a batch may keep: with what else the backward pass keeps that stays in a cache."""
+LEAST = 100
+"""Examples of a part, at least: products of fewer rows take longer than fetching what does not fit."""
 
 
 class Backpropagation(LearningRule):
@@ -39,7 +41,7 @@ class Backpropagation(LearningRule):
     - `microbatch`: examples whose gradient is computed at once; those of the parts are added up. What is kept for the
       backward pass then fits into a cache, and memory does not grow with the batch. Needs an objective that is a mean
       over examples (`mean_over_examples`), and divides their number. None: on a CPU so many that about 4 MB of states
-      are kept, elsewhere all.
+      are kept, but not fewer than 100, elsewhere all.
     - `roles`: of the leaves whose gradient is computed. `train` sets those that it trains.
     - `shards`: equal parts of the examples that so many devices work on at once. A CPU counts as one device unless
       `jax.config.update("jax_num_cpu_devices", 2)` comes before the first computation.
@@ -218,7 +220,8 @@ class Backpropagation(LearningRule):
             return examples // self.microbatch
         if not adds or jax.default_backend() != "cpu":
             return 1
-        least = max(1, round(examples * self._kept(substrate, inputs) / (KEPT * self.shards)))
+        least = round(examples * self._kept(substrate, inputs) / (KEPT * self.shards))
+        least = max(1, min(least, examples // (LEAST * self.shards)))
         fitting = (parts for parts in range(least, 2 * least) if examples % (parts * self.shards) == 0)
         return next(fitting, 1)
 

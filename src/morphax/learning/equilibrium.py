@@ -70,10 +70,9 @@ class EquilibriumRule(LearningRule):
 
     Inputs have shape (examples, channels) or (examples, 1, channels): each is one vector that is clamped.
 
-    A large batch sweeps until three quarters are at rest (`BlockSweeps`; half of it with `AcceleratedDescent`), the
-    slowest likewise, and so on.
-    Relaxations that did not converge, and those whose nudged one did not, are left out of the gradient, and the metrics
-    say how many. When none converged the gradient is 0.
+    Of a large batch the slowest quarter goes on by itself when the others are at rest, and its slowest likewise
+    (`BlockSweeps`, `AcceleratedDescent`). Relaxations that did not converge, and those whose nudged one did not, are
+    left out of the gradient, and the metrics say how many. When none converged the gradient is 0.
     """
 
     cost: Cost | None = eqx.field(static=True, default=None)
