@@ -76,20 +76,20 @@ class Report:
             print("   " + "  ".join([first, *others]).rstrip(), flush=True)
 
     def finish(self, *, partly: bool = False) -> None:
-        """Store what was asked for; `partly`: rows that were measured take the place of those stored before."""
+        """Store what was asked for; `partly`: rows that were measured take the place of those that are stored."""
         print(f"\nload {os.getloadavg()[0]:.1f} at the end, {time.perf_counter() - self.started:.0f} s in all")
         if self.keep:
             RESULTS.mkdir(parents=True, exist_ok=True)
             path = RESULTS / f"{self.name}-{self.threads}.json"
             content = {"machine": self.machine, "cores": self.cores, "tables": self.tables}
-            if partly:
+            if partly and path.exists():
                 stored = json.loads(path.read_text(encoding="utf-8"))
                 if stored["machine"] != self.machine:
-                    raise SystemExit(f"{path} is of another machine: measure all rows")
+                    raise SystemExit(f"{path} is of another machine: measure everything")
                 for name, table in stored["tables"].items():
-                    fresh = {row[0]: row for row in self.tables[name]["rows"]}
+                    fresh = {row[0]: row for row in self.tables.get(name, {"rows": []})["rows"]}
                     table["rows"] = [fresh.get(row[0], row) for row in table["rows"]]
-                content = stored
+                content["tables"] = self.tables | stored["tables"]
             text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
             path.write_text(text, encoding="utf-8")
 
