@@ -31,7 +31,7 @@ def test_tables_are_up_to_date():
         "docs/experiments.md",
         pytest.param("docs/judging.md", marks=pytest.mark.slow),
         "docs/machines.md",
-        "docs/phase-oscillators.md",
+        pytest.param("docs/phase-oscillators.md", marks=pytest.mark.slow),
         "docs/quantized.md",
         "docs/spiking.md",
         pytest.param("docs/training.md", marks=pytest.mark.slow),

@@ -103,6 +103,7 @@ def test_a_device_that_keeps_its_promises_passes():
     assert "every array has a role" in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "sentence"),
     [
@@ -159,6 +160,7 @@ def check_until_one_breaks(rule):
         promise.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [

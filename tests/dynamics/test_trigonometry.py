@@ -59,6 +59,7 @@ def test_special_points_have_the_angles_of_numpy(precision):
     np.testing.assert_array_equal(np.signbit(found)[known], np.signbit(expected)[known])
 
 
+@pytest.mark.slow
 def test_derivatives_of_both_modes_and_second_ones_are_those_of_jax(precision):
     x, y = jnp.asarray(RNG.normal(size=(2, 7)), precision)
 

@@ -24,6 +24,7 @@ with parallel_config("multiprocessing", n_jobs=2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="there is no fork on this system")
 @pytest.mark.parametrize("computed", [pytest.param("fitted", marks=pytest.mark.slow), "elsewhere"])
 def test_a_fork_of_a_process_that_computed_is_refused_and_not_waited_for(computed):

@@ -205,6 +205,7 @@ def test_what_others_keep_in_the_folder_of_checkpoints_stays(dice, tmp_path, fre
     assert [path.name for path in (out / "checkpoints").iterdir()] == [precious.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [("config.json",), ("config.json", "result.nc"), ("config.json", "manifest.json")])
 def test_what_is_whole_proves_that_a_folder_is_a_run(dice, tmp_path, lost):
     folder = run(tmp_path / "out", dice(), throws=5)

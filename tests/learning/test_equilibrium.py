@@ -105,6 +105,7 @@ def test_the_exact_gradients_agree_with_each_other_and_with_finite_differences(s
     assert abs(difference - exact @ direction) < 1e-5 * abs(difference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", [phases, hopfield, *slow(read, onion)])
 @pytest.mark.parametrize(("nudging", "order"), [("one-sided", 1), ("opposite", 1), ("symmetric", 2)])
 def test_equilibrium_propagation_converges_to_the_gradient(system, nudging, order, double):
@@ -256,6 +257,7 @@ def test_bad_arguments():
         RelaxationBackpropagation(phase_distance, BlockSweeps()).gradient(network, inputs, targets, key=KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxer", [AcceleratedDescent(1e-9), RungeKutta(5.0, 0.25)])
 def test_free_and_nudged_in_one_program_are_those_of_three(relaxer):
     with jax.enable_x64(True):

@@ -44,6 +44,7 @@ def test_a_class_is_the_largest_output_at_every_time():
     assert accuracy(jnp.asarray(scores), jnp.asarray(targets)) == 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", EVERY)
 def test_points_count_alike_however_they_are_arranged(metric):
     rows = metric(OUTPUTS.reshape(-1, 3), TARGETS.reshape(-1, 3))

@@ -231,6 +231,7 @@ OPTIMISERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_the_checkpoint_of_another_optimiser_is_refused_and_that_of_the_same_made_anew_is_not(tmp_path, name):
     make, other = OPTIMISERS[name]

@@ -43,6 +43,7 @@ def line_device(**options) -> ExternalSubstrate:
     return ExternalSubstrate(LineProcess([sys.executable, "-c", PROGRAM]), neurons=2, **options)
 
 
+@pytest.mark.slow
 def test_a_device_answers_as_its_model_would():
     task = narma(2, 300, 200, key=KEY)
     device = ExternalSubstrate(measured, neurons=12)

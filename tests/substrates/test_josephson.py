@@ -68,6 +68,7 @@ SYSTEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_fock_agrees_with_qutip_on_a_random_sequence(system):
     device = all_populations(mixer(levels=(5, 4), **SYSTEMS[system]))
