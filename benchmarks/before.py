@@ -285,19 +285,7 @@ ROWS: dict[str, tuple[Callable[[int], Job], bool]] = {
 # --- Counting ---------------------------------------------------------------------------------------------------------
 
 TRANSCENDENTAL = {
-    "sin",
-    "cos",
-    "tan",
-    "atan2",
-    "exp",
-    "exp2",
-    "expm1",
-    "log",
-    "log1p",
-    "tanh",
-    "logistic",
-    "erf_inv",
-    "pow",
+    *("sin", "cos", "tan", "atan2", "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf_inv", "pow"),
 }
 MOVED = {
     *("broadcast_in_dim", "reshape", "transpose", "slice", "dynamic_slice", "dynamic_update_slice", "gather", "split"),
@@ -307,7 +295,7 @@ MOVED = {
 
 
 def traced(function: Callable[..., Any], *given: Any) -> Counter[str]:
-    """Operations of the program that JAX makes of a function; without loops of unknown length."""
+    """Operations of the program that JAX makes of a function; a loop of unknown length counts once."""
     import equinox as eqx
 
     return operations(eqx.filter_make_jaxpr(function)(*given)[0].jaxpr)

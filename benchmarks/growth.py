@@ -73,34 +73,23 @@ def batch(report: Report, quick: bool) -> None:
     perceptron = QuantizedPerceptron.random((784, 512, 512, 512, 10), width=0.464, strength=1.5, key=KEY)
     images = [gradient(perceptron, size, 1, Backpropagation(), 784) for size in sizes]
     chains = [spiking(size, 100) for size in ((1, 10, 100) if quick else (1, 10, 100, 1000))]
-    table(
-        report,
-        "batch",
-        "examples",
-        {
-            "spintronic, in one": (sizes, whole),
-            "spintronic, as it comes": (sizes, parts),
-            "perceptron": (sizes, images),
-            "spiking, 100 steps": ((1, 10, 100, 1000)[: len(chains)], chains),
-        },
-    )
+    ways = {"in one": (sizes, whole), "as it comes": (sizes, parts)}
+    ways = {f"spintronic, {way}": calls for way, calls in ways.items()} | {"perceptron": (sizes, images)}
+    table(report, "batch", "examples", ways | {"spiking, 100 steps": ((1, 10, 100, 1000)[: len(chains)], chains)})
 
 
 def points(report: Report, quick: bool) -> None:
     lengths = (64, 256, 1024) if quick else (64, 256, 1024, 4096)
-    kept = [gradient(spintronic(), 120, n, Backpropagation(microbatch=120)) for n in lengths]
-    segments = [gradient(spintronic(), 120, n, Backpropagation(microbatch=120, segment=round(n**0.5))) for n in lengths]
+
+    def followed(n: int, segment: int | None = None) -> Call:
+        return gradient(spintronic(), 120, n, Backpropagation(microbatch=120, segment=segment))
+
     steps = (1000, 10_000) if quick else (1000, 10_000, 100_000)
-    table(
-        report,
-        "points",
-        "points",
-        {
-            "spintronic, all kept": (lengths, kept),
-            "spintronic, in segments": (lengths, segments),
-            "spiking, one chain": (steps, [spiking(1, n) for n in steps]),
-        },
-    )
+    ways = {
+        "spintronic, all kept": (lengths, [followed(n) for n in lengths]),
+        "spintronic, in segments": (lengths, [followed(n, round(n**0.5)) for n in lengths]),
+    }
+    table(report, "points", "points", ways | {"spiking, one chain": (steps, [spiking(1, n) for n in steps])})
 
 
 def oscillators(report: Report, quick: bool) -> None:

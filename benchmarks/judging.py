@@ -13,7 +13,6 @@
 Times are of the clock; the machine should do nothing else.
 """
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from measuring import Report, arguments
+from measuring import Apart, Report, arguments
 
 NEURONS, POINTS, PRODUCTS, TAPS = 50, 100_000, 5000, 100
 
@@ -53,16 +52,24 @@ def recording(folder: Path, neurons: int, points: int) -> Path:
 
 def apart(work: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
     """Seconds, peak memory in MB, and what a function gives in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measured, (work, *arguments))
+    contender = Apart(Measured, work, *arguments)
+    try:
+        return contender.ask("found")
+    finally:
+        contender.stop()
 
 
-def measured(work: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
-    ready = work(*arguments)
-    started = time.perf_counter()
-    found = ready()
-    seconds = time.perf_counter() - started
-    return seconds, peak(), found
+class Measured:
+    """Work that was prepared, done once."""
+
+    def __init__(self, work: Callable[..., Any], *arguments: Any):
+        self.ready = work(*arguments)
+
+    def found(self) -> tuple[float, float, Any]:
+        started = time.perf_counter()
+        found = self.ready()
+        seconds = time.perf_counter() - started
+        return seconds, peak(), found
 
 
 def peak() -> float:

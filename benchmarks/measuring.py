@@ -106,8 +106,7 @@ def digits(value: float | None) -> str:
     if value is None:
         return ""
     if value == 0 or 1e-3 <= abs(value) < 1e6:
-        whole = f"{float(f'{value:.3g}'):,.6f}".rstrip("0").rstrip(".")
-        return whole
+        return f"{float(f'{value:.3g}'):,.6f}".rstrip("0").rstrip(".")
     return f"{value:.1e}"
 
 

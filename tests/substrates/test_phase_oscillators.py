@@ -131,11 +131,17 @@ def test_slopes_are_derivatives_of_the_energy(network, cost):
     np.testing.assert_allclose(slope.curvature, np.diag(hessian), atol=1e-12)
 
 
+def examples(network, number):
+    """Inputs, and states to start from."""
+    channels = len(network.topology.inputs)
+    drives = jax.random.uniform(jax.random.key(1), (number, channels), minval=-1.5, maxval=1.5)
+    return drives, jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, number))
+
+
 @pytest.mark.slow
 def test_accelerated_descent_ends_in_minima_as_deep_as_those_of_sweeps():
     network = PhaseOscillators.all_to_all(10, 50, 10, key=KEY)
-    drives = jax.random.uniform(jax.random.key(1), (128, 10), minval=-1.5, maxval=1.5)
-    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 128))
+    drives, starts = examples(network, 128)
 
     @eqx.filter_jit
     def ended(relaxer):
@@ -162,8 +168,7 @@ def test_accelerated_descent_ends_in_minima_as_deep_as_those_of_sweeps():
 @pytest.mark.slow
 def test_what_hardly_locks_is_swept_from_where_it_began():
     network = PhaseOscillators.all_to_all(5, 16, 4, frequency_deviation=0.2, key=KEY)
-    drives = jax.random.uniform(jax.random.key(1), (64, 5), minval=-1.5, maxval=1.5)
-    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 64))
+    drives, starts = examples(network, 64)
 
     @eqx.filter_jit
     def converged(relaxer):
@@ -186,8 +191,7 @@ class Unswept(PhaseOscillators):
 @pytest.mark.parametrize("relaxer", [AcceleratedDescent(1e-9, 8, 0), AcceleratedDescent(1e-9, 8)])
 def test_a_batch_that_is_not_swept_ends_where_it_descended_to(relaxer):
     network = Unswept.all_to_all(5, 16, 4, key=KEY)
-    drives = jax.random.uniform(jax.random.key(1), (32, 5), minval=-1.5, maxval=1.5)
-    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 32))
+    drives, starts = examples(network, 32)
 
     @eqx.filter_jit
     def run():
@@ -307,8 +311,7 @@ def test_bad_arguments(make, message):
 def test_whoever_does_not_come_to_rest_is_swept_from_its_start_in_groups():
     """Four groups of eight for thirty, of which two fill up."""
     network = PhaseOscillators.all_to_all(5, 16, 4, key=KEY)
-    drives = jax.random.uniform(jax.random.key(1), (30, 5), minval=-1.5, maxval=1.5)
-    starts = jax.vmap(lambda key: network.initial_state(key=key))(jax.random.split(KEY, 30))
+    drives, starts = examples(network, 30)
 
     @eqx.filter_jit
     def ended(relaxer):

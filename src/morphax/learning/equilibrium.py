@@ -37,7 +37,8 @@ from morphax.tasks.base import Kind
 
 Measure = Callable[[Array, Array], Metrics]
 Nudging = Literal["one-sided", "opposite", "symmetric"]
-NUDGINGS: tuple[Nudging, ...] = ("one-sided", "opposite", "symmetric")
+NUDGINGS: dict[Nudging, tuple[int, int]] = {"one-sided": (1, 0), "opposite": (0, -1), "symmetric": (1, -1)}
+"""Both equilibria that are compared, by their nudge in units of the strength; 0 is the free one."""
 PHASE_COSTS = (phase_distance, phase_overlap, phase_squared_error)
 FEWEST = 8  # examples that go on by themselves
 IN_STEP = (BlockSweeps, AcceleratedDescent)
@@ -253,7 +254,7 @@ class EquilibriumPropagation(EquilibriumRule):
     nudging: Nudging = eqx.field(static=True, default="one-sided")
 
     def __check_init__(self) -> None:
-        check_choice("nudging", self.nudging, NUDGINGS)
+        check_choice("nudging", self.nudging, tuple(NUDGINGS))
         if is_concrete(self.strength) and not np.all((np.asarray(self.strength) > 0) & np.isfinite(self.strength)):
             raise ValueError(
                 f"strength is {self.strength}; beta must be > 0 and finite; without a nudge nothing differs. "
@@ -270,15 +271,12 @@ class EquilibriumPropagation(EquilibriumRule):
     ) -> tuple[Metrics, Any]:
         """Metrics of the free equilibria, and the contrast of free and nudged ones."""
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
-        up, down = {
-            "one-sided": (self.strength, 0.0),
-            "opposite": (0.0, -self.strength),
-            "symmetric": (self.strength, -self.strength),
-        }[self.nudging]
-        nudges = {"one-sided": [up], "opposite": [down], "symmetric": [up, down]}[self.nudging]
-        free, *nudged = self._free_and_nudged(substrate, inputs, starts, noise, targets, nudges)
-        first = free if self.nudging == "opposite" else nudged[0]
-        second = free if self.nudging == "one-sided" else nudged[-1]
+        nudges = NUDGINGS[self.nudging]
+        up, down = (nudge * self.strength for nudge in nudges)
+        pulled = [nudge * self.strength for nudge in nudges if nudge]
+        free, *nudged = self._free_and_nudged(substrate, inputs, starts, noise, targets, pulled)
+        found = iter(nudged)
+        first, second = (next(found) if nudge else free for nudge in nudges)
         counts = free.converged & first.converged & second.converged
         weights, cost = _mean_weights(counts) / (up - down), self.compared(substrate)
 
@@ -431,23 +429,23 @@ def _in_stages(
     ended = _slowest_apart(relax, replace(relaxer, max_sweeps=0), examples)
     if not relaxer.max_sweeps or not can_sweep:
         return ended
-
     return _swept(partial(relax, relaxer.sweeps), examples, ended._replace(memory=None))
 
 
 def _swept(sweep: Callable[..., Relaxation], examples: tuple[Any, ...], ended: Relaxation) -> Relaxation:
     """Sweep those that are not at rest from where they began, an eighth of the batch at a time: mostly none or few."""
-    inputs, starts, keys, targets = examples
-    size = max(min(FEWEST, len(inputs)), len(inputs) // 8)
+    number = len(examples[0])
+    size = max(min(FEWEST, number), number // 8)
 
     def sweep_some(carry: tuple[Array, Relaxation]) -> tuple[Array, Relaxation]:
         done, ended = carry
         _, chosen = jax.lax.top_k(1 - done.astype(float), size)
-        full, before, *some = jax.tree.map(lambda x: x[chosen], (done, ended, starts, inputs, keys, targets))
+        filling, before, some = jax.tree.map(lambda x: x[chosen], (done, ended, examples))
+        inputs, starts, keys, targets = some
         # Where fewer are left than are swept, others fill up: they stay where they are.
-        either = jax.vmap(lambda full, a, b: jax.tree.map(partial(jnp.where, full), a, b))
-        swept = sweep((some[1], either(full, before.state, some[0]), *some[2:]), batch="examples")
-        after = either(full, before, jax.vmap(merged)(before, swept))
+        either = jax.vmap(lambda filling, a, b: jax.tree.map(partial(jnp.where, filling), a, b))
+        swept = sweep((inputs, either(filling, before.state, starts), keys, targets), batch="examples")
+        after = either(filling, before, jax.vmap(merged)(before, swept))
         return done.at[chosen].set(True), jax.tree.map(lambda x, y: x.at[chosen].set(y), ended, after)
 
     return jax.lax.while_loop(lambda carry: ~jnp.all(carry[0]), sweep_some, (ended.converged, ended))[1]
