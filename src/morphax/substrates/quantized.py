@@ -93,8 +93,8 @@ class BinarisedPerceptron(Substrate):
         keys = [None] * len(hidden) if key is None else jax.random.split(key, len(hidden))
         below, memory = drive, None
         for matrix, layer_key in zip(hidden, keys, strict=True):
-            below, memory = self.activations(matrix @ below, memory, layer_key)
-        return self.weights[-1] @ below
+            below, memory = self.activations(below @ matrix.T, memory, layer_key)
+        return below @ self.weights[-1].T
 
     def observe(self, state: Float[Array, " outputs"], *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
         """The outputs."""
@@ -207,7 +207,7 @@ class QuantizedPerceptron(BinarisedPerceptron):
             raise ValueError(f"outcomes contains {wrong}; every one must be +1 or -1")
         below, memory, total = drive, None, jnp.asarray(1.0, self.weights[0].dtype)
         for matrix, measured in zip(self.weights[:-1], jnp.asarray(outcomes, total.dtype), strict=True):
-            z, x = self._rotated(matrix @ below, memory)
+            z, x = self._rotated(below @ matrix.T, memory)
             total = total * jnp.prod((1 + measured * self._sharpness * z) / 2)
             below, memory = measured, self._left(measured, z, x)
         return total
@@ -218,7 +218,9 @@ class QuantizedPerceptron(BinarisedPerceptron):
 
     def _measured(self, preactivation: Array, memory: Any, key: PRNGKeyArray) -> tuple[Array, Any]:
         z, x = self._rotated(preactivation, memory)
-        outcomes = jnp.where(events(key, (1 + self._sharpness * z) / 2, z.shape), 1.0, -1.0).astype(z.dtype)
+        drawn = events(key, (1 + self._sharpness * z) / 2, z.shape)
+        # A quotient is computed once; a selection XLA would repeat, with rotation and draws, in whatever it stands in.
+        outcomes = 1 / jnp.where(drawn, 1.0, -1.0).astype(z.dtype)
         return outcomes, self._left(outcomes, z, x)
 
     def _rotated(self, preactivation: Array, memory: Any) -> tuple[Array, Array]:
