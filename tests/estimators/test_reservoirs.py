@@ -128,6 +128,7 @@ def test_a_second_fit_of_equal_shape_compiles_nothing(wine, compiled):
     assert set(compiled()) <= {"jit(random)"}
 
 
+@pytest.mark.slow
 def test_ten_folds_compile_the_dynamics_once(wine, compiled):
     jax.clear_caches()
     assert (

@@ -31,6 +31,7 @@ def halves(wine):
     return X[::2], y[::2], X[1::2], y[1::2]
 
 
+@pytest.mark.slow
 def test_qubits_learn_and_say_how_probable_a_class_is(wine):
     X, y, further, right = halves(wine)
     qubits = QuantizedPerceptronClassifier(hidden=(32,), steps=200, random_state=0).fit(X, y)

@@ -16,6 +16,7 @@ KEY = jax.random.key(0)
 FEW: dict[str, Any] = {"points": 4000, "max_degree": 6, "max_products": 2500}
 
 
+@pytest.mark.slow
 def test_the_mixer_has_no_linear_memory_and_no_odd_capacity():
     """Its populations are even in its input."""
     found = judge(JosephsonMixer.two_mode(measured=9), **FEW, key=KEY)

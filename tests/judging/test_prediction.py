@@ -32,6 +32,7 @@ def test_series_begin_as_their_equation_says(tau):
     assert 0.2 < series.min() < series.max() < 1.5
 
 
+@pytest.mark.slow
 def test_a_wave_is_foretold_by_two_past_values():
     """x(t + 1) = 2 cos(w) x(t) - x(t - 1): a device that remembers one input goes on for ever."""
     wave = np.stack([np.sin(0.2 * np.arange(600) + phase) for phase in (0.0, 1.0)])

@@ -69,6 +69,7 @@ def test_inputs_stay_within_the_range():
         withstands(bench, "scale", (3.0,), key=KEY)
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_judged_by_its_own_input():
     """A tap for each of the last three inputs, and products of them, tell parities of three bits."""
     u = np.where(np.random.default_rng(0).uniform(size=3000) > 0.5, 1.0, -1.0)

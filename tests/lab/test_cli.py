@@ -382,6 +382,7 @@ def test_a_folder_of_another_run_is_refused(out, capsys):
     assert "a run of josephson/waveforms" in error_of(capsys, other, 2)
 
 
+@pytest.mark.slow
 def test_fresh_removes_what_is_the_runs_and_nothing_else(out):
     strangers = [out / name for name in ("precious/thesis.tex", "figures/mine.png", "notes.md")]
     for path in strangers:
@@ -436,6 +437,7 @@ def test_debug_shows_the_traceback(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failed_run_exits_with_1_and_keeps_what_was_computed(capsys, monkeypatch):
     from morphax.experiments.josephson import waveforms
 

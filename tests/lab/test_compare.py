@@ -53,6 +53,7 @@ def made_up(label: str, claims=(), **variables) -> Run:
     return Run(Path(label), label, request, environment, list(claims), xr.Dataset(variables))
 
 
+@pytest.mark.slow
 def test_runs_are_compared_on_the_terminal_and_on_a_page_and_are_not_touched(folders, capsys):
     before = [content(folder) for folder in folders]
     assert main(["compare", *folders]) == 0

@@ -106,6 +106,7 @@ def swept(folder: Path, over, **numbers) -> RunFolder:
     return ran
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_runs_at_its_points(tmp_path):
     ran = swept(tmp_path / "sweep", {"slope": [1.0, -2.0], "largest": [2, 3]})
     dataset = ran.dataset()

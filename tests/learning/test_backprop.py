@@ -101,6 +101,7 @@ def test_it_teaches_a_substrate_of_any_kind(make):
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_its_gradient():
     inputs = jax.random.normal(jax.random.key(3), (12, 5))
     targets = jax.nn.one_hot(jnp.arange(12) % 2, 2)

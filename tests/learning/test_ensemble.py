@@ -101,6 +101,7 @@ def run(lines, rule, key, **options):
     return train(lines, rule, data, OPTIMISER, 12, key=key, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 def test_a_member_is_trained_as_if_alone():
     key = jax.random.key(4)

@@ -157,6 +157,7 @@ def test_what_is_compared_follows_from_the_substrate(system, cost):
     assert float(loss) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_most_probable_class_is_that_of_the_largest_output_or_sine():
     labels = jnp.eye(3)[jnp.arange(5) % 3]
     for system, best in ((phases, jnp.sin), (read, lambda o: o)):

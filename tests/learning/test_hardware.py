@@ -83,7 +83,10 @@ def test_noise_aware_learning_takes_the_gradient_at_a_device_drawn_anew():
     close(metrics_of(rule, reader()), gradient(RULE, reader())[0])  # judged as designed
 
 
-@pytest.mark.parametrize(("make", "measured_states"), [("reader", False), ("spintronic", True)])
+@pytest.mark.parametrize(
+    ("make", "measured_states"),
+    [("reader", False), pytest.param("spintronic", True, marks=pytest.mark.slow)],
+)
 def test_in_the_loop_with_a_perfect_device_is_backpropagation(make, measured_states):
     rule, substrate = InTheLoop(RULE, Imperfections(), KEY, measured_states), globals()[make]()
     close(gradient(rule, substrate), gradient(RULE, substrate), rtol=1e-12, atol=1e-14)

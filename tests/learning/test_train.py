@@ -137,6 +137,7 @@ def test_minibatches_visit_every_example_once_and_leave_others_over():
     assert len({tuple(order) for order in orders}) == 6
 
 
+@pytest.mark.slow
 def test_best_is_the_substrate_with_the_highest_score():
     last, history, best = watched_run(33)
     ends = [row["validation"] for row in history if "validation" in row]

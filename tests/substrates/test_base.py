@@ -187,6 +187,7 @@ def test_evolution_goes_on_where_it_ended_and_may_be_observed_at_its_end():
     np.testing.assert_array_equal(evolve(network, drives, observe="last")[0], whole[-1])
 
 
+@pytest.mark.slow
 def test_the_last_observation_reads_the_same_shots():
     mixer = JosephsonMixer.two_mode(measured=4, shots=20)
     every, _ = evolve(mixer, jnp.ones(3), key=KEY)
