@@ -46,7 +46,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/executor.py --keep
 	$(BIN)/python docs/build.py
 
-# Whether what was made fast still is: ratios on one core, in two to three minutes.
+# Whether what was made fast still is: ratios on one core, in about two minutes.
 benchmark-guard: .venv/installed-benchmark
 	$(BIN)/python benchmarks/guard.py
 

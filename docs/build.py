@@ -14,7 +14,7 @@ stores in docs/results/speed/, fill the blocks
     ...
     <!-- end -->
 
-with a column for each number of cores that was measured. `--check` writes nothing and fails when something is stale.
+for each number of cores that was measured. `--check` writes nothing and fails when something is stale.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from morphax.experiments.judging._stored import STORED, as_json
@@ -30,6 +30,7 @@ from morphax.files import read_json, read_sealed, read_sealed_dataset, write_jso
 from morphax.lab.report import claim_texts
 
 DOCS = Path(__file__).parent
+BESIDE = 4  # columns at most of tables that stand side by side
 BLOCK = re.compile(r"(<!-- (results|speed): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -92,22 +93,35 @@ def filled(kind: str, name: str, page: Path) -> str:
 
 
 def speed(name: str) -> str:
-    """A table of a benchmark; where it was measured on one core and on more, side by side."""
+    """A table of a benchmark; where it was measured on one core and on more, side by side, or below each other."""
     benchmark, _, which = name.partition("/")
     found = [read_json(path) for path in sorted((DOCS / "results" / "speed").glob(f"{benchmark}-*.json"))]
     found = [run for run in found if which in run["tables"]]
     if not found:
         raise SystemExit(f"{name}: no such table of a benchmark is stored; python benchmarks/... --keep stores one")
     tables = [run["tables"][which] for run in found]
-    head, rows = [tables[0]["header"][0]], {row[0]: [row[0]] for one in tables for row in one["rows"]}
-    for run, one in zip(found, tables, strict=True):
-        columns, given = one["header"][1:], {row[0]: row[1:] for row in one["rows"]}
-        head += [f"{column}, {run['cores']}" if len(found) > 1 else column for column in columns]
-        for label, row in rows.items():
-            row += given.get(label, [""] * len(columns))
-    lines = [markdown_row(head), "|---" * len(head) + "|", *map(markdown_row, rows.values())]
+    if len(found) == 1:
+        lines = markdown_table(tables[0]["header"], tables[0]["rows"])
+    elif len(tables[0]["header"]) > BESIDE:
+        parts = zip(found, tables, strict=True)
+        each = [[f"On {run['cores']}:", "", *markdown_table(one["header"], one["rows"]), ""] for run, one in parts]
+        lines = [line for part in each for line in part][:-1]
+    else:
+        # Rows are recognised by their first cell.
+        labels = dict.fromkeys(row[0] for one in tables for row in one["rows"])
+        head, rows = [tables[0]["header"][0]], {label: [label] for label in labels}
+        for run, one in zip(found, tables, strict=True):
+            columns, given = one["header"][1:], {row[0]: row[1:] for row in one["rows"]}
+            head += [f"{column}, {run['cores']}" for column in columns]
+            for label, row in rows.items():
+                row += given.get(label, [""] * len(columns))
+        lines = markdown_table(head, rows.values())
     machines = dict.fromkeys(run["machine"] for run in found)
     return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in machines)]) + "\n"
+
+
+def markdown_table(head: Sequence[object], rows: Iterable[Iterable[object]]) -> list[str]:
+    return [markdown_row(head), "|---" * len(head) + "|", *map(markdown_row, rows)]
 
 
 def markdown_row(cells: Iterable[object]) -> str:
