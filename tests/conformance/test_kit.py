@@ -173,6 +173,7 @@ def test_a_rule_that_breaks_a_promise_is_told(rule, sentence):
         check_until_one_breaks(rule)
 
 
+@pytest.mark.slow
 def test_all_broken_promises_of_a_rule_are_told_at_once():
     sentences = r"(?s)a Careless breaks \d+ promises of \d+:\n- .*change nothing.*\n- .*admits fewer targets than"
     with pytest.raises(BrokenPromiseError, match=sentences):

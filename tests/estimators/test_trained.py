@@ -58,6 +58,7 @@ def test_one_sample_is_answered_alone_as_among_others(wine):
         np.testing.assert_array_equal(again, together)
 
 
+@pytest.mark.slow
 def test_another_number_of_samples_and_another_learning_rate_compile_nothing(wine, compiled):
     X, y, further, _ = halves(wine)
     SpintronicClassifier(hidden=(8,), arrangement="held", steps=20, random_state=0).fit(X, y).predict(further)

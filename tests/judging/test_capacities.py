@@ -81,6 +81,7 @@ def test_channels_have_products_of_their_own():
     assert set(significant.factors.values) == {"P1(u0[t]) P1(u1[t-2])", "P1(u1[t-4])"}
 
 
+@pytest.mark.slow
 def test_a_fading_network_uses_all_of_its_readings():
     """Whatever its scale: capacities add up to the number of readings (Dambre et al. 2012)."""
     inputs = jax.random.uniform(jax.random.key(1), (10_000,), minval=-1.0, maxval=1.0)

@@ -64,6 +64,7 @@ def test_workers_give_the_numbers_history_and_files_of_a_serial_run(tmp_path, ex
     assert list(pieces[0]) == list(pieces[1])
 
 
+@pytest.mark.slow
 def test_pieces_that_fail_are_named_and_tried_again_alone(tmp_path, executor):
     with pytest.raises(PiecesFailedError, match=r"2 of 6 pieces failed.*: no power at [14]; likewise 'piece [14]'"):
         run(tmp_path / "out", executor, count=6, failing=(1, 4), notes=str(tmp_path)).execute()

@@ -127,6 +127,7 @@ def test_what_fails_around_the_trials_is_no_failed_trial(tmp_path):
         assert len(Hill.done) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_store_that_cannot_be_written_ends_the_study(tmp_path, monkeypatch):
     monkeypatch.setattr(PieceStore, "keep", Mock(side_effect=OSError(28, "No space left on device")))
@@ -368,6 +369,7 @@ def test_a_database_whose_driver_is_missing_says_what_to_install(monkeypatch):
         Shared("postgresql://me:secret@host/db", "demo", SPACE, "maximize")
 
 
+@pytest.mark.slow
 def test_the_command_searches(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert (

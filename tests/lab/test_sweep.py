@@ -129,6 +129,7 @@ def test_a_sweep_is_the_runs_at_its_points(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_finer_sweep_computes_what_is_new(tmp_path):
     swept(tmp_path / "coarse", {"slope": [0.0, 1.0]})

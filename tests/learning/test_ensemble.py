@@ -118,6 +118,7 @@ def test_a_member_is_trained_as_if_alone():
     assert best.slope[2] != last.slope[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 def test_divergence_names_the_member():
     noises = jnp.zeros(3)

@@ -180,15 +180,9 @@ def loss(parameters, system, rho):
     return jnp.sum(jnp.abs(out - 0.01) ** 2 * jnp.arange(1, out.size + 1).reshape(out.shape) ** 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [
-        "one mode",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("thermal", "joint thermal kerr", "three modes", "strong damping, many sub-steps")
-        ),
-    ],
+    "name", ["one mode", "thermal", "joint thermal kerr", "three modes", "strong damping, many sub-steps"]
 )
 def test_gradients_equal_finite_differences(name):
     system = SYSTEMS[name]()

@@ -236,6 +236,7 @@ def test_an_isolated_oscillator_finds_its_resting_point_and_the_filter_forgets()
     np.testing.assert_allclose(state.filtered, 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_cutoff_the_filter_passes_all_changes():
     net = network(SpintronicNetwork, cutoff_frequency=0.0)
     schemes: tuple[tuple[Method, int], ...] = (("exponential", 2), ("runge-kutta", 3))
