@@ -52,7 +52,7 @@ benchmark-guard: .venv/installed-benchmark
 
 # aeon asks for an older NumPy than constraints.txt names, so this has an environment of its own.
 benchmark-estimators: .venv-peers/installed
-	.venv-peers/bin/python benchmarks/estimators.py
+	.venv-peers/bin/python benchmarks/estimators.py --keep
 
 clean:
 	rm -rf .venv .venv-peers runs

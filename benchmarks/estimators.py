@@ -1,6 +1,6 @@
 """Classifiers of `morphax.estimators` beside other packages' on eight sets of data: accuracy, and seconds.
 
-    python benchmarks/estimators.py [--datasets NAME ...] [--models NAME ...] [--seeds 5]
+    python benchmarks/estimators.py [--datasets NAME ...] [--models NAME ...] [--seeds 5] [--threads 1] [--keep]
 
 Needs aeon, which also carries the series, and reservoirpy. Digits, wine and cancer are scikit-learn's, divided into
 halves, stratified, by every seed anew; the others keep the halves they were published in, and a seed draws the model
@@ -23,17 +23,17 @@ long.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from measuring import Report, arguments
 
 TABLES = ("digits", "wine", "cancer")
 SERIES = ("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "JapaneseVowels")
@@ -61,7 +61,7 @@ class Model(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, quick=None)
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS, metavar="NAME")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
@@ -70,28 +70,22 @@ def main() -> None:
     if options.alone:
         print(json.dumps(measured(MODELS[options.models[0]], options.datasets[0], options.seeds)))
         return
-    names = ("jax", "numpy", "scikit-learn", "aeon", "reservoirpy")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}")
-    started = time.perf_counter()
+    report = Report("estimators", options, "jax", "numpy", "scikit-learn", "aeon", "reservoirpy")
     found = {
         (model, data): apart(model, data, options.seeds)
         for model in options.models
         for data in options.datasets
         if data in MODELS[model].datasets
     }
-    tabulate(f"accuracy, {options.seeds} seeds", "{mean:.3f} ± {deviation:.3f}", options, found)
-    tabulate("seconds, cold / warm", "{cold:.2f} / {warm:.2f}", options, found)
-    print(f"\n{time.perf_counter() - started:.0f} s altogether, load {os.getloadavg()[0]:.1f} at the end")
 
+    def rows(cell: str) -> list[list[str]]:
+        each = {key: cell.format(**numbers) for key, numbers in found.items()}
+        return [[MODELS[m].title, *(each.get((m, data), "") for data in options.datasets)] for m in options.models]
 
-def tabulate(
-    title: str, cell: str, options: argparse.Namespace, found: Mapping[tuple[str, str], dict[str, float]]
-) -> None:
-    print(f"\n| {title} | {' | '.join(options.datasets)} |\n|{' :-- |' * (1 + len(options.datasets))}")
-    for model in options.models:
-        cells = (cell.format(**found[model, data]) if (model, data) in found else "" for data in options.datasets)
-        print(f"| {MODELS[model].title} | {' | '.join(cells)} |")
+    seeds = f"{options.seeds} seeds"
+    report.table("accuracy", "Accuracy", [seeds, *options.datasets], rows("{mean:.3f} ± {deviation:.3f}"))
+    report.table("seconds", "Seconds", ["cold / warm", *options.datasets], rows("{cold:.2f} / {warm:.2f}"))
+    report.finish()
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------------
