@@ -126,8 +126,8 @@ def perceptron(full: bool) -> list[Ratio]:
     number = max(benchmark.TESTS, benchmark.IMAGES)
     images = random.standard_normal((number, 784)).astype(np.float32)
     labels = random.integers(0, 10, number)
-    tests, learned = jnp.asarray(images[: benchmark.TESTS, None]), slice(benchmark.IMAGES)
-    data = jnp.asarray(images[learned, None]), jnp.eye(10)[labels[learned]]
+    tests = jnp.asarray(images[: benchmark.TESTS, None])
+    data = jnp.asarray(images[: benchmark.IMAGES, None]), jnp.eye(10)[labels[: benchmark.IMAGES]]
     found = []
     for name, wanted in (("rotation", 3.5), ("both", 2.5)) if full else (("both", 2.5),):
         numbers = benchmark.REGIMES[name]
