@@ -31,7 +31,7 @@ from morphax.lab.report import claim_texts
 
 DOCS = Path(__file__).parent
 BESIDE = 4  # columns at most of tables that stand side by side
-BLOCK = re.compile(r"(<!-- (results|speed): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|speed|which): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
@@ -89,6 +89,8 @@ def as_text(content: dict[str, dict[str, list]]) -> str:
 
 def filled(kind: str, name: str, page: Path) -> str:
     """What stands in a block, as Markdown."""
+    if kind == "which":
+        return which(int(name))
     return claims(name, page) if kind == "results" else speed(name)
 
 
@@ -118,6 +120,44 @@ def speed(name: str) -> str:
         lines = markdown_table(head, rows.values())
     machines = dict.fromkeys(run["machine"] for run in found)
     return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in machines)]) + "\n"
+
+
+def which(budget: int) -> str:
+    """What a device offers, which rule is best for it, and what that reached and asked: from results of `rules/...`."""
+    layered, alone = (read_sealed_dataset(DOCS / f"results/rules/{name}/result.nc") for name in ("layered", "which"))
+    layers, network = (
+        layered.sel(system=system, budget=budget) for system in ("oscillator layers", "spintronic network")
+    )
+    chips = layered.sel(system="oscillator layers", spread=float(layered.spread.max()))
+    chips = chips.assign(accuracy=chips.chip_accuracy).sel(budget=budget)
+    spread = f"chips that differ by {float(layered.spread.max()):.0%}"
+    offers = (
+        ("a loss, and weights can be written", "layers", layers, ("SPSA",)),
+        ("besides: something can be added at its neurons", "layers", layers, ("node perturbation",)),
+        (
+            "what reaches its layers, and what they answer",
+            "layers",
+            layers,
+            ("feedback alignment", "DFA", "augmented DFA", "local heads", "forward-forward", "physical local"),
+        ),
+        ("nothing, but there is a model", f"layers, {spread}", chips, ("back-propagation",)),
+        ("answers, and there is a model", f"layers, {spread}", chips, ("in the loop",)),
+        ("no model", f"layers, {spread}", chips, ("SPSA", "node perturbation", "augmented DFA")),
+        ("states in the course of a sequence", "spintronic network, rows", network, ("e-prop", "RFLO")),
+        ("nothing, but there is a model", "spintronic network, rows", network, ("back-propagation",)),
+        ("rest in an energy", "Hopfield network", alone.sel(system="energy"), alone.rule.values),
+        ("time can be reversed", "lattice, rows", alone.sel(system="reversal"), ("echo",)),
+    )
+    rows = []
+    for offer, device, found, rules in offers:
+        means = found.accuracy.sel(rule=list(rules)).mean("seed").dropna("rule")
+        best = found.sel(rule=means.rule[int(means.argmax())])
+        accuracy = f"{float(best.accuracy.mean()):.1f} ± {float(best.accuracy.std()):.1f}"
+        asked = 0 if str(best.rule.values) == "back-propagation" else 1
+        counts = [f"{int(best[name]) * asked:,}" for name in ("presentations", "writes")]
+        rows.append((offer, device, str(best.rule.values), accuracy, *counts))
+    head = ("what the device offers", "device", "best rule", "test accuracy, %", "presentations", "writes")
+    return "\n".join(markdown_table(head, rows)) + "\n"
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Iterable[object]]) -> list[str]:

@@ -34,6 +34,7 @@ def test_tables_are_up_to_date():
         pytest.param("docs/phase-oscillators.md", marks=pytest.mark.slow),
         "docs/quantized.md",
         "docs/spiking.md",
+        pytest.param("docs/rules.md", marks=pytest.mark.slow),
         pytest.param("docs/training.md", marks=pytest.mark.slow),
     ],
 )

@@ -7,17 +7,41 @@ from morphax.lab.experiment import (
     parameter as parameter,
 )
 from morphax.learning import (
+    CMAES as CMAES,
+    AgnosticPropagation as AgnosticPropagation,
+    AngleShift as AngleShift,
+    Asked as Asked,
     Augmented as Augmented,
     Backpropagation as Backpropagation,
+    CoupledLearning as CoupledLearning,
+    DirectFeedbackAlignment as DirectFeedbackAlignment,
+    EligibilityPropagation as EligibilityPropagation,
     EquilibriumPropagation as EquilibriumPropagation,
+    FeedbackAlignment as FeedbackAlignment,
+    ForwardForward as ForwardForward,
+    ForwardGradient as ForwardGradient,
+    FrequencyPropagation as FrequencyPropagation,
+    HamiltonianEcho as HamiltonianEcho,
+    HolomorphicPropagation as HolomorphicPropagation,
     ImplicitDifferentiation as ImplicitDifferentiation,
     InTheLoop as InTheLoop,
+    KolenPollack as KolenPollack,
     LearningRule as LearningRule,
+    LocalHeads as LocalHeads,
     MajorityVote as MajorityVote,
+    NodePerturbation as NodePerturbation,
     NoiseAware as NoiseAware,
+    PhysicalLocalLearning as PhysicalLocalLearning,
+    RandomFeedbackLocalOnline as RandomFeedbackLocalOnline,
     Reading as Reading,
     Readout as Readout,
+    RealTimeRecurrentLearning as RealTimeRecurrentLearning,
+    RecursiveLeastSquares as RecursiveLeastSquares,
     RelaxationBackpropagation as RelaxationBackpropagation,
+    ScoreFunction as ScoreFunction,
+    SignSymmetry as SignSymmetry,
+    SparseApproximation as SparseApproximation,
+    ZerothOrder as ZerothOrder,
     answer as answer,
     fit_readout as fit_readout,
     make_members as make_members,
@@ -46,6 +70,8 @@ from morphax.substrates.imperfections import (
     quantise as quantise,
 )
 from morphax.substrates.josephson import JosephsonMixer as JosephsonMixer
+from morphax.substrates.layered import Layered as Layered, OscillatorLayers as OscillatorLayers
+from morphax.substrates.neuronwise import Neuronwise as Neuronwise
 from morphax.substrates.phase_oscillators import PhaseOscillators as PhaseOscillators
 from morphax.substrates.quantized import QuantizedPerceptron as QuantizedPerceptron
 from morphax.substrates.recurrent import ContinuousTimeRecurrentNetwork as ContinuousTimeRecurrentNetwork
@@ -54,6 +80,7 @@ from morphax.substrates.reservoirs import (
     ReLUReservoir as ReLUReservoir,
     SpinTorqueReservoir as SpinTorqueReservoir,
 )
+from morphax.substrates.reversible import NonlinearLattice as NonlinearLattice, Reversible as Reversible
 from morphax.substrates.spiking import SpikingNetwork as SpikingNetwork
 from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
 from morphax.substrates.wrappers import (

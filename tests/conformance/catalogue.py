@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -32,12 +33,36 @@ from morphax import (
     SpintronicNetwork,
     Substrate,
     Task,
+    WithReadout,
     fitted,
     tasks,
 )
 from morphax.dynamics.relaxation import RungeKutta
+from morphax.learning.contrastive import (
+    AgnosticPropagation,
+    CoupledLearning,
+    FrequencyPropagation,
+    HolomorphicPropagation,
+)
 from morphax.learning.design import ReadoutDesign
+from morphax.learning.echo import HamiltonianEcho
+from morphax.learning.evolution import CMAES
+from morphax.learning.feedback import DirectFeedbackAlignment, FeedbackAlignment, KolenPollack, SignSymmetry
+from morphax.learning.forward import ForwardForward, LocalHeads, PhysicalLocalLearning
+from morphax.learning.node_perturbation import NodePerturbation
+from morphax.learning.online import (
+    EligibilityPropagation,
+    RandomFeedbackLocalOnline,
+    RealTimeRecurrentLearning,
+    SparseApproximation,
+)
+from morphax.learning.recursive_least_squares import RecursiveLeastSquares
+from morphax.learning.shift import AngleShift, ScoreFunction
+from morphax.learning.zeroth_order import ForwardGradient, ZerothOrder
+from morphax.substrates.layered import OscillatorLayers
 from morphax.substrates.quantized import NoisyPerceptron
+from morphax.substrates.reversible import NonlinearLattice
+from morphax.substrates.topology import Topology
 from morphax.testing import decide
 
 KEY = jax.random.key(11)
@@ -58,7 +83,12 @@ SUBSTRATES: dict[str, Callable[[], Substrate]] = {
     "quantized": lambda: QuantizedPerceptron.random((3, 4, 4, 2), width=0.4, strength=1.2, key=KEY),
     "noisy perceptron": lambda: NoisyPerceptron.random((3, 4, 2), noise=0.3, key=KEY),
     "spiking": lambda: SpikingNetwork.random(4, 3, steps_per_input=2, key=KEY),
+    "spiking, one step an input": lambda: SpikingNetwork.random(4, 3, input_mean=1.0, key=KEY),
     "spiking, Poisson inputs": lambda: SpikingNetwork.random(4, 3, input_rate=0.3, steps_per_input=2, key=KEY),
+    "oscillator layers": lambda: OscillatorLayers.random((3, 4, 3, 2), key=KEY),
+    "lattice": lambda: NonlinearLattice.random(
+        Topology.lattice((2, 3), inputs=[0, 3], outputs=[2, 5]), duration=2.0, key=KEY
+    ),
     "noisy spintronic": lambda: Noisy(SpintronicNetwork.random((3, 2), key=KEY), 0.01),
     "noisy phase-oscillators": lambda: Noisy(PhaseOscillators.layered((2, 3, 1), key=KEY), 0.01),
 }
@@ -66,12 +96,13 @@ SUBSTRATES: dict[str, Callable[[], Substrate]] = {
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A device behind a Python function: it answers with the right number of numbers, whatever it is given."""
+    """A device behind a Python function: it answers with the right number of numbers, which its weights move."""
 
     shape: tuple[int, ...]
 
     def __call__(self, weights: Any, inputs: np.ndarray) -> np.ndarray:
-        return np.full((len(inputs), *self.shape), 0.25)
+        asked = sum(np.sum(leaf) for leaf in jax.tree.leaves(weights))
+        return np.full((len(inputs), *self.shape), 0.25 + 0.01 * np.sin(asked))
 
 
 RULES: dict[str, Callable[[Task], LearningRule]] = {
@@ -87,6 +118,34 @@ RULES: dict[str, Callable[[Task], LearningRule]] = {
     ),
     "MajorityVote(Backpropagation)": lambda task: MajorityVote(Backpropagation(), shots=3),
     "Augmented(Backpropagation)": lambda task: Augmented(Backpropagation(), lambda inputs, key: 0.9 * inputs),
+    "ZerothOrder": lambda task: ZerothOrder(Backpropagation(), directions=2),
+    "ZerothOrder(EquilibriumPropagation)": lambda task: ZerothOrder(EquilibriumPropagation()),
+    "ZerothOrder(InTheLoop(Backpropagation, laboratory))": lambda task: ZerothOrder(
+        InTheLoop(Backpropagation(), Laboratory(task.train[1].shape[1:])), spread=0.1
+    ),
+    "ForwardGradient": lambda task: ForwardGradient(Backpropagation()),
+    "CMAES": lambda task: CMAES(Backpropagation(), population=6),
+    "NodePerturbation": lambda task: NodePerturbation(),
+    "FeedbackAlignment": lambda task: FeedbackAlignment(key=KEY),
+    "DirectFeedbackAlignment": lambda task: DirectFeedbackAlignment(key=KEY, slope=jnp.cos),
+    "SignSymmetry": lambda task: SignSymmetry(),
+    "KolenPollack": lambda task: KolenPollack(KEY),
+    "LocalHeads": lambda task: LocalHeads(KEY),
+    "ForwardForward": lambda task: ForwardForward(max(task.outputs, 2)),
+    "PhysicalLocalLearning": lambda task: PhysicalLocalLearning(max(task.outputs, 2)),
+    "EquilibriumPropagation, four-point": lambda task: EquilibriumPropagation(strength=0.01, nudging="four-point"),
+    "CoupledLearning": lambda task: CoupledLearning(),
+    "HolomorphicPropagation": lambda task: HolomorphicPropagation(),
+    "FrequencyPropagation": lambda task: FrequencyPropagation(period=10.0),
+    "AgnosticPropagation": lambda task: AgnosticPropagation(),
+    "HamiltonianEcho": lambda task: HamiltonianEcho(),
+    "RealTimeRecurrentLearning": lambda task: RealTimeRecurrentLearning(),
+    "SparseApproximation": lambda task: SparseApproximation(KEY),
+    "EligibilityPropagation": lambda task: EligibilityPropagation(KEY),
+    "RandomFeedbackLocalOnline": lambda task: RandomFeedbackLocalOnline(KEY),
+    "RecursiveLeastSquares": lambda task: RecursiveLeastSquares(),
+    "ScoreFunction": lambda task: ScoreFunction(shots=4),
+    "AngleShift": lambda task: AngleShift(shots=2, neurons=4),
     "ReadoutDesign": lambda task: ReadoutDesign(shots=100.0),
 }
 
@@ -130,8 +189,18 @@ class Cell(NamedTuple):
     view: Callable[[Task], Task]
 
 
+@cache
+def _of_its_kind(rule: str, name: str) -> bool:
+    """Whether a rule admits a substrate at all, with or without a readout: most refusals are of this kind."""
+    bare, task = SUBSTRATES[name](), TASKS["phase_digits"]()
+    both = bare, WithReadout.random(bare, 2, key=KEY)
+    return any(RULES[rule](task).fits(substrate) for substrate in both)
+
+
 def admitted(rule: str, name: str, task: Task) -> Cell | None:
     """One cell through the first view of a task that the rule admits; None where it refuses all."""
+    if not _of_its_kind(rule, name):
+        return None
     for view in VIEWS:
         try:
             seen = view(task)

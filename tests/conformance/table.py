@@ -20,6 +20,7 @@ from tests.conformance.catalogue import RULES, SUBSTRATES, TASKS, VIEWS, admitte
 
 from morphax.testing import BrokenPromiseError, check_training
 
+ACROSS = 7  # rules in one table
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 BLOCK = re.compile(r"(<!-- conformance -->\n).*?(<!-- end conformance -->)", re.DOTALL)
 
@@ -51,7 +52,7 @@ def tried(name: str, rule: str) -> Row:
 
 
 def table(rows: dict[tuple[str, str], Row]) -> str:
-    """Substrates down, rules across."""
+    """Substrates down, rules across, some beside each other."""
 
     def text(row: Row) -> str:
         if row.failures:
@@ -59,9 +60,12 @@ def table(rows: dict[tuple[str, str], Row]) -> str:
         views = f" + {row.viewed}" if row.viewed else ""
         return f"{row.typed}{views}" if row.typed + row.viewed else "—"
 
-    lines = [f"| | {' | '.join(RULES)} |", "|---" * (len(RULES) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(text(rows[name, rule]) for rule in RULES)} |" for name in SUBSTRATES]
-    return "\n".join(lines) + "\n"
+    rules, lines = list(RULES), []
+    for group in (rules[first : first + ACROSS] for first in range(0, len(rules), ACROSS)):
+        lines += [f"| | {' | '.join(group)} |", "|---" * (len(group) + 1) + "|"]
+        lines += [f"| {name} | {' | '.join(text(rows[name, rule]) for rule in group)} |" for name in SUBSTRATES]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _without_optimisation() -> None:

@@ -13,6 +13,7 @@ from morphax.lab.run_folder import RunFolder
 FEW = {
     "quantized/classical": 3,  # trainings of one network
     "quantized/shots": 3,  # likewise
+    "rules/mnist": 6,  # likewise
     "spiking/distribution": 5,  # likewise
     "spintronic/tune": 0,  # four chains
 }

@@ -23,6 +23,7 @@ def echo_state(scale: float, points: int, radius: float = 0.9) -> np.ndarray:
     return np.asarray(evolve(network, scale * drives)[0], float)
 
 
+@pytest.mark.slow
 def test_repeats_tell_the_effective_dimension_at_the_noise_that_they_have():
     clean = echo_state(0.5, 50_000)
     rng = np.random.default_rng(0)

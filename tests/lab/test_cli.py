@@ -79,6 +79,7 @@ def test_the_tree_groups_experiments_by_system_and_counts_their_runs(capsys):
         "judging",
         "phase-oscillators",
         "quantized",
+        "rules",
         "spiking",
         "spintronic",
         "tables",

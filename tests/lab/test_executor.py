@@ -108,6 +108,7 @@ def test_a_run_that_begins_anew_takes_up_no_state_of_a_shared_folder(tmp_path, f
     assert again.dataset()["first"].values.tolist() == [0, 0, first, 0]
 
 
+@pytest.mark.slow
 def test_pieces_that_are_asked_for_later_are_found_where_they_do_not_depend_on_the_first(tmp_path, executor):
     asked = TWICE.Config()
     ran = RunFolder(tmp_path / "out", TWICE(), asked, executor=executor)

@@ -136,6 +136,7 @@ def test_a_store_that_cannot_be_written_ends_the_study(tmp_path, monkeypatch):
     assert len(Hill.done) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_study_whose_trials_all_failed_is_not_complete(tmp_path):
     with pytest.raises(PiecesFailedError, match=r"3 of 3 trials failed.*trial 0: too far"):

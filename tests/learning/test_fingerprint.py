@@ -112,7 +112,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from morphax import EquilibriumPropagation, PhaseOscillators
 from morphax.learning.fingerprint import fingerprint, program_of
 network = PhaseOscillators.layered((2, 3, 1), key=jax.random.key(0))
-rule = EquilibriumPropagation(cost=lambda o, t: 0.3 * (o - t) ** 2)
+rule = EquilibriumPropagation(objective=lambda o, t: 0.3 * (o - t) ** 2)
 optimiser = optax.chain(optax.clip(1.0), optax.adamw(optax.cosine_decay_schedule(0.1, 100)))
 state = optimiser.init(jnp.ones(2))
 print(fingerprint(network, rule, {"x", "y", "z"}), program_of(optimiser.update, jnp.ones(2), state, jnp.ones(2)))

@@ -18,6 +18,7 @@ from morphax.learning.backprop import Backpropagation
 from morphax.learning.ensemble import make_members
 from morphax.learning.hardware import InTheLoop, NoiseAware, Twin
 from morphax.learning.objectives import regression
+from morphax.learning.rule import Asked
 from morphax.learning.train import train
 from morphax.pytrees import select
 from morphax.substrates.imperfections import Imperfections
@@ -62,7 +63,8 @@ def spintronic():
 
 @eqx.filter_jit
 def gradient(rule, substrate, key=KEY):
-    return rule.gradient(substrate, jnp.asarray(INPUTS), jnp.asarray(TARGETS), key=key)
+    metrics, gradient = rule.gradient(substrate, jnp.asarray(INPUTS), jnp.asarray(TARGETS), key=key)
+    return {name: metrics[name] for name in metrics if name not in Asked._fields}, gradient
 
 
 @eqx.filter_jit

@@ -251,15 +251,15 @@ class Scaled(NoisyLeastSquares):
     """A rule with a plain number and a function, neither of which is an array."""
 
     strength: float = 0.1
-    cost: Callable = eqx.field(static=True, default=jnp.square)
+    shape: Callable = eqx.field(static=True, default=jnp.square)
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
         (lambda: Scaled(0.1), lambda: Scaled(0.3)),
-        (lambda: Scaled(cost=lambda x: 0.1 * x), lambda: Scaled(cost=lambda x: 0.2 * x)),
-        (lambda: Scaled(cost=decay(0.1)), lambda: Scaled(cost=decay(0.2))),
+        (lambda: Scaled(shape=lambda x: 0.1 * x), lambda: Scaled(shape=lambda x: 0.2 * x)),
+        (lambda: Scaled(shape=decay(0.1)), lambda: Scaled(shape=decay(0.2))),
     ],
     ids=["number", "lambda", "closure"],
 )
@@ -349,7 +349,7 @@ def test_of_a_task_the_training_part_is_learned_and_the_test_part_is_watched():
     rule, watch = Backpropagation(classification), {"test": task.test}
     by_hand = train(network, rule, task.train, OPTIMISER, 2, key=jax.random.key(0), watch=watch).history
     assert by_task == by_hand
-    assert sorted(by_task[-1]["test"]) == ["accuracy", "loss"]
+    assert {"accuracy", "loss"} <= by_task[-1]["test"].keys()
 
 
 RULELESS: Any = lambda substrate, inputs, targets: None  # noqa: E731

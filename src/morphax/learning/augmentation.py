@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_range
-from morphax.learning.rule import Metrics, WrappedRule
+from morphax.learning.rule import WrappedRule, remembered
 
 Augment = Callable[[Any, PRNGKeyArray], Any]
 
@@ -27,10 +27,12 @@ class Augmented(WrappedRule):
 
     augment: Augment
 
-    def gradient(self, substrate: Any, inputs: Any, targets: Any, *, key: PRNGKeyArray) -> tuple[Metrics, Any]:
+    def gradient(
+        self, substrate: Any, inputs: Any, targets: Any, *, key: PRNGKeyArray, memory: Any = None
+    ) -> tuple[Any, ...]:
         """That of the rule, of changed inputs."""
         first, second = jax.random.split(key)
-        return self.rule.gradient(substrate, self.augment(inputs, first), targets, key=second)
+        return self.rule.gradient(substrate, self.augment(inputs, first), targets, key=second, **remembered(memory))
 
 
 class RandomAffine(eqx.Module):

@@ -60,7 +60,7 @@ class Backpropagation(LearningRule):
         >>> inputs, targets = jax.random.normal(third, (6, 20)), jnp.eye(2)[jnp.array([0, 1, 1, 0, 1, 0])]
         >>> metrics, gradient = Backpropagation().gradient(network, inputs, targets, key=jax.random.key(1))
         >>> gradient.substrate.connections.weights.shape, sorted(metrics)
-        ((16, 16), ['accuracy', 'loss'])
+        ((16, 16), ['accuracy', 'loss', 'presentations', 'writes'])
     """
 
     objective: Objective | None = eqx.field(static=True, default=None)
@@ -200,7 +200,7 @@ class Backpropagation(LearningRule):
             total, outputs = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, learned), split)
             gradient = jax.tree.map(lambda x: x / parts, total)
             outputs = outputs.reshape(-1, *outputs.shape[2:])
-        return self.judged(outputs, targets), gradient
+        return self.judged(outputs, targets) | self.cost(len(inputs)).reported(), gradient
 
     def _parts(self, substrate: Substrate, inputs: Array) -> int:
         """In how many parts a batch is learned from."""

@@ -82,7 +82,7 @@ class ReadoutDesign(LearningRule):
             return jnp.sum(errors), errors
 
         gradient, errors = eqx.filter_grad(total, has_aux=True)(substrate)
-        return {"loss": errors}, gradient
+        return {"loss": errors} | self.cost(len(inputs)).reported(), gradient
 
     def _errors(self, designs: PyTree, inputs: Array, targets: Targets) -> Float[Array, " designs"]:
         def one(design: PyTree) -> Array:

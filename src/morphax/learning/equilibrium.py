@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,19 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from morphax._checks import check_choice, check_count, is_concrete
-from morphax.dynamics.relaxation import (
-    AcceleratedDescent,
-    BlockSweeps,
-    Relaxation,
-    Relaxer,
-    RungeKutta,
-    merged,
-)
+from morphax.dynamics.relaxation import BlockSweeps, Landscape, Relaxation, Relaxer, RungeKutta
 from morphax.learning.metrics import accuracy
-from morphax.learning.rule import LearningRule, Metrics, check_outputs
+from morphax.learning.rule import Asked, LearningRule, Metrics, check_outputs
+from morphax.learning.stages import IN_STEP, in_stages
 from morphax.substrates.base import State, check_channels
 from morphax.substrates.energy import (
     Cost,
@@ -36,13 +30,15 @@ from morphax.substrates.energy import (
 from morphax.tasks.base import Kind
 
 Measure = Callable[[Array, Array], Metrics]
-Nudging = Literal["one-sided", "opposite", "symmetric"]
-NUDGINGS: dict[Nudging, tuple[int, int]] = {"one-sided": (1, 0), "opposite": (0, -1), "symmetric": (1, -1)}
-"""Both equilibria that are compared, by their nudge in units of the strength; 0 is the free one."""
+Nudging = Literal["one-sided", "opposite", "symmetric", "four-point"]
+NUDGINGS: dict[Nudging, tuple[tuple[float, float], ...]] = {
+    "one-sided": ((1, 1), (0, -1)),
+    "opposite": ((0, 1), (-1, -1)),
+    "symmetric": ((1, 1 / 2), (-1, -1 / 2)),
+    "four-point": ((1 / 2, 4 / 3), (-1 / 2, -4 / 3), (1, -1 / 6), (-1, 1 / 6)),
+}
+"""Nudges in units of the strength, and the share of each equilibrium in strength times gradient."""
 PHASE_COSTS = (phase_distance, phase_overlap, phase_squared_error)
-FEWEST = 8  # examples that go on by themselves
-IN_STEP = (BlockSweeps, AcceleratedDescent)
-"""Relaxers whose examples of one batch wait for each other."""
 
 
 def phase_classification(
@@ -53,13 +49,21 @@ def phase_classification(
     return {"accuracy": jnp.mean(right.astype(outputs.dtype))}
 
 
+class Term(NamedTuple):
+    """What an equilibrium of every example adds to a contrast: its energy, nudge included, times a share."""
+
+    share: ArrayLike  # one, or one an example
+    strength: ArrayLike
+    states: State
+
+
 class EquilibriumRule(LearningRule):
     """What rules at equilibrium share: examples relax from random states, and a cost compares outputs with targets.
 
     **Arguments:**
 
-    - `cost`: of outputs and targets, elementwise: `phase_overlap`, `phase_distance`, `squared_error`, yours; what it
-      gives is summed. None: what suits the substrate (`default_cost`).
+    - `objective`: the cost of outputs and targets, elementwise: `phase_overlap`, `phase_distance`, `squared_error`,
+      yours; what it gives is summed. None: what suits the substrate (`default_cost`).
     - `relaxer`: how an equilibrium is reached; None is the substrate's own way.
     - `initial_states`: random initial states of every example, over which gradient and metrics are averaged (M_init).
     - `measure`: further metrics of (outputs, targets): "accuracy", of the most probable class, which is that of the
@@ -76,7 +80,7 @@ class EquilibriumRule(LearningRule):
     left out of the gradient, and the metrics say how many. When none converged the gradient is 0.
     """
 
-    cost: Cost | None = eqx.field(static=True, default=None)
+    objective: Cost | None = eqx.field(static=True, default=None)
     relaxer: Relaxer | None = None
     initial_states: int = eqx.field(static=True, default=1)
     measure: Measure | Literal["accuracy"] | None = eqx.field(static=True, default=None)
@@ -117,7 +121,7 @@ class EquilibriumRule(LearningRule):
 
     def compared(self, substrate: EnergySubstrate) -> Cost:
         """The cost: the one that was chosen, or what suits the substrate."""
-        return self.cost or substrate.default_cost
+        return self.objective or substrate.default_cost
 
     def _repeated(
         self, substrate: EnergySubstrate, inputs: Array, targets: Array, key: PRNGKeyArray
@@ -137,27 +141,29 @@ class EquilibriumRule(LearningRule):
         inputs: Array,
         starts: State,
         keys: PRNGKeyArray,
-        targets: Array | None = None,
+        targets: PyTree = None,
         strength: ArrayLike = 0.0,
+        seen: Callable[[Array, Any], Landscape] | None = None,
     ) -> Relaxation:
-        """All examples at once, free or nudged."""
+        """All examples at once: free, nudged towards `targets`, or in what `seen` makes of a drive and a target."""
         relaxer, cost = self.relaxer or substrate.default_relaxer, self.compared(substrate)
 
+        def nudged(drive: Array, target: Array | None) -> Landscape:
+            return substrate.landscape(drive, None if target is None else Nudge(cost, strength, target))
+
+        landscape = seen or nudged
+
         def relax(relaxer: Relaxer, examples: Any, **options: Any) -> Relaxation:
-            def one(
-                drive: Array, start: State, key: PRNGKeyArray, target: Array | None, memory: Any = None
-            ) -> Relaxation:
-                nudge = None if target is None else Nudge(cost, strength, target)
+            def one(drive: Array, start: State, key: PRNGKeyArray, target: Any, memory: Any = None) -> Relaxation:
                 more = options if memory is None else options | {"memory": memory}
-                return relaxer(substrate.landscape(drive, nudge), start, key=key, **more)
+                return relaxer(landscape(drive, target), start, key=key, **more)
 
             return jax.vmap(one, axis_name="examples")(*examples)
 
         examples = (inputs, starts, keys, targets)
         if isinstance(relaxer, IN_STEP):
-            nudge = None if targets is None else Nudge(cost, strength, targets[0])
-            swept = substrate.landscape(inputs[0], nudge).sweeps is not None
-            ended = _in_stages(relax, relaxer, examples, swept)
+            swept = landscape(*jax.tree.map(lambda x: x[0], (inputs, targets))).sweeps is not None
+            ended = in_stages(relax, relaxer, examples, swept)
         else:
             ended = relax(relaxer, examples)
         return ended._replace(state=jax.vmap(lambda s, k: substrate.found(s, key=k))(ended.state, keys))
@@ -204,6 +210,31 @@ class EquilibriumRule(LearningRule):
         _, ended = jax.lax.scan(turn, (starts, jnp.array(False)), turns)
         return [jax.tree.map(lambda x, i=i: x[i], ended) for i in range(1 + len(strengths))]
 
+    def _contrasted(
+        self, substrate: EnergySubstrate, inputs: Array, targets: Array, terms: Sequence[Term], counts: Array
+    ) -> Any:
+        """Derivative of a sum of energies, the mean over the examples that count."""
+        weights, cost = mean_weights(counts), self.compared(substrate)
+
+        def contrast(substrate: EnergySubstrate) -> Array:
+            # What is read may depend on weights, too (a readout): then the nudge's own energy counts.
+            def total(state: State, drive: Array, target: Array, strength: ArrayLike) -> Array:
+                return substrate.energy(state, drive) + Nudge(cost, strength, target).energy(substrate.observe(state))
+
+            sums = []
+            for share, strength, states in terms:
+                strengths = jnp.broadcast_to(jnp.asarray(strength), counts.shape)
+                energies = jax.vmap(total)(kept(counts, states), inputs, targets, strengths)
+                sums.append(jnp.sum(jnp.real(share * weights * energies)))
+            return sum(sums[1:], start=sums[0])
+
+        return eqx.filter_grad(contrast)(substrate)
+
+    def _counted(self, substrate: EnergySubstrate, free: Relaxation, targets: Array, counts: Array) -> Metrics:
+        """Metrics of the free equilibria, and how many examples are left out of the gradient."""
+        metrics = self._judged(substrate, free, targets)
+        return metrics | {"unconverged": jnp.mean((~counts).astype(metrics["loss"].dtype))}
+
     def _judged(self, substrate: EnergySubstrate, free: Relaxation, targets: Array) -> Metrics:
         outputs, cost = jax.vmap(substrate.observe)(free.state), self.compared(substrate)
         if self.measure == "accuracy":
@@ -232,7 +263,8 @@ class EquilibriumPropagation(EquilibriumRule):
     **Arguments:** (besides those of `EquilibriumRule`)
 
     - `strength`: $\beta > 0$. What remains of the force in the free equilibrium enters divided by it.
-    - `nudging`: "one-sided" towards the target, "opposite" away from it, or "symmetric" both.
+    - `nudging`: "one-sided" towards the target, "opposite" away from it, "symmetric" both, or "four-point": both, by
+      $\beta$ and by half of it.
 
     **Raises:** `ValueError` for a strength that is not positive and finite.
 
@@ -270,28 +302,28 @@ class EquilibriumPropagation(EquilibriumRule):
         key: PRNGKeyArray,
     ) -> tuple[Metrics, Any]:
         """Metrics of the free equilibria, and the contrast of free and nudged ones."""
+        examples = len(inputs)
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
-        nudges = NUDGINGS[self.nudging]
-        up, down = (nudge * self.strength for nudge in nudges)
-        pulled = [nudge * self.strength for nudge in nudges if nudge]
-        free, *nudged = self._free_and_nudged(substrate, inputs, starts, noise, targets, pulled)
+        terms = NUDGINGS[self.nudging]
+        nudges = [multiple * self.strength for multiple, _ in terms if multiple]
+        free, *nudged = self._free_and_nudged(substrate, inputs, starts, noise, targets, nudges)
+        counts = jnp.all(jnp.stack([one.converged for one in (free, *nudged)]), axis=0)
         found = iter(nudged)
-        first, second = (next(found) if nudge else free for nudge in nudges)
-        counts = free.converged & first.converged & second.converged
-        weights, cost = _mean_weights(counts) / (up - down), self.compared(substrate)
+        contrast = [
+            Term(share / self.strength, multiple * self.strength, (next(found) if multiple else free).state)
+            for multiple, share in terms
+        ]
+        gradient = self._contrasted(substrate, inputs, targets, contrast, counts)
+        return self._counted(substrate, free, targets, counts) | self.cost(examples).reported(), gradient
 
-        def contrast(substrate: EnergySubstrate) -> Array:
-            # What is read may depend on weights, too (a readout): then the nudge's own energy counts.
-            def total(state: State, drive: Array, target: Array, strength: ArrayLike) -> Array:
-                return substrate.energy(state, drive) + Nudge(cost, strength, target).energy(substrate.observe(state))
+    def cost(self, examples: int) -> Asked:
+        """Every example comes to rest free, and once more for every nudge."""
+        relaxations = 1 + sum(multiple != 0 for multiple, _ in NUDGINGS[self.nudging])
+        return Asked(examples * self.initial_states * relaxations, 1)
 
-            energies = jax.vmap(lambda a, b, u, t: total(a, u, t, up) - total(b, u, t, down))
-            states = (_kept(counts, first.state), _kept(counts, second.state))
-            return jnp.sum(weights * energies(*states, inputs, targets))
-
-        metrics = self._judged(substrate, free, targets)
-        metrics["unconverged"] = jnp.mean((~counts).astype(weights.dtype))
-        return metrics, eqx.filter_grad(contrast)(substrate)
+    def cost_of_metrics(self, examples: int) -> Asked:
+        """Every example comes to rest free."""
+        return Asked(examples * self.initial_states, 1)
 
 
 class ImplicitDifferentiation(EquilibriumRule):
@@ -320,7 +352,7 @@ class ImplicitDifferentiation(EquilibriumRule):
         """Metrics and exact gradient; equilibria that did not converge are left out."""
         inputs, targets, starts, noise = self._repeated(substrate, inputs, targets, key)
         free = self._relaxed(substrate, inputs, starts, noise)
-        weights, cost = _mean_weights(free.converged), self.compared(substrate)
+        weights, cost = mean_weights(free.converged), self.compared(substrate)
 
         def adjoint(state: State, drive: Array, target: Array) -> State:
             flat, unflatten = ravel_pytree(state)
@@ -333,8 +365,8 @@ class ImplicitDifferentiation(EquilibriumRule):
 
             return unflatten(jnp.linalg.solve(jax.jacobian(force)(flat).T, jax.grad(pull)(flat)))
 
-        multipliers = _kept(free.converged, jax.vmap(adjoint)(free.state, inputs, targets))
-        states = _kept(free.converged, free.state)
+        multipliers = kept(free.converged, jax.vmap(adjoint)(free.state, inputs, targets))
+        states = kept(free.converged, free.state)
 
         def lagrangian(substrate: EnergySubstrate) -> Array:
             def one(state: State, multiplier: State, drive: Array, target: Array) -> Array:
@@ -344,7 +376,8 @@ class ImplicitDifferentiation(EquilibriumRule):
 
             return jnp.sum(weights * jax.vmap(one)(states, multipliers, inputs, targets))
 
-        return self._judged(substrate, free, targets), eqx.filter_grad(lagrangian)(substrate)
+        metrics = self._judged(substrate, free, targets) | self.cost(len(inputs)).reported()
+        return metrics, eqx.filter_grad(lagrangian)(substrate)
 
 
 class RelaxationBackpropagation(EquilibriumRule):
@@ -390,7 +423,7 @@ class RelaxationBackpropagation(EquilibriumRule):
             return metrics["loss"], metrics
 
         gradient, metrics = eqx.filter_grad(loss, has_aux=True)(substrate)
-        return metrics, gradient
+        return metrics | self.cost(len(inputs)).reported(), gradient
 
 
 def _vectors(substrate: EnergySubstrate, inputs: Array, targets: Array) -> tuple[Array, Array]:
@@ -412,65 +445,11 @@ def _most_probable(outputs: Float[Array, "examples classes"], targets: Float[Arr
     return {"accuracy": accuracy(outputs, targets)}
 
 
-def _in_stages(
-    relax: Callable[..., Relaxation],
-    relaxer: BlockSweeps | AcceleratedDescent,
-    examples: tuple[Any, ...],
-    can_sweep: bool,
-) -> Relaxation:
-    """Examples of one batch wait for each other, and most need few steps: the slowest go on among themselves."""
-    inputs, starts, keys, targets = examples
-    if relaxer.prefix is not None:
-        starts = relax(relaxer.prefix, examples).state
-        relaxer = replace(relaxer, prefix=None)
-    examples = (inputs, starts, keys, targets)
-    if isinstance(relaxer, BlockSweeps):
-        return _slowest_apart(relax, relaxer, examples)
-    ended = _slowest_apart(relax, replace(relaxer, max_sweeps=0), examples)
-    if not relaxer.max_sweeps or not can_sweep:
-        return ended
-    return _swept(partial(relax, relaxer.sweeps), examples, ended._replace(memory=None))
-
-
-def _swept(sweep: Callable[..., Relaxation], examples: tuple[Any, ...], ended: Relaxation) -> Relaxation:
-    """Sweep those that are not at rest from where they began, an eighth of the batch at a time: mostly none or few."""
-    number = len(examples[0])
-    size = max(min(FEWEST, number), number // 8)
-
-    def sweep_some(carry: tuple[Array, Relaxation]) -> tuple[Array, Relaxation]:
-        done, ended = carry
-        _, chosen = jax.lax.top_k(1 - done.astype(float), size)
-        filling, before, some = jax.tree.map(lambda x: x[chosen], (done, ended, examples))
-        inputs, starts, keys, targets = some
-        # Where fewer are left than are swept, others fill up: they stay where they are.
-        either = jax.vmap(lambda filling, a, b: jax.tree.map(partial(jnp.where, filling), a, b))
-        swept = sweep((inputs, either(filling, before.state, starts), keys, targets), batch="examples")
-        after = either(filling, before, jax.vmap(merged)(before, swept))
-        return done.at[chosen].set(True), jax.tree.map(lambda x, y: x.at[chosen].set(y), ended, after)
-
-    return jax.lax.while_loop(lambda carry: ~jnp.all(carry[0]), sweep_some, (ended.converged, ended))[1]
-
-
-def _slowest_apart(
-    relax: Callable[..., Relaxation], relaxer: BlockSweeps | AcceleratedDescent, examples: tuple[Any, ...]
-) -> Relaxation:
-    slow = len(examples[0]) // 4
-    if slow < FEWEST:
-        return relax(relaxer, examples, batch="examples")
-    ended = relax(relaxer, examples, batch="examples", leave=slow)
-    _, worst = jax.lax.top_k(jnp.nan_to_num(ended.residual, nan=jnp.inf), slow)
-    inputs, _, keys, targets, *_ = examples
-    rest = jax.tree.map(lambda x: x[worst], (inputs, ended.state, keys, targets, ended.memory))
-    more = _slowest_apart(relax, relaxer, rest)
-    more = more._replace(steps=more.steps + ended.steps[worst])
-    return jax.tree.map(lambda whole, part: whole.at[worst].set(part), ended._replace(memory=None), more)
-
-
-def _mean_weights(counts: Bool[Array, " examples"]) -> Float[Array, " examples"]:
+def mean_weights(counts: Bool[Array, " examples"]) -> Float[Array, " examples"]:
     """Weights of a mean over the examples that count."""
     return counts / jnp.maximum(jnp.sum(counts), 1)
 
 
-def _kept(counts: Bool[Array, " examples"], tree: Any) -> Any:
+def kept(counts: Bool[Array, " examples"], tree: Any) -> Any:
     """0 in place of examples that are left out: their weight is 0, but 0 times NaN is not."""
     return jax.tree.map(lambda x: jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0), tree)

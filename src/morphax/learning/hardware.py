@@ -17,7 +17,7 @@ from morphax._checks import check_finite, check_shape
 from morphax.dynamics.relaxation import Landscape, Sweeps
 from morphax.host import ask_host, original_errors
 from morphax.learning.backprop import Backpropagation
-from morphax.learning.rule import Data, Metrics, WrappedRule
+from morphax.learning.rule import Asked, Data, Metrics, WrappedRule, remembered
 from morphax.pytrees import Role, select
 from morphax.substrates.base import State, Stepper, Substrate
 from morphax.substrates.energy import EnergySubstrate, Nudge
@@ -45,13 +45,17 @@ class NoiseAware(WrappedRule):
         self.rule.check(self.imperfections.device(substrate, key=jax.random.key(0)), data, trained)
 
     def gradient(
-        self, substrate: Substrate, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray
-    ) -> tuple[Metrics, Any]:
+        self, substrate: Substrate, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray, memory: PyTree = None
+    ) -> tuple[Any, ...]:
         """Metrics and gradient of `rule` on a new device."""
         which, noise = jax.random.split(key)
         device = self.imperfections.device(substrate, key=which)
-        metrics, gradient = self.rule.gradient(device, inputs, targets, key=noise)
-        return metrics, gradient.substrate if self.imperfections.disturbs else gradient
+        metrics, gradient, *kept = self.rule.gradient(device, inputs, targets, key=noise, **remembered(memory))
+        return metrics, gradient.substrate if self.imperfections.disturbs else gradient, *kept
+
+    def memory(self, substrate: Substrate, *, key: PRNGKeyArray) -> PyTree:
+        """That of the rule, on a device."""
+        return self.rule.memory(self.imperfections.device(substrate, key=key), key=key)
 
 
 class InTheLoop(WrappedRule):
@@ -103,14 +107,14 @@ class InTheLoop(WrappedRule):
             self.rule.check(device, data, trained)
 
     def gradient(
-        self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray
+        self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray, memory: PyTree = None
     ) -> tuple[Metrics, Any]:
         """Metrics of the device's answers, and the gradient through the model."""
         device = self._fabricated(substrate)
         if device is not None:
             twin = Twin(substrate, device, self.measured_states)
             metrics, gradient = self.rule.gradient(twin, inputs, targets, key=key)
-            return metrics, gradient.substrate
+            return metrics | self.cost(len(inputs)).reported(), gradient.substrate
 
         learned, fixed = select(substrate, *self.rule.roles)
 
@@ -122,7 +126,15 @@ class InTheLoop(WrappedRule):
         with original_errors():
             answers = jax.block_until_ready(self._asked(substrate, inputs, targets, key))
         gradient, metrics = jax.grad(loss, has_aux=True)(learned)
-        return metrics, gradient
+        return metrics | self.cost(len(inputs)).reported(), gradient
+
+    def cost(self, examples: int) -> Asked:
+        """Every example is presented once, after the weights were written."""
+        return Asked(examples, 1)
+
+    def cost_of_metrics(self, examples: int) -> Asked:
+        """The same."""
+        return Asked(examples, 1)
 
     def metrics(self, substrate: Substrate, inputs: Array, targets: Array, *, key: PRNGKeyArray) -> Metrics:
         """Those of the device's answers."""

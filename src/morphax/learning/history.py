@@ -53,6 +53,16 @@ class History(Sequence[Row]):
         check_choice("name", name, [key for key in self.rows[0] if key not in _watched(self.rows[0])])
         return np.array([row[name] for row in self.rows])
 
+    @property
+    def presentations(self) -> np.ndarray:
+        """Examples that had been presented to the device after every step, for learning."""
+        return np.cumsum(self.metric("presentations"), axis=0)
+
+    @property
+    def writes(self) -> np.ndarray:
+        """How often weights had been written into it."""
+        return np.cumsum(self.metric("writes"), axis=0)
+
     def watched(self, name: str) -> dict[str, np.ndarray]:
         """The metrics of watched data at `steps`, each (watched steps, ...)."""
         judged = [watched for watched in map(_watched, self.rows) if watched]

@@ -2,11 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from inspect import isabstract
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from morphax._checks import check_finite
@@ -17,6 +20,17 @@ from morphax.tasks.base import Kind
 
 Metrics = dict[str, Array]
 Data = tuple[PyTree, PyTree]
+
+
+class Asked(NamedTuple):
+    """What is asked of a device: `presentations` of one example each, and `writes` of its weights."""
+
+    presentations: int = 0
+    writes: int = 0
+
+    def reported(self) -> Metrics:
+        """As metrics."""
+        return {name: jnp.asarray(number) for name, number in self._asdict().items()}
 
 
 class LearningRule(eqx.Module):
@@ -35,6 +49,8 @@ class LearningRule(eqx.Module):
         ...             lambda s: self.metrics(s, inputs, targets, key=key)["loss"]
         ...         )(substrate)
         ...         return {"loss": loss}, slope
+
+    A rule that asks a device says how often (`cost`), and one that remembers something between steps what (`memory`).
     """
 
     @property
@@ -43,11 +59,30 @@ class LearningRule(eqx.Module):
         return False
 
     @abstractmethod
-    def gradient(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> tuple[Metrics, PyTree]:
+    def gradient(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> tuple[Any, ...]:
         """Metrics (scalars or small arrays by name, among them the "loss") and a gradient.
 
-        The gradient has the substrate's own structure; what is not trained may hold anything.
+        The gradient has the substrate's own structure; what is not trained may hold anything. A rule that remembers
+        takes `memory=` besides, and gives what it remembers then as a third; without it, it begins.
         """
+
+    def memory(self, substrate: Any, *, key: PRNGKeyArray) -> PyTree:
+        """What the rule remembers from step to step, at the beginning; None, if nothing.
+
+        `train` keeps it beside the optimiser's, in checkpoints and for every member of an ensemble.
+        """
+        return None
+
+    def cost(self, examples: int) -> Asked:
+        """What a gradient of so many examples asks of the device; nothing, where a model answers in its place.
+
+        What `gradient` reports as "presentations" and "writes".
+        """
+        return Asked()
+
+    def cost_of_metrics(self, examples: int) -> Asked:
+        """What `metrics` of so many examples ask of it."""
+        return Asked()
 
     @abstractmethod
     def metrics(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> Metrics:
@@ -72,6 +107,9 @@ class LearningRule(eqx.Module):
     def check_data(self, substrate: Any, inputs: PyTree, targets: PyTree) -> None:
         """Refuse data that do not fit to the substrate and this rule; finite and equally many they are already."""
 
+    def check_optimiser(self, optimiser: optax.GradientTransformation, weights: PyTree) -> None:
+        """Refuse an optimiser that what this rule gives is not meant for."""
+
     def check(self, substrate: Any, data: Data, trained: tuple[Role, ...] = ("weight",)) -> None:
         """Refuse, in one line with the remedy, what could not be trained: before anything compiles.
 
@@ -82,7 +120,7 @@ class LearningRule(eqx.Module):
         if not self.fits(substrate):
             raise ValueError(
                 f"{type(self).__name__} needs {self.needs()}; substrate is {described(substrate)}, which "
-                f"{' or '.join(fitting_rules(substrate)) or 'no rule here'} fits"
+                f"{_any_of(fitting_rules(substrate)) or 'no rule here'} fits"
             )
         if not jax.tree.leaves(select(substrate, *trained)[0]):
             raise ValueError(
@@ -97,18 +135,49 @@ class LearningRule(eqx.Module):
         self.check_data(substrate, inputs, targets)
 
 
+def remembered(memory: PyTree) -> dict[str, PyTree]:
+    """What a rule is given of its memory: nothing, if it has none."""
+    return {} if memory is None else {"memory": memory}
+
+
+def check_whole_steps(rule: LearningRule, optimiser: optax.GradientTransformation, weights: PyTree) -> None:
+    """Refuse whatever does not take the gradient as the step backwards."""
+    step = jax.tree.map(jnp.ones_like, weights)
+    changes, _ = optimiser.update(step, optimiser.init(weights), weights)
+    if not all(np.allclose(change, -1) for change in jax.tree.leaves(changes)):
+        raise ValueError(f"{type(rule).__name__} gives whole steps, so the optimiser must be optax.sgd(1.0)")
+
+
 class WrappedRule(LearningRule):
     """A rule around a rule: what a subclass does not change is that of `rule`."""
 
     rule: LearningRule
 
-    def gradient(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> tuple[Metrics, PyTree]:
+    def gradient(
+        self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray, memory: PyTree = None
+    ) -> tuple[Any, ...]:
         """That of the rule."""
-        return self.rule.gradient(substrate, inputs, targets, key=key)
+        return self.rule.gradient(substrate, inputs, targets, key=key, **remembered(memory))
+
+    def memory(self, substrate: Any, *, key: PRNGKeyArray) -> PyTree:
+        """That of the rule."""
+        return self.rule.memory(substrate, key=key)
+
+    def cost(self, examples: int) -> Asked:
+        """That of the rule."""
+        return self.rule.cost(examples)
+
+    def cost_of_metrics(self, examples: int) -> Asked:
+        """That of the rule's."""
+        return self.rule.cost_of_metrics(examples)
 
     def metrics(self, substrate: Any, inputs: PyTree, targets: PyTree, *, key: PRNGKeyArray) -> Metrics:
         """Those of the rule."""
         return self.rule.metrics(substrate, inputs, targets, key=key)
+
+    def check_optimiser(self, optimiser: optax.GradientTransformation, weights: PyTree) -> None:
+        """What the rule refuses."""
+        self.rule.check_optimiser(optimiser, weights)
 
     def needs(self) -> str:
         """What the rule needs."""
@@ -142,8 +211,12 @@ def described(substrate: Any) -> str:
 
 
 def fitting_rules(substrate: Any) -> list[str]:
-    """Names of the rules, of those that are imported and can be made without arguments, that fit a substrate."""
+    """Names of the rules, of those that are imported and stand around no other, that fit a substrate."""
     return sorted(cls.__name__ for cls in _rules(LearningRule) if _fits(cls, substrate))
+
+
+def _any_of(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def check_outputs(rule: LearningRule, outputs: Any, targets: Any) -> None:
@@ -175,13 +248,18 @@ def _check_lengths(inputs: PyTree, targets: PyTree) -> None:
 
 def _rules(base: type[LearningRule]) -> Iterator[type[LearningRule]]:
     for cls in base.__subclasses__():
-        if cls.__module__.startswith("morphax.learning.") and not issubclass(cls, WrappedRule):
+        own = cls.__module__.startswith("morphax.learning.") and not isabstract(cls)
+        if own and not issubclass(cls, WrappedRule):
             yield cls
         yield from _rules(cls)
 
 
 def _fits(cls: type[LearningRule], substrate: Any) -> bool:
     try:
-        return isinstance(substrate, Substrate) and cls().fits(substrate)
-    except TypeError:
+        rule = cls()
+    except (TypeError, ValueError):
+        rule = object.__new__(cls)  # whatever it needs besides, a key or a number, says nothing of the substrate
+    try:
+        return isinstance(substrate, Substrate) and rule.fits(substrate)
+    except AttributeError:
         return False

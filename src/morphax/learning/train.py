@@ -20,13 +20,13 @@ from morphax.host import original_errors
 from morphax.learning.ensemble import count_members, map_members, member
 from morphax.learning.fingerprint import fingerprint, program_of
 from morphax.learning.history import History, Row
-from morphax.learning.rule import Data, LearningRule, Metrics
+from morphax.learning.rule import Data, LearningRule, Metrics, remembered
 from morphax.pytrees import Role, select, warn_of_unassigned
 from morphax.tasks.base import Task
 
 Model = TypeVar("Model", bound=PyTree)
 # Folded into the key for what is not a step: no training has so many.
-SHUFFLE, WATCH = 2**32 - 1, 2**32 - 2
+SHUFFLE, WATCH, MEMORY = 2**32 - 1, 2**32 - 2, 2**32 - 3
 WILD = 1e4  # magnitude of data beyond which no learning rate is to blame
 Score = Callable[[dict[str, Metrics]], Float[Array, ""]]
 
@@ -66,6 +66,7 @@ def train(
     ensemble: bool | range = False,
     trained: tuple[Role, ...] = ("weight",),
     chunk: int = 50,
+    budget: int | None = None,
     checkpoint: Path | None = None,
     on_chunk: Callable[[list[Row]], None] | None = None,
 ) -> Trained[Model]:
@@ -94,6 +95,9 @@ def train(
       likewise; the data are shared. Metrics then have the members as leading axis.
     - `trained`: roles of the leaves that change.
     - `chunk`: steps between two visits of the host: progress, history, watched data, checkpoint.
+    - `budget`: presentations of an example to the device, by each member, that learning may ask for (`rule.cost`): it
+      ends with the last step that is covered, though `steps` says more. What `watch` presents is not of it. None: any
+      number.
     - `checkpoint`: folder for the state of the training; an interrupted one goes on from there. None: not kept.
     - `on_chunk`: called with the history so far after every chunk, and once at the start where a checkpoint has one.
 
@@ -102,8 +106,8 @@ def train(
     **Raises:** `DivergedError` when a metric or a leaf is no longer finite (says which, and at which step); the last
     checkpoint stays, and what was trained before that chunk is the error's `trained`. `ValueError`, before anything
     compiles, for what the rule refuses (`LearningRule.check`), a batch larger than the data, a score without watched
-    data, and a checkpoint of another configuration (says what differs). Where a device in the loop fails (`InTheLoop`),
-    that error, too, carries `trained`.
+    data, a budget that does not cover one step, and a checkpoint of another configuration (says what differs). Where a
+    device in the loop fails (`InTheLoop`), that error, too, carries `trained`.
 
         >>> import jax, optax
         >>> from morphax import Backpropagation, EchoStateNetwork, WithReadout, train
@@ -133,6 +137,7 @@ def train(
             raise ValueError(f"examples is {examples} without batch_size; a step takes all of the data then")
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, rows if examples is None else examples)
+    steps = _covered(rule, steps, budget, rows if batch_size is None else batch_size)
     warn_of_unassigned(substrate)
 
     weights, fixed = select(substrate, *trained)
@@ -143,14 +148,17 @@ def train(
         members = range(count) if ensemble is True else ensemble
         if len(members) != count or members.start < 0:
             raise ValueError(f"ensemble is {ensemble}; it must be the places of {count} members, from 0 on")
-    state, history = _start(weights, optimiser, None if members is None else len(members), score is not None), []
+    rule.check_optimiser(optimiser, weights if members is None else member(weights, 0))
+    step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(members))
+    kept = _memory(rule, substrate, step_keys, members is not None)
+    state = _start(weights, optimiser, kept, None if members is None else len(members), score is not None)
+    history: list[Row] = []
     if checkpoint is not None:
         asked = (substrate, rule, data, watch, key, batch_size, examples, members, trained, optimiser, state, score)
         _claim(checkpoint, _description(*asked))
         state, history = _resume(checkpoint, state)
         if history and on_chunk is not None:
             on_chunk(history)
-    step_keys = key if members is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(members))
 
     lengths: set[int] = set()
     count = None if examples is None else jnp.asarray(examples)
@@ -210,7 +218,8 @@ def _made_update(
 
 class _State(NamedTuple):
     weights: PyTree
-    memory: PyTree
+    memory: PyTree  # of the optimiser
+    remembered: PyTree  # by the rule
     best: PyTree
     best_score: Array | None
 
@@ -240,11 +249,36 @@ def _trained(state: _State, fixed: PyTree, history: list[Row]) -> Trained[Any]:
     return Trained(last, History(history), last if state.best_score is None else eqx.combine(state.best, fixed))
 
 
-def _start(weights: PyTree, optimiser: optax.GradientTransformation, members: int | None, scored: bool) -> _State:
+def _covered(rule: LearningRule, steps: int, budget: int | None, batch: int) -> int:
+    """As many of the steps as a budget covers."""
+    if budget is None:
+        return steps
+    check_count("budget", budget, 1)
+    each = rule.cost(batch).presentations
+    if each > budget:
+        raise ValueError(
+            f"budget is {budget}; a step of {type(rule).__name__} with {batch} examples presents {each}: give at least "
+            "that, or a smaller batch_size"
+        )
+    return min(steps, budget // each) if each else steps
+
+
+def _memory(rule: LearningRule, substrate: PyTree, key: PRNGKeyArray, ensemble: bool) -> PyTree:
+    """What the rule remembers at the beginning."""
+
+    def begun(rule: LearningRule, substrate: PyTree, key: PRNGKeyArray) -> PyTree:
+        return rule.memory(substrate, key=jax.random.fold_in(key, MEMORY))
+
+    return (eqx.filter_vmap(begun) if ensemble else begun)(rule, substrate, key)
+
+
+def _start(
+    weights: PyTree, optimiser: optax.GradientTransformation, kept: PyTree, members: int | None, scored: bool
+) -> _State:
     memory = optimiser.init(weights) if members is None else eqx.filter_vmap(optimiser.init)(weights)
     if not scored:
-        return _State(weights, memory, None, None)
-    return _State(weights, memory, weights, jnp.full(() if members is None else members, -jnp.inf))
+        return _State(weights, memory, kept, None, None)
+    return _State(weights, memory, kept, weights, jnp.full(() if members is None else members, -jnp.inf))
 
 
 class _Chunk(NamedTuple):
@@ -267,18 +301,24 @@ def _chunk(shared: tuple[Any, ...], state: _State, fixed: PyTree, rule: Any, key
         state, order = carry
         model = eqx.combine(state.weights, fixed)
         (inputs, targets), order = (data, None) if batches is None else batches.at(step, order)
-        metrics, gradient = rule.gradient(model, inputs, targets, key=jax.random.fold_in(key, step))
+        examples = len(jax.tree.leaves(inputs)[0])
+        metrics, gradient, *kept = rule.gradient(
+            model, inputs, targets, key=jax.random.fold_in(key, step), **remembered(state.remembered)
+        )
+        metrics = rule.cost(examples).reported() | metrics
         gradient = select(eqx.filter(gradient, eqx.is_inexact_array), *trained)[0]
         changes, memory = optimiser.update(gradient, state.memory, state.weights)
         weights = eqx.apply_updates(state.weights, changes)
         finite = jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(weights)])
-        return (state._replace(weights=weights, memory=memory), order), (metrics, finite)
+        state = state._replace(weights=weights, memory=memory, remembered=kept[0] if kept else None)
+        return (state, order), (metrics, finite)
 
     order = None if batches is None else batches.order(first)
     (state, _), (metrics, finite) = jax.lax.scan(update, (state, order), first + jnp.arange(length))
     model, watch_key = eqx.combine(state.weights, fixed), jax.random.fold_in(key, WATCH)
     watched = {
         name: rule.metrics(model, *values, key=jax.random.fold_in(watch_key, first + length))
+        | rule.cost_of_metrics(len(jax.tree.leaves(values)[0])).reported()
         for name, values in watch.items()
     }
     if score is not None and state.best_score is not None:

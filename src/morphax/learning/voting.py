@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_finite, check_shape
 from morphax.learning.equilibrium import PHASE_COSTS, EquilibriumRule
-from morphax.learning.rule import Metrics, WrappedRule
+from morphax.learning.rule import Asked, Metrics, WrappedRule
 from morphax.substrates.base import Substrate, evolve, presented
 from morphax.substrates.energy import EnergySubstrate
 
@@ -34,6 +34,10 @@ class MajorityVote(WrappedRule):
     def __check_init__(self) -> None:
         check_count("shots", self.shots, 1)
         check_count("block", self.block, 1)
+
+    def cost_of_metrics(self, examples: int) -> Asked:
+        """All shots of every example."""
+        return Asked(self.shots * examples, 1)
 
     def check_data(self, substrate: Any, inputs: Any, targets: Any) -> None:
         """Refuse targets that are not one of several classes at the end of each example."""

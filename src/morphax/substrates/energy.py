@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphax.dynamics.relaxation import Landscape, Relaxation, Relaxer, RungeKutta, Sweeps
+from morphax.dynamics.relaxation import Landscape, Relaxation, Relaxer, RungeKutta, Slope, Sweeps
 from morphax.substrates.base import State, Substrate
 from morphax.substrates.wrappers import Wrapper, keeps
 
@@ -47,6 +47,22 @@ class Nudge(eqx.Module):
     def times(self, number: Array) -> Array:
         """The strength times a number, which need not be finite where the strength is 0."""
         return jnp.where(self.strength == 0, 0.0, self.strength * number)
+
+
+class Clamp(NamedTuple):
+    """Holds outputs that are numbers of the state where they were set: which number each of them is."""
+
+    places: State  # one hot: leaves (outputs, *shape of the leaf)
+
+    def put(self, state: State, outputs: Float[Array, " outputs"]) -> State:
+        """The state with these outputs."""
+        return jax.tree.map(
+            lambda s, p: jnp.where(jnp.any(p != 0, axis=0), jnp.tensordot(outputs, p, 1), s), state, self.places
+        )
+
+    def free(self, force: State) -> State:
+        """The force on what is not held."""
+        return jax.tree.map(lambda f, p: jnp.where(jnp.any(p != 0, axis=0), 0.0, f), force, self.places)
 
 
 class EnergySubstrate(Substrate):
@@ -121,6 +137,35 @@ class EnergySubstrate(Substrate):
     def found(self, state: State, *, key: PRNGKeyArray | None = None) -> State:
         """What a laboratory finds after a relaxation that ended in `state`: that state, unless there is noise."""
         return state
+
+    @property
+    def clamp(self) -> Clamp:
+        """What holds the outputs, where each of them is a number of the state."""
+        return Clamp(jax.jacobian(self.observe)(self.initial_state()))
+
+    def held(self, drive: Float[Array, "..."], outputs: Float[Array, " outputs"]) -> Landscape:
+        """Force and sweeps with inputs and outputs clamped; a relaxation must start with these outputs."""
+        clamp, inner = self.clamp, self.landscape(drive)
+        # Springs so stiff that they move nothing: a sweep finds the outputs where they are set again after it.
+        stiff = 1 / jnp.finfo(outputs.dtype).eps
+        springs = self.landscape(drive, Nudge(self.quadratic_cost, stiff, outputs)).sweeps
+
+        def force(state: State) -> State:
+            return clamp.free(inner.force(state))
+
+        def slope(state: State) -> Slope:
+            assert inner.slope is not None
+            seen = inner.slope(state)
+            return seen._replace(force=clamp.free(seen.force))
+
+        def sweep(swept: Any) -> tuple[Any, Array]:
+            assert springs is not None
+            state = clamp.put(springs.decode(springs.sweep(swept)[0]), outputs)
+            left = jax.tree.map(lambda f: jnp.max(jnp.abs(f), initial=0.0), force(state))
+            return springs.encode(state), jnp.max(jnp.stack(jax.tree.leaves(left)))
+
+        sweeps = None if springs is None else Sweeps(springs.encode, sweep, springs.decode)
+        return Landscape(force, sweeps, None if inner.slope is None else slope)
 
     def relax(
         self,
@@ -312,7 +357,9 @@ def golden_sequence(length: int) -> Float[Array, " length"]:
 
 
 def wrap(angle: ArrayLike) -> Array:
-    r"""The same angle in $[-\pi, \pi[$."""
+    r"""The same angle in $[-\pi, \pi[$; of a complex one the real part is."""
+    if jnp.iscomplexobj(angle):
+        return jnp.asarray(angle) + jax.lax.stop_gradient(wrap(jnp.real(angle)) - jnp.real(angle))
     return jnp.asarray(jnp.mod(jnp.add(angle, jnp.pi), 2 * jnp.pi) - jnp.pi)
 
 

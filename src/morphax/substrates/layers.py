@@ -9,7 +9,8 @@ before.
 """
 
 from abc import abstractmethod
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -21,7 +22,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from morphax._checks import check_choice, check_count, check_finite, check_key, check_range, check_shape, is_concrete
 from morphax.dynamics.runge_kutta import TABLEAUS, runge_kutta_step
 from morphax.pytrees import DEVICE, SETTING, WEIGHT
-from morphax.substrates.base import State, Stepper, Substrate
+from morphax.substrates.base import State, Stepper
+from morphax.substrates.neuronwise import Neuronwise
 
 Observed = Literal["last layer", "outputs", "states"]
 Method = Literal["exponential", "runge-kutta"]
@@ -170,7 +172,15 @@ class Probe(eqx.Module):
         check_choice("observed", self.observed, ("last layer", "outputs", "states"))
 
 
-class LayeredNetwork(Substrate):
+class Wiring(NamedTuple):
+    """Matrices in front of the neurons, pruned and amplified, and what is always there."""
+
+    weights: Float[Array, "from to"]
+    input_weights: Float[Array, "inputs to"]
+    constant: Float[Array, " to"]
+
+
+class LayeredNetwork(Neuronwise):
     r"""Dynamical neurons in layers: everything but the equation of a neuron, which a subclass gives.
 
     Over a time step the drive is held, either at its value at the start (`order` 1) or at its value in the middle, for
@@ -254,11 +264,7 @@ class LayeredNetwork(Substrate):
 
     def stepper(self) -> Stepper:
         """The step, with weights that are pruned, amplified and transposed once."""
-        existing = self.connections.existing()
-        # Vector times matrix, not matrix times vector: with many examples this is one product of matrices as they lie.
-        weights = existing.weights.T * self.amplification
-        input_weights = existing.input_weights.T * self.amplification
-        constant = self.amplification * existing.bias + self.resting_drive()
+        weights, input_weights, constant = self.wiring()
         scheme = self.scheme
         duration = self.interval / scheme.sub_steps
 
@@ -281,6 +287,63 @@ class LayeredNetwork(Substrate):
             return jax.lax.scan(lambda s, _: (advance(s), None), state, None, length=scheme.sub_steps)[0]
 
         return step
+
+    def wiring(self) -> Wiring:
+        """What reaches the neurons: drive = outputs @ weights + inputs @ input_weights + constant."""
+        existing = self.connections.existing()
+        # Vector times matrix, not matrix times vector: with many examples this is one product of matrices as they lie.
+        weights = existing.weights.T * self.amplification
+        input_weights = existing.input_weights.T * self.amplification
+        return Wiring(weights, input_weights, self.amplification * existing.bias + self.resting_drive())
+
+    # One step, neuron by neuron (`Neuronwise`).
+
+    @property
+    def one_step(self) -> bool:
+        """With a closed form, in one step an interval."""
+        return self.scheme.method == "exponential" and self.scheme.sub_steps == 1
+
+    @property
+    def evaluations(self) -> int:
+        """As many as the order."""
+        return self.scheme.order
+
+    def wires(self) -> Float[Array, "entering neurons"]:
+        """The wiring as one matrix: outputs, inputs and a constant 1 enter it."""
+        weights, input_weights, constant = self.wiring()
+        return jnp.concatenate([weights, input_weights, constant[None]])
+
+    def entering(
+        self, state: State, drive: Float[Array, " inputs"], wires: Array, shifts: Sequence[Array] | None = None
+    ) -> list[Float[Array, " entering"]]:
+        """At the beginning of the interval, and at order 2 in its middle."""
+        inputs = jnp.atleast_1d(drive)
+
+        def sent(state: State) -> Array:
+            return jnp.concatenate([self.outputs(state), inputs, jnp.ones(1, inputs.dtype)])
+
+        first = sent(state)
+        if self.evaluations == 1:
+            return [first]
+        reaching = first @ wires if shifts is None else first @ wires + shifts[0]
+        return [first, sent(self.held(state, reaching, self.interval / 2))]
+
+    def alone(self, state: State, reaching: Float[Array, " neurons"]) -> tuple[State, Float[Array, " neurons"]]:
+        """Held for an interval."""
+        after = self.held(state, reaching, self.interval)
+        return after, self.outputs(after)
+
+    def by_itself(self, state: State, drive: Array, wires: Array) -> Float[Array, "entering neurons"] | float:
+        """At order 2, through what the neuron sends itself in the middle."""
+        if self.evaluations == 1:
+            return 0.0
+        first, _ = self.entering(state, drive, wires)
+
+        def halfway(reaching: Array) -> Array:
+            return self.outputs(self.held(state, reaching, self.interval / 2))
+
+        _, moved = jax.jvp(halfway, (first @ wires,), (jnp.ones(wires.shape[1], wires.dtype),))
+        return first[:, None] * (jnp.diagonal(wires) * moved)
 
     def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " observed"]:
         """What `observed` names: outputs of the last layer, outputs of all neurons, or states of all neurons."""

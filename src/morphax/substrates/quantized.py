@@ -194,21 +194,61 @@ class QuantizedPerceptron(BinarisedPerceptron):
         sine, cosine = sin_cos(angle)
         return jnp.where(soft, sine, sign(preactivation)), jnp.where(soft, cosine, 0.0)
 
+    def angles(self, layer: int, below: Float[Array, " below"]) -> Float[Array, " neurons"]:
+        r"""$\pi \phi_a(h) / 2$, how far the qubits of a hidden layer are turned from the equator by what is below.
+
+        Its derivative is that of the clip, also with another `backward`.
+        """
+        preactivation, soft = below @ self.weights[layer].T, self.width > 0
+        turned = jnp.clip(preactivation / jnp.where(soft, self.width, 1.0), -1, 1)
+        return jnp.where(soft, turned, sign(preactivation)) * (jnp.pi / 2)
+
+    def shot(
+        self,
+        drive: Float[Array, " inputs"],
+        *,
+        key: PRNGKeyArray,
+        shifts: Float[Array, "layers neurons"] | None = None,
+    ) -> Float[Array, "layers neurons"]:
+        """Outcomes of all measurements of one shot, with angles shifted."""
+        below, memory, outcomes = drive, None, []
+        for layer, layer_key in enumerate(jax.random.split(key, self.layers)):
+            angles = self.angles(layer, below)
+            z, x = _turned(*sin_cos(angles if shifts is None else angles + shifts[layer]), memory)
+            below, memory = self._outcomes(z, x, layer_key)
+            outcomes.append(below)
+        return jnp.stack(outcomes)
+
+    def answer(self, outcomes: Float[Array, "layers neurons"]) -> Float[Array, " outputs"]:
+        """What the readout makes of the outcomes."""
+        return outcomes[-1] @ self.weights[-1].T
+
+    @property
+    def layers(self) -> int:
+        """Hidden ones."""
+        return len(self.weights) - 1
+
     def probability(self, drive: Float[Array, " inputs"], outcomes: Float[Array, "layers neurons"]) -> Float[Array, ""]:
         """Probability of all measurement outcomes (+1 or -1) of one shot.
 
         **Raises:** `ValueError` for outcomes that are neither, for wrong shapes, and for a drive that is not finite.
         """
+        return jnp.exp(self.log_probability(drive, outcomes))
+
+    def log_probability(
+        self, drive: Float[Array, " inputs"], outcomes: Float[Array, "layers neurons"]
+    ) -> Float[Array, ""]:
+        """Its logarithm, for which a product over many neurons would be too small; raises as it does."""
         check_shape("drive", drive, self.weights[0].shape[1:])
         check_finite("drive", drive)
         check_shape("outcomes", outcomes, (len(self.weights) - 1, self.weights[0].shape[0]))
         if is_concrete(outcomes) and not np.isin(outcomes, (-1, 1)).all():
             wrong = np.asarray(outcomes)[~np.isin(outcomes, (-1, 1))][0]
             raise ValueError(f"outcomes contains {wrong}; every one must be +1 or -1")
-        below, memory, total = drive, None, jnp.asarray(1.0, self.weights[0].dtype)
+        below, memory, total = drive, None, jnp.asarray(0.0, self.weights[0].dtype)
         for matrix, measured in zip(self.weights[:-1], jnp.asarray(outcomes, total.dtype), strict=True):
             z, x = self._rotated(below @ matrix.T, memory)
-            total = total * jnp.prod((1 + measured * self._sharpness * z) / 2)
+            total = total + jnp.sum(jnp.log((1 + measured * self._sharpness * z) / 2))
             below, memory = measured, self._left(measured, z, x)
         return total
 
@@ -217,7 +257,10 @@ class QuantizedPerceptron(BinarisedPerceptron):
         return 1.0 if self.strength is None else jnp.sin(self.strength)
 
     def _measured(self, preactivation: Array, memory: Any, key: PRNGKeyArray) -> tuple[Array, Any]:
-        z, x = self._rotated(preactivation, memory)
+        return self._outcomes(*self._rotated(preactivation, memory), key)
+
+    def _outcomes(self, z: Array, x: Array, key: PRNGKeyArray) -> tuple[Array, Any]:
+        """Of measurements, and what they leave."""
         drawn = events(key, (1 + self._sharpness * z) / 2, z.shape)
         # A quotient is computed once; a selection XLA would repeat, with rotation and draws, in whatever it stands in.
         outcomes = 1 / jnp.where(drawn, 1.0, -1.0).astype(z.dtype)
@@ -225,11 +268,7 @@ class QuantizedPerceptron(BinarisedPerceptron):
 
     def _rotated(self, preactivation: Array, memory: Any) -> tuple[Array, Array]:
         """z and x of the qubits after the rotation, from the last outcomes and what they left."""
-        sine, cosine = self.rotation(preactivation)
-        if memory is None:
-            return sine, cosine
-        before, z, x = memory
-        return before * (z * sine - x * cosine), before * (x * sine + z * cosine)
+        return _turned(*self.rotation(preactivation), memory)
 
     def _left(self, outcomes: Array, z: Array, x: Array) -> Any:
         """What a measurement leaves. A projective one leaves z = outcome: as in the first layer, so nothing is kept."""
@@ -240,6 +279,14 @@ class QuantizedPerceptron(BinarisedPerceptron):
         norm = jnp.maximum(1 + pull * z, jnp.finfo(z.dtype).tiny)
         z, x = ((z + pull) / norm).clip(-1, 1), (x * jnp.cos(self.strength) / norm).clip(-1, 1)
         return outcomes, z, x
+
+
+def _turned(sine: Array, cosine: Array, memory: Any) -> tuple[Array, Array]:
+    """z and x of qubits that are turned, from what the layer below left of them (None: they are new)."""
+    if memory is None:
+        return sine, cosine
+    before, z, x = memory
+    return before * (z * sine - x * cosine), before * (x * sine + z * cosine)
 
 
 class NoisyPerceptron(BinarisedPerceptron):

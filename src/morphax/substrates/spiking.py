@@ -1,5 +1,6 @@
 """Networks of leaky integrate-and-fire neurons."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -21,9 +22,10 @@ from morphax._checks import (
 )
 from morphax.dynamics.logistic import relative_growth
 from morphax.pytrees import DEVICE, WEIGHT
-from morphax.substrates.base import Stepper, Substrate
+from morphax.substrates.base import Stepper
 from morphax.substrates.draws import events
 from morphax.substrates.layers import per_neuron
+from morphax.substrates.neuronwise import Neuronwise
 
 Method = Literal["euler", "exact"]
 METHODS: tuple[Method, ...] = ("euler", "exact")
@@ -44,7 +46,7 @@ class SpikingState(NamedTuple):
     record: Float[Array, "steps visible"]
 
 
-class SpikingNetwork(Substrate):
+class SpikingNetwork(Neuronwise):
     r"""Leaky integrate-and-fire neurons with synaptic currents, recurrently connected.
 
     $$\tau_\mathrm{mem} \dot v = (1 - z) (v_l - v + R I), \qquad \tau_\mathrm{syn} \dot I = -I$$
@@ -234,23 +236,12 @@ class SpikingNetwork(Substrate):
 
     def stepper(self) -> Stepper:
         """Shares the factors of a time step."""
-        keep, fade, gain = self._factors()
-        pull = (1 - keep) * self.leak_potential
+        factors = self._factors()
 
         def advance(state: SpikingState, arriving: Array) -> tuple[SpikingState, Array]:
-            free = pull + keep * state.voltage + gain * state.current
-            waiting = jnp.sum(state.recent, axis=0)
-            if self.refractory_steps > 1:
-                # Far below threshold, where even the replaced derivative is small: who waits cannot spike.
-                above = jnp.where(waiting > 0, -jnp.inf, free - self.threshold)
-                free = jnp.where(waiting > 0, state.voltage, free)
-            else:
-                above = free - self.threshold
-            spikes = heaviside(above, self.steepness)
-            voltage = free + spikes * (self.reset_potential - free)
-            current = fade * state.current + self.recurrent_weights @ spikes + arriving
-            recent = jnp.concatenate([spikes[None], state.recent])[: self.refractory_steps - 1]
-            return SpikingState(voltage, current, recent, state.record), (waiting + spikes)[: self.visible]
+            after, spikes, active = self._fired(state, factors)
+            current = after.current + self.recurrent_weights @ spikes + arriving
+            return after._replace(current=current), active[: self.visible]
 
         def step(state: SpikingState, drive: Array, *, key: PRNGKeyArray | None = None) -> SpikingState:
             # Going back, what a step computed is cheaper to compute again than to keep.
@@ -258,6 +249,46 @@ class SpikingNetwork(Substrate):
             return last._replace(record=record)
 
         return step
+
+    def _fired(self, state: SpikingState, factors: tuple[Array, Array, Array]) -> tuple[SpikingState, Array, Array]:
+        """The state after a time step but for what arrives then, spikes, and activities."""
+        keep, fade, gain = factors
+        free = (1 - keep) * self.leak_potential + keep * state.voltage + gain * state.current
+        waiting = jnp.sum(state.recent, axis=0)
+        if self.refractory_steps > 1:
+            # Far below threshold, where even the replaced derivative is small: who waits cannot spike.
+            above = jnp.where(waiting > 0, -jnp.inf, free - self.threshold)
+            free = jnp.where(waiting > 0, state.voltage, free)
+        else:
+            above = free - self.threshold
+        spikes = heaviside(above, self.steepness)
+        voltage = free + spikes * (self.reset_potential - free)
+        recent = jnp.concatenate([spikes[None], state.recent])[: self.refractory_steps - 1]
+        return SpikingState(voltage, fade * state.current, recent, state.record), spikes, waiting + spikes
+
+    # One step, neuron by neuron (`Neuronwise`).
+
+    @property
+    def one_step(self) -> bool:
+        """With one time step for an input that is given, not drawn."""
+        return self.steps_per_input == 1 and self.input_rate is None
+
+    def wires(self) -> Float[Array, "entering neurons"]:
+        """What spikes of neurons and of inputs add to currents."""
+        return jnp.concatenate([self.recurrent_weights.T, self.input_weights.T])
+
+    def entering(
+        self, state: SpikingState, drive: Float[Array, "..."], wires: Array, shifts: Sequence[Array] | None = None
+    ) -> list[Float[Array, " entering"]]:
+        """Spikes of the step, and of the inputs."""
+        return [jnp.concatenate([self._fired(state, self._factors())[1], drive.reshape(-1)])]
+
+    def alone(
+        self, state: SpikingState, reaching: Float[Array, " neurons"]
+    ) -> tuple[SpikingState, Float[Array, " neurons"]]:
+        """A time step of every neuron; spikes that arrive are in the currents at its end."""
+        after, spikes, active = self._fired(state, self._factors())
+        return after._replace(current=after.current + reaching, record=active[None, : self.visible]), spikes
 
     def observe(self, state: SpikingState, *, key: PRNGKeyArray | None = None) -> Float[Array, " activities"]:
         """Activities in the time steps of the last interval."""

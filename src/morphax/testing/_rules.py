@@ -9,16 +9,19 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from morphax.learning.rule import LearningRule, described
+from morphax.learning.rule import LearningRule, described, remembered
 from morphax.learning.train import train
 from morphax.pytrees import Role, select
 from morphax.substrates.base import Substrate
 from morphax.substrates.energy import EnergySubstrate
 from morphax.substrates.hopfield import HopfieldNetwork
+from morphax.substrates.layered import OscillatorLayers
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.substrates.quantized import QuantizedPerceptron
 from morphax.substrates.reservoirs import EchoStateNetwork
+from morphax.substrates.reversible import NonlinearLattice
 from morphax.substrates.spintronic import SpintronicNetwork
+from morphax.substrates.topology import Topology
 from morphax.substrates.wrappers import WithReadout, fitted
 from morphax.tasks.base import Task
 from morphax.testing._promises import (
@@ -41,10 +44,11 @@ EXAMPLES = 4
 def check_rule(rule: LearningRule) -> None:
     """Try whether a learning rule keeps what the library promises of every one.
 
-    On a reservoir with a readout, a network with weights, an energy substrate, and a random one: each is refused by
-    `check`, in one line, or gives a finite loss and a gradient of the substrate's structure, the same for
-    the same key; two steps of `train` change what is trained and nothing else. Data that do not fit are refused. Where
-    the rule says that its gradient is exact, it is that of finite differences.
+    On a reservoir with a readout, a network with weights, an energy substrate, layers, a lattice, and a random one:
+    each is refused by `check`, in one line, or gives a finite loss and a gradient of the substrate's structure, the
+    same for the same key, and asks of the device what it announces (`cost`); two steps of `train` change what is
+    trained and nothing else. Data that do not fit are refused. Where the rule says that its gradient is exact, it is
+    that of finite differences.
 
     **Raises:** `BrokenPromiseError` with one sentence for each broken promise.
     """
@@ -103,9 +107,12 @@ def check_training(
     **Raises:** `BrokenPromiseError` where it does not.
     """
     cell = f"{type(rule).__name__} on {described(substrate)}"
-    done = train(
-        substrate, rule, task, optax.adam(1e-2), steps, key=jax.random.key(0), watch={}, trained=trained, chunk=steps
-    )
+    optimiser, weights = optax.adam(1e-2), select(substrate, *trained)[0]
+    try:
+        rule.check_optimiser(optimiser, weights)
+    except ValueError:
+        optimiser = optax.sgd(1.0)
+    done = train(substrate, rule, task, optimiser, steps, key=jax.random.key(0), watch={}, trained=trained, chunk=steps)
     for row in done.history:
         numbers = [np.asarray(value, float) for value in row.values() if not isinstance(value, dict)]
         that(all(np.isfinite(n).all() for n in numbers), f"{cell}: a metric is not finite: {row}")
@@ -119,7 +126,10 @@ def _check_evaluation(
 ) -> None:
     key = jax.random.key(0)
     try:
-        metrics, gradient = eqx.filter_eval_shape(rule.gradient, substrate, inputs, targets, key=key)
+        memory = rule.memory(substrate, key=key)
+        metrics, gradient, *kept = eqx.filter_eval_shape(
+            rule.gradient, substrate, inputs, targets, key=key, **remembered(memory)
+        )
         judged = eqx.filter_eval_shape(rule.metrics, substrate, inputs, targets, key=key)
     except Exception as error:
         raise BrokenPromiseError(
@@ -129,6 +139,11 @@ def _check_evaluation(
         that(
             isinstance(found, dict) and "loss" in found and found["loss"].shape == (),
             f'{cell}: {name} must give metrics with a scalar "loss", and gives {sorted(found)}',
+        )
+    for after in kept:
+        that(
+            jax.tree.map(jnp.shape, memory) == jax.tree.map(jnp.shape, after),
+            f"{cell}: what gradient remembers must be shaped as what memory gives",
         )
     wanted, _ = select(substrate, *trained)
     for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
@@ -148,6 +163,10 @@ def _it_learns_or_refuses(rule: LearningRule, substrate: Substrate, task: Task) 
     step = eqx.filter_jit(rule.gradient)
     one, other = (step(substrate, inputs, targets, key=key) for _ in range(2))
     that(equal(one, other), "the same key gives another gradient: draw all chance from `key`")
+    announced = rule.cost(len(jax.tree.leaves(inputs)[0]))
+    for name, number in announced._asdict().items():
+        said = one[0].get(name, number)
+        that(said == number, f"gradient says {said} {name}, cost {number}: both must be what is asked of the device")
     if rule.exact and substrate.exact_derivatives:
         _check_exact(rule, substrate, task)
 
@@ -190,6 +209,7 @@ def _sample() -> dict[str, tuple[Substrate, Task]]:
     digits = _task((EXAMPLES, 3), (EXAMPLES, 2), "inputs", labels=True)
     vectors = _task((EXAMPLES, 2), (EXAMPLES, 2), "inputs")
     sequences = _task((EXAMPLES, POINTS), (EXAMPLES, 2), "sequences", labels=True)
+    lattice = Topology.lattice((2, 2), inputs=[0, 2], outputs=[1, 3])
     return {
         "a reservoir with a readout": (
             fitted(EchoStateNetwork.random(6, key=next(keys)), stream, key=next(keys)),
@@ -205,6 +225,9 @@ def _sample() -> dict[str, tuple[Substrate, Task]]:
             fitted(PhaseOscillators.layered((2, 4, 1), key=next(keys)), vectors, key=next(keys)),
             vectors,
         ),
+        "layers": (OscillatorLayers.random((3, 4, 2), key=next(keys)), digits),
+        "layers with channels for labels": (OscillatorLayers.random((5, 4, 2), key=next(keys)), digits),
+        "a lattice": (NonlinearLattice.random(lattice, duration=2.0, key=next(keys)), vectors),
         "a random substrate": (QuantizedPerceptron.random((3, 4, 4, 2), width=0.5, key=next(keys)), digits),
     }
 

@@ -21,7 +21,6 @@ from morphax.lab.experiment import Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.equilibrium import (
-    NUDGINGS,
     EquilibriumPropagation,
     EquilibriumRule,
     ImplicitDifferentiation,
@@ -33,6 +32,8 @@ from morphax.pytrees import select
 from morphax.substrates.phase_oscillators import PhaseOscillators
 from morphax.tasks import phase_digits
 from morphax.tasks.digits import digits_digests
+
+WAYS: tuple[Nudging, ...] = ("one-sided", "opposite", "symmetric")
 
 
 def at(network: str, nudging: str, strength: float) -> Any:
@@ -151,28 +152,26 @@ class Gradient(Experiment):
 
         work: dict[str, Callable[[], xr.Dataset]] = {}
         for name in networks:
-            work |= {f"{name}, {nudging}": partial(nudged, name, nudging) for nudging in NUDGINGS}
+            work |= {f"{name}, {nudging}": partial(nudged, name, nudging) for nudging in WAYS}
             work |= {f"{name}, rest {rest:g}": partial(loose, name, rest) for rest in config.tolerances}
             work[f"{name}, unrolled"] = partial(unrolled, name)
         parts = progress.pieces(work)
 
         def of_network(name: str) -> xr.Dataset:
-            nudgings = along("nudging", {nudging: parts[f"{name}, {nudging}"] for nudging in NUDGINGS})
+            nudgings = along("nudging", {nudging: parts[f"{name}, {nudging}"] for nudging in WAYS})
             rests = along("rest", {rest: parts[f"{name}, rest {rest:g}"] for rest in config.tolerances})
             return nudgings.merge(rests).merge(parts[f"{name}, unrolled"])
 
         dataset = along("network", {name: of_network(name) for name in networks})
         for variable in dataset.data_vars.values():
             variable.attrs["units"] = "1"
-        return dataset.assign_coords(
-            nudging=list(NUDGINGS), strength=list(config.strengths), rest=list(config.tolerances)
-        )
+        return dataset.assign_coords(nudging=list(WAYS), strength=list(config.strengths), rest=list(config.tolerances))
 
     def figures(self, dataset: xr.Dataset) -> Figures:
         figure = new_figure(10, 6.5)
         for line, network in zip(figure.subplots(2, 2), dataset.network.values, strict=True):
             part = dataset.sel(network=network)
-            for nudging, colour in zip(NUDGINGS, (BLUE, ORANGE, GREEN), strict=True):
+            for nudging, colour in zip(WAYS, (BLUE, ORANGE, GREEN), strict=True):
                 line[0].loglog(part.strength, part.error.sel(nudging=nudging), "o-", color=colour, label=nudging)
             for tolerance, colour in zip(part.rest.values, (RED, ORANGE, GREEN, BLUE), strict=False):
                 label = f"force at rest {tolerance:g}"
