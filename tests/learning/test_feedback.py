@@ -107,13 +107,6 @@ def test_a_few_directions_have_the_gradient_as_their_mean(double):
     assert (abs(found.mean(0) - wanted) < 4 * error + 1e-4 * float(abs(wanted).max())).all()
 
 
-@pytest.mark.slow
-def test_presentations_are_those_of_the_rule():
-    for rule, each in ((FeedbackAlignment(key=KEY), 1), (NodePerturbation(directions=3), 7)):
-        metrics, _ = rule.gradient(NETWORK, INPUTS, TARGETS, key=KEY)
-        assert metrics["presentations"] == rule.cost(9).presentations == 9 * each
-
-
 def test_matrices_of_kolen_and_pollack_become_those_of_the_weights():
     rule = KolenPollack(jax.random.key(5), learning_rate=0.5, decay=0.1)
     memory = rule.memory(NETWORK, key=KEY)

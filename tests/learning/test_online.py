@@ -56,6 +56,7 @@ def cosine(a, b) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("order", [1, 2])
 def test_sensitivities_give_the_gradient_of_back_propagation(kind, order, double):
