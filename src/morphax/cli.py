@@ -183,7 +183,7 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
     from rich.table import Table
 
     from morphax._checks import free_memory
-    from morphax.lab.experiment import readable
+    from morphax.lab.experiment import bounded, readable
 
     made, config = _asked(options)
     experiment = type(made)
@@ -208,8 +208,7 @@ def _show(options: argparse.Namespace, out: Console, err: Console) -> int:
     claims = Table("", "paper or baseline", "source", box=None, pad_edge=False)
     for claim in experiment.claims:
         paper = "computed alongside" if callable(claim.paper) else "—" if claim.paper is None else f"{claim.paper:g}"
-        tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
-        claims.add_row(claim.text, f"{claim.relation} {paper}{tolerance}", claim.source)
+        claims.add_row(claim.text, bounded(claim.relation, paper, claim.tolerance), claim.source)
     out.print(claims)
     return OK
 

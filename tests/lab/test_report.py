@@ -56,7 +56,10 @@ def test_the_report_needs_no_net_and_says_that_it_is_quick(page):
     [
         (claim(), ("≤ 0.5", "0.25", "met")),
         (claim(met=False), ("≤ 0.5", "0.25", "not met")),
-        (claim(relation="at least", tolerance=0.1, met=False), ("≥ 0.5 ± 0.1", "0.25", "not met")),
+        (claim(relation="at least", tolerance=0.1, met=False), ("≥ 0.5 - 0.1", "0.25", "not met")),
+        (claim(relation="at most", tolerance=0.1, met=True), ("≤ 0.5 + 0.1", "0.25", "met")),
+        (claim(relation="at least", tolerance=-8.0, met=False), ("≥ 0.5 + 8", "0.25", "not met")),
+        (claim(relation="at least", tolerance=-1e-9, met=False), ("> 0.5", "0.25", "not met")),
         (claim(relation="within", tolerance=0.25), ("0.5 ± 0.25", "0.25", "met")),
         (claim(relation="reported", paper=None, met=None), ("—", "0.25", "reported")),
         (claim(relation="reported", ours=1234567.0, met=None), ("0.5", "1.235e+06", "reported")),

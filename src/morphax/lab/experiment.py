@@ -268,6 +268,17 @@ def _wrong(value: float | None) -> str:
     return "not a number" if math.isnan(value) else "infinite"
 
 
+def bounded(relation: str, number: str, tolerance: float) -> str:
+    """What a claim asks for: "0.3 ± 0.1", "≥ 94 - 3", "≥ 60 + 8" for 8 more than 60, "> 60"."""
+    if relation in ("within", "reported"):
+        return number + (f" ± {tolerance:.3g}" if tolerance else "")
+    least = relation == "at least"
+    if -1e-6 <= tolerance < 0:  # asks for more at all
+        return f"{'>' if least else '<'} {number}"
+    room = -tolerance if least else tolerance
+    return f"{'≥' if least else '≤'} {number}" + (f" {'+' if room > 0 else '-'} {abs(room):.3g}" if room else "")
+
+
 class Experiment(ABC):
     """One substrate, one learning rule and one task with numbers filled in, and claims.
 

@@ -11,7 +11,7 @@ import xarray as xr
 from pydantic.fields import FieldInfo
 
 from morphax.files import read_json, write_text
-from morphax.lab.experiment import Experiment
+from morphax.lab.experiment import Experiment, bounded
 
 
 def write_report(folder: Path, experiment: Experiment, dataset: xr.Dataset, figures: Iterable[str]) -> Path:
@@ -62,9 +62,8 @@ def _at_points(claims: list[dict[str, Any]]) -> dict[str, str]:
 
 def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
     """The columns "expected", "here" and "verdict" of a judged claim, for the terminal and the report alike."""
-    sign = {"within": "", "at least": "≥ ", "at most": "≤ ", "reported": ""}[claim["relation"]]
-    tolerance = f" ± {claim['tolerance']:.3g}" if claim["tolerance"] else ""
-    expected = "—" if claim["paper"] is None else f"{sign}{_short(claim['paper'])}{tolerance}"
+    paper = claim["paper"]
+    expected = "—" if paper is None else bounded(claim["relation"], _short(paper), claim["tolerance"])
     verdict = {True: "met", False: "not met", None: "reported"}[claim["met"]]
     missing = "not run"
     if "no_verdict" in claim:

@@ -10,10 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from morphax._lazy import xr
-from morphax.experiments.spintronic._network import NetworkConfig
+from morphax.experiments.spintronic._network import NetworkConfig, accuracies
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
 from morphax.experiments.training import Trainer
 from morphax.judging.stepwise import identify_steps, read_steps
@@ -175,7 +176,7 @@ class _Laboratory:
     def exact(self, seeds: range) -> xr.Dataset:
         """Networks that are trained and used on their model."""
         networks = self.trained_on_model(self.trainer, seeds)
-        scores = 100 * np.asarray(map_members(eqx.Partial(_accuracy, self.test), networks), float)
+        scores = 100 * accuracies(networks, self.test)
         about = {"units": "%", "long_name": "test accuracy of the exact model"}
         return xr.Dataset({"exact": ("seed", scores, about)}, {"seed": list(seeds)})
 
@@ -187,7 +188,7 @@ class _Laboratory:
         designs = jax.tree.map(lambda x: jnp.repeat(x, count, 0) if eqx.is_array(x) else x, self._nominal[seeds])
         keys = jax.random.split(self.chip_key, (seeds.stop, count))[seeds.start :].reshape(-1)
         found = eqx.Partial(
-            _identified, jnp.asarray(spread), jnp.asarray(config.noise), config.sequences, self.train[0].shape[1]
+            identified, jnp.asarray(spread), jnp.asarray(config.noise), config.sequences, self.train[0].shape[1]
         )
         twins, of_design, of_twin, errors = map_members(found, designs, keys)
         members = range(seeds.start * count, seeds.stop * count)
@@ -250,25 +251,26 @@ class _Laboratory:
 
 
 @eqx.filter_jit
-def _accuracy(data: Data, network: WithReadout) -> Array:
-    return Backpropagation().metrics(network, *data)["accuracy"]
-
-
-@eqx.filter_jit
 def _on_chip(data: Data, model: WithReadout, device: OneDevice) -> Array:
     return Backpropagation().metrics(device.device(model, key=jax.random.key(0)), *data)["accuracy"]
 
 
+def hidden_chip(spread: ArrayLike, network: WithReadout, key: PRNGKeyArray) -> WithReadout:
+    """The chip that belongs to a key: its factors are the same for all weights."""
+    chip_key, _, _, _ = jax.random.split(key, 4)
+    return mismatch(network, weights=spread, devices=spread, key=chip_key)
+
+
 @eqx.filter_jit
-def _identified(
+def identified(
     spread: Array, noise: Array, sequences: int, length: int, design: WithReadout, key: PRNGKeyArray
 ) -> tuple[WithReadout, PyTree, PyTree, Array]:
     """The twin of a hidden chip, with the design's weights; factors of the chip over design and twin; and errors.
 
     Weights of the twin are those that are to be effective; the chip has them times what the twin does not know.
     """
-    chip_key, drive_key, read_key, fresh_key = jax.random.split(key, 4)
-    chip = mismatch(design, weights=spread, devices=spread, key=chip_key)
+    _, drive_key, read_key, fresh_key = jax.random.split(key, 4)
+    chip = hidden_chip(spread, design, key)
     drives = GREY_LEVELS * jax.random.uniform(drive_key, (sequences, length))
     twin = identify_steps(design, read_steps(chip, drives, noise=noise, key=read_key), spread=spread, noise=noise)
     fresh = GREY_LEVELS * jax.random.uniform(fresh_key, (10, length))
