@@ -84,6 +84,7 @@ from morphax.substrates.reversible import NonlinearLattice as NonlinearLattice, 
 from morphax.substrates.spiking import SpikingNetwork as SpikingNetwork
 from morphax.substrates.spintronic import SpintronicNetwork as SpintronicNetwork
 from morphax.substrates.wrappers import (
+    WithFeedback as WithFeedback,
     WithInput as WithInput,
     WithReadout as WithReadout,
     Wrapper as Wrapper,

@@ -75,6 +75,7 @@ def test_every_linear_model_is_a_readout_with_a_stored_form(tmp_path, wine, cls)
     assert again.random_state == 3
 
 
+@pytest.mark.slow
 def test_numbers_and_features_too(tmp_path, wine):
     X, y = wine
     regressor = PhysicalRegressor("ctrnn", hidden=(4,), arrangement="held", steps=3, random_state=0).fit(X, y)

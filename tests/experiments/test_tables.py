@@ -42,6 +42,7 @@ def fit(*arguments: str, folder: Path) -> int:
     return main(["fit", *arguments, "--quick", "--out", str(folder)])
 
 
+@pytest.mark.slow
 def test_a_table_is_fitted_reported_and_further_rows_are_foretold(tmp_path, wine, capsys):
     settings = ("--set", "damping_rate=0.8", "--set", "readings=last")
     assert fit(wine, "--target", "grape", *settings, folder=tmp_path / "run") == 0

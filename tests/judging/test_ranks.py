@@ -34,6 +34,7 @@ def test_repeats_tell_the_effective_dimension_at_the_noise_that_they_have():
         assert found.consistency.values == pytest.approx(1 / (1 + noise**2), abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_recording_is_no_reading():
     """Twenty copies of one signal, with 2 % noise each, are one reading."""
     rng = np.random.default_rng(0)

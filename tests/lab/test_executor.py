@@ -128,6 +128,7 @@ def test_a_piece_that_kills_three_workers_is_given_up_by_name(tmp_path, executor
     assert len(list((tmp_path / ".pieces").glob("*/[!.]*.nc"))) == 3
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_before_it_hands_out_what_is_finished_is_one_line(tmp_path, executor, monkeypatch):
     def gone(*arguments, **more):
         raise OSError("timed out")

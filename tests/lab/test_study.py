@@ -226,6 +226,7 @@ def test_a_record_that_is_gone_or_damaged_is_written_anew_from_the_result(tmp_pa
         assert recorded(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_is_made_without_optuna(tmp_path, monkeypatch):
     searched(tmp_path, trials=2)

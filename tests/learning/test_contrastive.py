@@ -139,6 +139,7 @@ def test_they_teach(rule):
     assert history.presentations[-1] == 20 * rule.cost(len(inputs)).presentations
 
 
+@pytest.mark.slow
 def test_what_cannot_be_held_or_continued_is_refused():
     network, inputs, targets, _ = phases()
     read = WithReadout.random(network, 3, key=KEY)

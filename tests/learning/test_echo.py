@@ -52,12 +52,14 @@ def test_an_echo_is_the_gradient_to_second_order(duration, double):
     assert error(echo(1e-2), net) / error(echo(1e-3), net) == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.slow
 def test_one_kick_is_of_first_order(double):
     large, small = (error(echo(strength, kicks="one-sided"), lattice()) for strength in (1e-3, 1e-4))
     assert small < 1e-3
     assert large / small == pytest.approx(10, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0.06, 0.6, 2.0])
 def test_gain_undoes_damping(lost, double):
     net = lattice(duration=20.0, damping=lost / 20)
@@ -70,6 +72,7 @@ def test_inputs_that_follow_each_other_go_back_in_reversed_order(double):
     assert error(echo(), net, points=3) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_readout_learns_beside_it(double):
     net = WithReadout.random(lattice(), 2, key=jax.random.key(4))
     assert error(echo(), net) < 1e-5

@@ -82,6 +82,7 @@ def cosine(a, b) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", [hopfield, *slow(phases, read, onion)])
 def test_the_exact_gradients_agree_with_each_other_and_with_finite_differences(system, double):
     network, inputs, targets, cost = system()

@@ -77,6 +77,7 @@ def test_of_as_many_directions_as_neurons_every_error_is_known(double):
         np.testing.assert_allclose(ours, theirs, atol=2e-3 * float(abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_many_directions_show_the_hidden_gradient_of_an_untrained_network():
     network = OscillatorLayers.random((64, 48, 48, 10), key=KEY)
     inputs, targets = jax.random.uniform(jax.random.key(1), (100, 64)), jnp.eye(10)[jnp.arange(100) % 10]
@@ -122,6 +123,7 @@ def test_matrices_of_kolen_and_pollack_become_those_of_the_weights():
     np.testing.assert_allclose(apart(network, memory), [0.95**10 * x for x in before], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_layers_learn_digits_without_the_slope_of_the_device():
     task, rule = sequential_digits(key=KEY), DirectFeedbackAlignment(key=KEY, slope=lambda a: 1 / jnp.cosh(a))
     images, tests = (x.reshape(len(x), 64) / 16 for x in (task.train_inputs, task.test_inputs))

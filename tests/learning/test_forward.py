@@ -59,6 +59,7 @@ def test_local_heads_with_one_layer_and_the_readout_s_weights_are_back_propagati
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_the_device_is_differentiated_only_by_who_says_so():
     box = BlackBox.random(SIZES, key=KEY)
     for rule in (PhysicalLocalLearning(CLASSES), ForwardForward(CLASSES, slope=lambda a: 1 / jnp.cosh(a))):

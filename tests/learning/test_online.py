@@ -14,6 +14,7 @@ from morphax import (
     HopfieldNetwork,
     SpikingNetwork,
     SpintronicNetwork,
+    WithFeedback,
     WithInput,
     WithReadout,
     evolve,
@@ -116,6 +117,7 @@ def test_traces_of_spiking_neurons_without_recurrence_are_the_gradient(refractor
         np.testing.assert_allclose(found, right, atol=1e-9 * np.abs(right).max())
 
 
+@pytest.mark.slow
 def test_traces_follow_the_states_that_noise_made(double):
     net = network("leaky", (6,), intralayer_density=0.0)
     noisy = eqx.tree_at(lambda n: n.substrate, net, Noisy(net.substrate, 0.3))
@@ -179,6 +181,39 @@ def test_recursive_least_squares_is_ridge_regression(double):
     assert metrics["presentations"] == 1
 
 
+def test_answers_that_reach_nothing_are_corrected_as_those_that_are_not_fed_back(double):
+    reader = WithReadout.random(EchoStateNetwork.random(12, key=KEY), 2, key=jax.random.key(1))
+    inputs = jax.random.uniform(jax.random.key(2), (3, 40))
+    targets = jnp.stack([jnp.roll(inputs, 1, axis=1), inputs**2], axis=-1)
+    rule = RecursiveLeastSquares(1e-2, objective=regression)
+    alone, change, memory = rule.gradient(reader, inputs, targets, key=KEY)
+    fed, same, remembered = rule.gradient(WithFeedback(reader, np.zeros((1, 2))), inputs, targets, key=KEY)
+    np.testing.assert_allclose(same.substrate.weights, change.weights, atol=1e-9)
+    np.testing.assert_allclose(remembered.matrix, memory.matrix, atol=1e-9)
+    assert float(fed["loss"]) == pytest.approx(float(alone["loss"]))
+
+
+def test_a_network_that_is_fed_back_is_corrected_along_its_own_answers(double):
+    """Sussillo & Abbott's loop by hand."""
+    reader = WithReadout.random(EchoStateNetwork.random(8, leak_rate=0.3, key=KEY), 1, key=jax.random.key(1))
+    network = WithFeedback(reader, np.full((1, 1), 0.7))
+    inputs, targets = jnp.zeros((1, 20)), jnp.sin(jnp.arange(20.0) / 3)[None, :, None]
+    change = RecursiveLeastSquares(0.5, objective=regression).gradient(network, inputs, targets, key=KEY)[1]
+    inside, weights = reader.substrate, np.append(reader.weights[0], reader.bias)
+    inverse, state = np.eye(9) / 0.5, inside.initial_state()
+    answer = weights @ np.append(inside.observe(state), 1)
+    for target in np.asarray(targets[0, :, 0]):
+        state = inside.step(state, jnp.atleast_1d(0.7 * answer))
+        row = np.append(inside.observe(state), 1)
+        seen = inverse @ row
+        gain = seen / (1 + row @ seen)
+        answer, weights = weights @ row, weights + (target - weights @ row) * gain
+        inverse = inverse - np.outer(gain, seen)
+    found = np.append(change.substrate.weights[0], change.substrate.bias)
+    np.testing.assert_allclose(np.append(reader.weights[0], reader.bias) - found, weights, atol=1e-10)
+    assert not jnp.any(change.matrix)
+
+
 def test_forgetting_follows_what_changes(double):
     """The answer that is wanted changes its sign half-way: without forgetting the mean of both is learned."""
     reservoir = EchoStateNetwork.random(10, key=KEY)
@@ -206,3 +241,8 @@ def test_what_they_cannot_learn_is_refused():
         EligibilityPropagation(KEY).check(driven, (inputs, targets))
     with pytest.raises(ValueError, match="forgetting"):
         RecursiveLeastSquares(forgetting=0.0)
+    fed = WithFeedback(network("leaky"), np.zeros((1, 3)))
+    with pytest.raises(
+        ValueError, match=r"targets has shape \(4, 3\); what is fed back must be right after every input"
+    ):
+        train(fed, RecursiveLeastSquares(), (inputs, np.eye(3)[[0, 1, 2, 0]]), optax.sgd(1.0), 1, key=KEY)

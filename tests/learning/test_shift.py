@@ -71,6 +71,7 @@ def test_the_mean_is_the_gradient_of_the_expected_loss(rule, regime, double):
     assert np.abs(deviations).max() < 4.0
 
 
+@pytest.mark.slow
 def test_a_baseline_takes_most_of_the_variance(double):
     net, (inputs, targets) = network(width=0.7), data()
     right = enumerated(net, inputs, targets)

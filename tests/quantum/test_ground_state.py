@@ -61,6 +61,7 @@ def test_ring_has_the_energy_of_free_fermions(sites):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [-np.ones(9), np.zeros(9)])
 def test_lanczos_finds_the_ground_state_in_every_symmetry_sector(fields):
     couplings = np.linspace(-0.2, 0.3, 9)

@@ -265,6 +265,7 @@ def test_a_chip_with_any_mismatch_stays_in_range():
     assert 0 <= powers.min() <= powers.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precise", [False, True])
 def test_powers_stay_in_range_for_huge_weights(precise):
     with jax.enable_x64(precise):

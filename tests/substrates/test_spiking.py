@@ -155,6 +155,7 @@ def test_certain_and_impossible_inputs(implementation):
     assert spikes[:, 2].mean() == pytest.approx(0.5, abs=4 * 0.5 / 900**0.5)
 
 
+@pytest.mark.slow
 def test_many_short_chains_have_the_statistics_of_a_long_one():
     net = SpikingNetwork.random(8, 16, key=KEY, input_rate=0.7, steps_per_input=50, input_mean=0.1, visible=3)
     run = jax.jit(lambda key, drives: evolve(net, drives, key=key)[0], static_argnums=())

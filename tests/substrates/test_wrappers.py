@@ -24,6 +24,7 @@ from morphax import (
     Noisy,
     PhaseOscillators,
     Substrate,
+    WithFeedback,
     WithInput,
     WithReadout,
     Wrapper,
@@ -385,3 +386,34 @@ def test_functions_among_the_fields_do_not_hinder_a_derivative():
         return jnp.sum(springs.step(springs.initial_state(), jnp.array([0.3])))
 
     np.testing.assert_allclose(jax.grad(shown)(jnp.ones(2)), np.tanh(0.3), rtol=1e-4)
+
+
+def test_answers_reach_the_substrate_again():
+    mixer = WithReadout.random(JosephsonMixer.two_mode(measured=9), 2, key=KEY)
+    matrix = np.array([[0.5, -0.3]])
+    outputs, state = evolve(WithFeedback(mixer, matrix), drives := jnp.linspace(0.1, 1, 6))
+    expected = mixer.initial_state()
+    for drive, output in zip(drives, outputs, strict=True):
+        expected = mixer.step(expected, drive + matrix[0] @ mixer.observe(expected))
+        np.testing.assert_allclose(mixer.observe(expected), output, atol=1e-12)
+    np.testing.assert_allclose(state, expected, atol=1e-12)
+
+
+def test_what_is_fed_back_is_of_no_kind():
+    """Neurons that reach each other through a readout are not known one by one, and do not rest in one energy."""
+    network = HopfieldNetwork.random((2, 4, 2), key=KEY)
+    assert type(WithFeedback(network, np.eye(2))) is WithFeedback
+    assert not isinstance(WithFeedback(network, np.eye(2)), EnergySubstrate)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "text"),
+    [
+        (np.zeros((1, 3)), r"matrix has shape \(1, 3\)"),
+        (np.zeros((5, 2)), r"matrix has shape \(5, 2\), 5 rows; .* takes .* so it must have as many"),
+        (np.full((1, 2), np.nan), "matrix"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_refused(matrix, text):
+    with pytest.raises(ValueError, match=text):
+        WithFeedback(WithReadout.random(JosephsonMixer.two_mode(measured=9), 2, key=KEY), matrix)

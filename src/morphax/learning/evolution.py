@@ -30,7 +30,8 @@ class CMAES(JudgedRule):
 
     Candidates $\theta + \sigma y_k$, $y_k \sim N(0, C)$, are ranked by their loss; the better half moves the weights,
     $\theta' = \theta + \sigma \sum_i w_i y_{(i)}$, and shapes $C$ and $\sigma$ of the next step. What comes out as
-    gradient is $\theta - \theta'$, so the optimiser must be `optax.sgd(1.0)`. A loss that is NaN ranks last.
+    gradient is $\theta - \theta'$, so the optimiser must be `optax.sgd(1.0)`. A loss that is not finite ranks last, and
+    metrics are means over candidates that have one.
 
     **Arguments:** (besides those of `JudgedRule`)
 
@@ -95,7 +96,8 @@ class CMAES(JudgedRule):
         order = jnp.argsort(jnp.nan_to_num(metrics["loss"], nan=jnp.inf))
         best = steps[order[: self.population // 2]]
         change, memory = self._next(memory, best, back, jnp.sum(exists))
-        means = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+        finite = jnp.isfinite(metrics["loss"])
+        means = jax.tree.map(lambda x: jnp.mean(x, axis=0, where=jnp.expand_dims(finite, range(1, x.ndim))), metrics)
         return means | self.cost(len(inputs)).reported(), unflatten(-change), memory
 
     def _next(self, memory: Population, best: Array, back: Any, d: Array) -> tuple[Array, Population]:

@@ -318,6 +318,64 @@ class WithInput(Wrapper):
         return self.offset + self.gain * (self.mask @ signal)
 
 
+class WithFeedback(Wrapper):
+    r"""A substrate whose own answers reach it again, beside its input: $d = u + F o$ with the last outputs o.
+
+    What makes a reservoir go on by itself: a readout that is trained to say the next value, fed back, generates a
+    series. `RecursiveLeastSquares` trains it while it is fed back (FORCE). It is a substrate that evolves and of no
+    other kind, whatever is inside: neurons that reach each other through their readout are not known one by one.
+
+    **Arguments:**
+
+    - `substrate`: what answers, such as a `WithReadout`.
+    - `matrix`: $F$, shape (drives, outputs), with as many drives as the substrate takes; finite.
+
+    **State:** that of `substrate`; its outputs are read once more for what is fed back.
+
+    **Raises:** `ValueError` for a wrong shape, NaN or infinity.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import EchoStateNetwork, WithFeedback, WithReadout, evolve
+        >>> network = WithReadout.random(EchoStateNetwork.random(50, key=jax.random.key(0)), 1, key=jax.random.key(1))
+        >>> evolve(WithFeedback(network, jnp.ones((1, 1))), jnp.zeros(30))[0].shape
+        (30, 1)
+    """
+
+    matrix: Float[Array, "drives outputs"] = eqx.field(metadata=WEIGHT)
+
+    def __init__(self, substrate: Substrate, matrix: ArrayLike):
+        check_shape("matrix", matrix, (None, count_neurons(substrate)))
+        check_finite("matrix", matrix)
+        drives = np.shape(matrix)[0]
+        if drives not in numbers_of(substrate.channels):
+            raise ValueError(
+                f"matrix has shape {np.shape(matrix)}, {drives} rows; {type(substrate).__name__} takes "
+                f"{counted(substrate.channels)}, so it must have as many"
+            )
+        self.substrate = substrate
+        self.matrix = jnp.asarray(matrix, jnp.result_type(float))
+
+    @classmethod
+    def around(cls, substrate: Substrate) -> type[Self]:
+        """This class: the kind of what is inside is not kept."""
+        return cls
+
+    def fed(self, drive: Float[Array, "..."], outputs: Float[Array, " outputs"]) -> Float[Array, " drives"]:
+        """What reaches the substrate of an input and of outputs."""
+        return jnp.atleast_1d(drive) + self.matrix @ outputs
+
+    def stepper(self) -> Stepper:
+        """That of the substrate, under its input and what it answers at the beginning."""
+        inner = self.substrate.stepper()
+
+        def step(state: State, drive: Array, *, key: PRNGKeyArray | None = None) -> State:
+            first, second = (None, None) if key is None else jax.random.split(key)
+            outputs = self.substrate.observe(state, key=first)
+            return stepped(inner, state, self.fed(drive, outputs), key=second)
+
+        return step
+
+
 def fitted(substrate: Substrate, task: Task, *, key: PRNGKeyArray) -> Substrate:
     """The substrate with what it lacks for a task around it: a random input layer, a random readout, both, or nothing.
 

@@ -16,13 +16,13 @@ from morphax.experiments.rules._digits import CLASSES, PIXELS, ROWS, DigitsConfi
 from morphax.experiments.training import Trainer
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Count, Experiment, Positive, parameter
-from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, Figures, new_figure
+from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.contrastive import CoupledLearning
 from morphax.learning.echo import HamiltonianEcho
 from morphax.learning.ensemble import make_members
-from morphax.learning.equilibrium import EquilibriumPropagation
+from morphax.learning.equilibrium import EquilibriumPropagation, ImplicitDifferentiation
 from morphax.learning.rule import Asked, LearningRule
 from morphax.learning.train import adjustable
 from morphax.learning.zeroth_order import ZerothOrder
@@ -34,6 +34,7 @@ from morphax.substrates.wrappers import WithReadout
 ENERGY, REVERSAL = SYSTEMS = "energy", "reversal"
 RULES: dict[str, dict[str, LearningRule]] = {
     ENERGY: {
+        "implicit": ImplicitDifferentiation(),
         "one-sided": EquilibriumPropagation(strength=0.5),
         "symmetric": EquilibriumPropagation(strength=0.2, nudging="symmetric"),
         "four-point": EquilibriumPropagation(strength=0.2, nudging="four-point"),
@@ -45,9 +46,9 @@ RULES: dict[str, dict[str, LearningRule]] = {
         "SPSA": ZerothOrder(Backpropagation()),
     },
 }
-EnergyRule = Literal["one-sided", "symmetric", "four-point", "coupled"]
+EnergyRule = Literal["implicit", "one-sided", "symmetric", "four-point", "coupled"]
 ReversalRule = Literal["back-propagation", "echo", "SPSA"]
-COLOURS = (BLUE, ORANGE, RED, GREEN, GREY, VIOLET, "black")
+COLOURS = ("black", BLUE, ORANGE, RED, GREEN)
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
@@ -61,7 +62,8 @@ class Which(Experiment):
 
     As many presentations as `rules/layered` gives to layers at its second budget; with its results this is the table of
     what a device offers and which rule is best. The Hopfield network sees an image at once, the lattice row by row,
-    held at the masses of its first column, and a readout behind it learns, too. Rates are chosen by the mean accuracy
+    held at the masses of its first column, and a readout behind it learns, too. Exact gradients (implicit, through a
+    model) show what a rule loses, or gains, that estimates them. Rates are chosen by the mean accuracy
     on validation images; accuracies are those of the last weights.
     """
 
@@ -72,8 +74,9 @@ class Which(Experiment):
         reversal_rules: tuple[ReversalRule, ...] = parameter(
             get_args(ReversalRule), "for the lattice", min_length=1, extent=True
         )
-        budget: Count = parameter(100_000, "presentations; back-propagation learns from as many images")
-        rates: Rates = parameter((0.003, 0.01, 0.03), "learning rates tried")
+        budget: Count = parameter(100_000, "presentations; who asks a model only learns from as many images")
+        rates: Rates = parameter((0.003, 0.01, 0.03), "learning rates tried with the network with an energy")
+        reversal_rates: Rates = parameter((0.01, 0.03, 0.1), "learning rates tried with the lattice")
         hidden: int = parameter(32, "hidden neurons of the network with an energy", ge=1, le=1000)
         columns: int = parameter(6, "columns of the lattice, of 8 masses each", ge=3, le=30)
         duration: float = parameter(2.0, "for which the lattice is shown a row", gt=0)
@@ -90,6 +93,7 @@ class Which(Experiment):
         "reversal_rules": ("echo",),
         "budget": 2_000,
         "rates": (0.01,),
+        "reversal_rates": (0.03,),
         "hidden": 8,
         "columns": 3,
     }
@@ -161,7 +165,8 @@ def _tried(
     images = images.shaped(*((PIXELS,) if system == ENERGY else (ROWS, PIXELS // ROWS)))
     rule = RULES[system][name].suited("classification")
     steps, found = _steps(config, rule), []
-    for rate in config.rates:
+    rates = config.rates if system == ENERGY else config.reversal_rates
+    for rate in rates:
         done = trainer.train(
             f"{system}, {name}, rate {rate:g}",
             make_members(partial(_made, config, system), key, seeds),
@@ -178,5 +183,5 @@ def _tried(
     both, dims = 100 * np.moveaxis(np.array(found), 1, 0), ("learning_rate", "seed")
     return xr.Dataset(
         {"validation": (dims, both[0]), "test": (dims, both[1])},
-        {"learning_rate": list(config.rates), "seed": list(seeds)},
+        {"learning_rate": list(rates), "seed": list(seeds)},
     )
