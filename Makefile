@@ -44,6 +44,7 @@ benchmark: .venv/installed-benchmark
 	$(BIN)/python benchmarks/guard.py --keep --full || true
 	$(BIN)/python benchmarks/starts.py --keep --threads 1
 	$(BIN)/python benchmarks/executor.py --keep
+	$(BIN)/python benchmarks/rules.py --keep --threads 1
 	$(BIN)/python docs/build.py
 
 # Whether what was made fast still is: ratios on one core, in about two minutes.

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from morphax import Backpropagation, SpintronicNetwork, WithReadout, train
+from morphax import Backpropagation, Noisy, SpintronicNetwork, WithInput, WithReadout, evolve, train
 from morphax.learning.feedback import DirectFeedbackAlignment, FeedbackAlignment, KolenPollack, SignSymmetry
 from morphax.learning.node_perturbation import NodePerturbation
 from morphax.substrates.layered import OscillatorLayers
@@ -147,6 +147,35 @@ def test_layers_learn_digits_without_the_slope_of_the_device():
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_what_stands_around_layers_belongs_to_their_wiring():
+    """A mask before them and a matrix behind them have the gradient of back-propagation, as the layers have."""
+    around: Any = WithReadout.random(WithInput.random(NETWORK, 7, key=KEY), 3, key=jax.random.key(1))
+    data = jax.random.normal(KEY, (9, 7)), TARGETS
+    rule = FeedbackAlignment(matrices=(*(w.T for w in NETWORK.weights[1:-1]), (around.weights @ NETWORK.weights[-1]).T))
+    ours, theirs = (
+        ravel_pytree(eqx.filter(each.gradient(around, *data, key=KEY)[1], eqx.is_inexact_array))[0]
+        for each in (rule, Backpropagation())
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
+
+
+def test_noise_disturbs_what_layers_answer_and_rules_learn_along_it():
+    network = doubled(NETWORK)
+    noisy: Any = Noisy(network, 0.02)
+    _, _, clean = network.passed(INPUTS[0])
+    passed = jax.vmap(lambda key: noisy.passed(INPUTS[0], key=key))(jax.random.split(KEY, 4000))
+    deviation = jnp.std(passed[1][1], axis=0)  # of what the first layer answers
+    np.testing.assert_allclose(deviation, 0.02, rtol=0.06)  # 5 standard errors
+    expected = 0.02 * jnp.linalg.norm(network.weights[-1], axis=1)
+    assert (jnp.std(passed[2], axis=0) > expected).all()  # the last layer's, and what the first adds
+    np.testing.assert_allclose(jnp.mean(passed[2], axis=0), clean, atol=0.02)
+    for rule in (KolenPollack(KEY), SignSymmetry()):
+        history = train(noisy, rule, (INPUTS, TARGETS), optax.adam(0.03), 60, key=KEY).history
+        assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    with pytest.raises(ValueError, match="key is None; a Noisy"):
+        evolve(noisy, INPUTS[:1])
 
 
 def test_a_substrate_without_known_wiring_is_refused():

@@ -21,10 +21,13 @@ Slope = Literal["model"] | Callable[[Array], Array]
 
 
 def neuron_slopes(substrate: Layered, layer: int, fed: Float[Array, "examples neurons"]) -> Array:
-    """How the answer of each neuron changes with what reaches it, by the substrate's derivative."""
+    """How the answer of each neuron changes with what reaches it, by the substrate's derivative.
+
+    Where answers are random, of one draw of the noise: noise that is added does not change it.
+    """
 
     def one(fed: Array) -> Array:
-        return jax.jvp(lambda a: substrate.respond(layer, a), (fed,), (jnp.ones_like(fed),))[1]
+        return jax.jvp(lambda a: substrate.respond(layer, a, key=jax.random.key(0)), (fed,), (jnp.ones_like(fed),))[1]
 
     return jax.vmap(one)(fed)
 
@@ -219,7 +222,7 @@ class KolenPollack(FeedbackRule):
 
     def memory(self, substrate: Layered, *, key: PRNGKeyArray) -> Matrices:
         """Random matrices."""
-        _, entering, outputs = jax.eval_shape(lambda: substrate.passed(jnp.zeros(substrate.channels)))
+        _, entering, outputs = jax.eval_shape(lambda: substrate.passed(jnp.zeros(substrate.channels), key=key))
         sizes = [y.size for y in entering[1:]] + [outputs.size]
         keys = jax.random.split(self.key, substrate.layers)
         pairs = zip(keys, sizes[:-1], sizes[1:], strict=True)

@@ -3,17 +3,20 @@ r"""What separates a simulation from a chip, for every substrate: the roles of i
 A fabricated device is a draw of `Imperfections`. Rules that learn despite them: `morphax.learning.hardware`.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphax._checks import check_count, check_key, check_range, is_concrete
 from morphax.pytrees import SETTING, Role, Tree, perturb, select, warn_of_unassigned
 from morphax.substrates.base import State, Stepper, Substrate
 from morphax.substrates.energy import EnergySubstrate
+from morphax.substrates.layered import Layered
 from morphax.substrates.wrappers import Wrapper
 
 
@@ -104,6 +107,8 @@ class Imperfections(eqx.Module):
 class Noisy(Wrapper):
     """A substrate whose state is disturbed after every input, with standard deviation `amplitude` (0: never).
 
+    Of an energy substrate what it came to rest at is disturbed, of layers (`Layered`) what each of them answers.
+
     **Raises:** `ValueError` where it is driven without a key, unless the amplitude is known to be 0.
 
         >>> import jax, jax.numpy as jnp
@@ -122,6 +127,8 @@ class Noisy(Wrapper):
 
     def stepper(self) -> Stepper:
         """The substrate's, then noise."""
+        if isinstance(self, Layered):
+            return partial(Layered.step, self)
         inner = self.substrate.stepper()
 
         def step(state: State, drive: Array, *, key: PRNGKeyArray | None = None) -> State:
@@ -135,6 +142,14 @@ class Noisy(Wrapper):
         assert isinstance(self.substrate, EnergySubstrate)
         first, second = self._keys(key)
         return self._disturbed(self.substrate.found(state, key=first), second)
+
+    def respond(
+        self, layer: int, fed: Float[Array, " neurons"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " neurons"]:
+        """Of layers: what one answers, disturbed."""
+        assert isinstance(self.substrate, Layered)
+        first, second = self._keys(key)
+        return self._disturbed(self.substrate.respond(layer, fed, key=first), second)
 
     def _keys(self, key: PRNGKeyArray | None) -> tuple[PRNGKeyArray | None, PRNGKeyArray | None]:
         if key is not None:

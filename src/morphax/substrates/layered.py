@@ -14,6 +14,7 @@ from morphax._checks import check_key, check_range, check_shape
 from morphax.dynamics.logistic import auto_oscillator_step
 from morphax.pytrees import DEVICE, SETTING, WEIGHT
 from morphax.substrates.base import Substrate
+from morphax.substrates.wrappers import Wrapper, keeps
 from morphax.units import ns
 
 
@@ -80,6 +81,29 @@ class Layered(Substrate):
     def observe(self, state: Array, *, key: PRNGKeyArray | None = None) -> Float[Array, " outputs"]:
         """The output."""
         return state
+
+
+@keeps(Layered)
+class LayeredWrapper(Wrapper, Layered):
+    """What a wrapper around layers forwards: what it does to the input and to the output are parts of the wiring."""
+
+    substrate: Layered  # pyright: ignore[reportIncompatibleVariableOverride] (modules are frozen)
+
+    @property
+    def layers(self) -> int:
+        """Those of the substrate."""
+        return self.substrate.layers
+
+    def feed(self, layer: int, below: Float[Array, " below"]) -> Float[Array, " neurons"]:
+        """That of the substrate, under the drive that reaches it, and what becomes of its output."""
+        fed = self.substrate.feed(layer, self.drive(below) if layer == 0 else below)
+        return self.read(fed) if layer == self.layers else fed
+
+    def respond(
+        self, layer: int, fed: Float[Array, " neurons"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " neurons"]:
+        """That of the substrate."""
+        return self.substrate.respond(layer, fed, key=key)
 
 
 class OscillatorLayers(Layered):
