@@ -1,5 +1,7 @@
 """Layers that learn by themselves: their gradients, what they are asked, and that they learn."""
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -91,6 +93,19 @@ def test_a_head_for_every_layer_learns():
     assert done.history[-1]["test"]["accuracy"] > 0.85
 
 
+def test_wrong_labels_that_are_likely_are_drawn_as_often_as_the_network_says():
+    rule = ForwardForward(CLASSES, sharpness=20.0, wrong="likely")
+    examples = 3000
+    inputs, targets = jnp.tile(INPUTS[:1], (examples, 1)), jnp.tile(TARGETS[:1], (examples, 1))
+    drawn = jnp.mean(rule._wrong(NETWORK, inputs, targets, KEY), axis=0)
+    scores = rule.sharpness * rule.scores(NETWORK, INPUTS[:1], key=KEY)[0]
+    expected = jax.nn.softmax(jnp.where(TARGETS[0] > 0, -jnp.inf, scores))
+    assert drawn @ TARGETS[0] == 0
+    errors = jnp.sqrt(expected * (1 - expected) / examples)
+    assert jnp.all(abs(drawn - expected) <= 3 * errors)
+    assert jnp.max(abs(expected[1:] - 0.5)) > 10 * jnp.max(errors)
+
+
 def test_what_has_no_place_for_a_label_is_refused():
     rule = ForwardForward(CLASSES)
     with pytest.raises(ValueError, match=r"it must be \(examples, 5\)"):
@@ -101,3 +116,5 @@ def test_what_has_no_place_for_a_label_is_refused():
         rule.check(HopfieldNetwork.random((5, 4, 3), key=KEY), (INPUTS, TARGETS))
     with pytest.raises(ValueError, match="classes is 1"):
         ForwardForward(1)
+    with pytest.raises(ValueError, match="wrong is 'hard'"):
+        ForwardForward(2, wrong=cast(Any, "hard"))

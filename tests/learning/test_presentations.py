@@ -90,6 +90,7 @@ class Layers(OscillatorLayers):
         KolenPollack(KEY, slope=jnp.cos),
         LocalHeads(KEY, slope=jnp.cos),
         ForwardForward(2, slope=jnp.cos),
+        ForwardForward(2, slope=jnp.cos, wrong="likely"),
         PhysicalLocalLearning(2),
     ],
     ids=lambda rule: type(rule).__name__,

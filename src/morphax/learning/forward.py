@@ -6,14 +6,14 @@ its label and with a wrong one, and every layer learns to tell these apart; a ne
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from morphax._checks import check_count, check_key, check_range
+from morphax._checks import check_choice, check_count, check_key, check_range
 from morphax.learning.feedback import FeedbackRule, Slope, neuron_slopes
 from morphax.learning.layer_errors import Pass
 from morphax.learning.objectives import classification
@@ -80,6 +80,8 @@ class LabelledRule(LearningRule):
     - `classes`: how many, at least 2.
     - `sharpness`: $s > 0$, by which the goodness is multiplied in the loss.
     - `roles`: of the leaves whose gradient is computed. `train` sets those that it trains.
+    - `wrong`: how wrong labels are drawn: all "alike", or the "likely" ones more often, with the probabilities that the
+      network gives them; then an example is presented with each label besides.
 
     A label is answered by the goodness of all layers together: an example is presented once with each. Metrics: "loss",
     the cross-entropy of the labels' goodness, and "accuracy"; of `gradient` "loss" is what it lowers, and "accuracy"
@@ -89,9 +91,11 @@ class LabelledRule(LearningRule):
     classes: int = eqx.field(static=True)
     sharpness: float | Float[Array, ""] = 10.0
     roles: tuple[Role, ...] = eqx.field(static=True, default=("weight",), kw_only=True)
+    wrong: Literal["alike", "likely"] = eqx.field(static=True, default="alike", kw_only=True)
 
     def __check_init__(self) -> None:
         check_count("classes", self.classes, 2)
+        check_choice("wrong", self.wrong, ("alike", "likely"))
         check_range("sharpness", self.sharpness, low=0.0, open_low=True)
 
     def needs(self) -> str:
@@ -122,8 +126,9 @@ class LabelledRule(LearningRule):
             )
 
     def cost(self, examples: int) -> Asked:
-        """Every example with a right and a wrong label."""
-        return Asked(2 * examples, 1)
+        """Every example with a right and a wrong label, after all labels where the wrong one is to be a likely one."""
+        labels = 2 if self.wrong == "alike" else 2 + self.classes
+        return Asked(labels * examples, 1)
 
     def cost_of_metrics(self, examples: int) -> Asked:
         """Every example with every label."""
@@ -164,9 +169,7 @@ class LabelledRule(LearningRule):
         """Metrics of both labels, and the gradient of the wiring."""
         inputs, targets = _one_input(inputs, targets)
         which, *noise = jax.random.split(key, 3)
-        # One of the others, all alike.
-        turns = jax.random.randint(which, (len(inputs),), 1, self.classes)
-        wrong = jax.vmap(jnp.roll)(targets, turns)
+        wrong = self._wrong(substrate, inputs, targets, which)
         shown = [self._shown(substrate, inputs, labels, k) for labels, k in zip((targets, wrong), noise, strict=True)]
 
         def loss(seen: list[tuple[list[Array], list[Array]]]) -> tuple[Array, Array]:
@@ -192,6 +195,16 @@ class LabelledRule(LearningRule):
 
         metrics = {"loss": total, "accuracy": better} | self.cost(len(inputs)).reported()
         return metrics, jax.grad(pulled)(learned)
+
+    def _wrong(self, substrate: Layered, inputs: Array, targets: Array, key: PRNGKeyArray) -> Array:
+        """One of the other labels for each example."""
+        if self.wrong == "alike":
+            turns = jax.random.randint(key, (len(inputs),), 1, self.classes)
+            return jax.vmap(jnp.roll)(targets, turns)
+        noise, draw = jax.random.split(key)
+        scores = self.sharpness * self.scores(substrate, inputs, key=noise)
+        labels = jax.random.categorical(draw, jnp.where(targets > 0, -jnp.inf, scores))
+        return jax.nn.one_hot(labels, self.classes, dtype=targets.dtype)
 
     def _shown(
         self, substrate: Layered, drives: Array, labels: Array, key: PRNGKeyArray
@@ -230,7 +243,7 @@ class ForwardForward(LabelledRule):
     - `threshold`: $\vartheta$.
     - `slope`: what stands for the derivative of a neuron, as of `FeedbackRule`: "model", or a function.
 
-    Source: Hinton, arXiv:2212.13345 (2022), Eqs. 1, 2.
+    Source: Hinton, arXiv:2212.13345 (2022), Eqs. 1, 2; Sec. 3.3 for wrong labels that are likely.
 
         >>> import jax, jax.numpy as jnp
         >>> from morphax.learning.forward import ForwardForward
