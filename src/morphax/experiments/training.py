@@ -1,6 +1,7 @@
 """Training inside an experiment: resumed with its run, written to the run's history, its numbers as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -78,3 +79,14 @@ class Trainer(NamedTuple):
 def judged(rule: Any, data: Data, network: PyTree, key: PRNGKeyArray) -> Metrics:
     """What a rule says of one network on some data."""
     return rule.metrics(network, *data, key=key)
+
+
+@cache
+def falling_adam(steps: int) -> Callable[..., optax.GradientTransformation]:
+    """Adam with a cosine, given the first learning rate; cached, so that trainings share it and compile once."""
+    shape = optax.cosine_decay_schedule(1.0, steps)
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        return optax.adam(lambda count: learning_rate * shape(count))
+
+    return make

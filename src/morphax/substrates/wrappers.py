@@ -269,12 +269,7 @@ class WithInput(Wrapper):
 
     def __init__(self, substrate: Substrate, mask: ArrayLike, *, gain: ArrayLike = 1.0, offset: ArrayLike = 0.0):
         check_shape("mask", mask, (None, None))
-        drives = np.shape(mask)[0]
-        if drives not in numbers_of(substrate.channels):
-            raise ValueError(
-                f"mask has shape {np.shape(mask)}, {drives} rows; {type(substrate).__name__} takes "
-                f"{counted(substrate.channels)}, so it must have as many"
-            )
+        drives = _drives_of("mask", mask, substrate)
         self.substrate = substrate
         self.mask = jnp.asarray(mask, jnp.result_type(float))
         for name, value in (("gain", gain), ("offset", offset)):
@@ -346,12 +341,7 @@ class WithFeedback(Wrapper):
     def __init__(self, substrate: Substrate, matrix: ArrayLike):
         check_shape("matrix", matrix, (None, count_neurons(substrate)))
         check_finite("matrix", matrix)
-        drives = np.shape(matrix)[0]
-        if drives not in numbers_of(substrate.channels):
-            raise ValueError(
-                f"matrix has shape {np.shape(matrix)}, {drives} rows; {type(substrate).__name__} takes "
-                f"{counted(substrate.channels)}, so it must have as many"
-            )
+        _drives_of("matrix", matrix, substrate)
         self.substrate = substrate
         self.matrix = jnp.asarray(matrix, jnp.result_type(float))
 
@@ -374,6 +364,17 @@ class WithFeedback(Wrapper):
             return stepped(inner, state, self.fed(drive, outputs), key=second)
 
         return step
+
+
+def _drives_of(name: str, matrix: ArrayLike, substrate: Substrate) -> int:
+    """The rows of a matrix, which the substrate must take."""
+    drives = np.shape(matrix)[0]
+    if drives not in numbers_of(substrate.channels):
+        raise ValueError(
+            f"{name} has shape {np.shape(matrix)}, {drives} rows; {type(substrate).__name__} takes "
+            f"{counted(substrate.channels)}, so it must have as many"
+        )
+    return drives
 
 
 def fitted(substrate: Substrate, task: Task, *, key: PRNGKeyArray) -> Substrate:

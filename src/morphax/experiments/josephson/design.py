@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import Conditions, WaveformConfig, over_seeds
-from morphax.experiments.training import Trained, Trainer
+from morphax.experiments.training import Trained, Trainer, falling_adam
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
@@ -138,7 +136,7 @@ class Design(Experiment):
             self._starts(config, measured, member_keys(start_key, starts)),
             ReadoutDesign(jnp.asarray(config.design_shots)),
             (task.train_inputs, task.train_targets),
-            optimiser=adjustable(_falling_adam(config.steps), learning_rate=config.learning_rate),
+            optimiser=adjustable(falling_adam(config.steps), learning_rate=config.learning_rate),
             steps=config.steps,
             ensemble=False,
         )
@@ -197,17 +195,6 @@ class Design(Experiment):
         right.set_title(f"new sequences, {dataset.sizes['seed']} seeds")
         right.legend(fontsize="small", loc="lower right")
         return {"design": figure}
-
-
-@cache
-def _falling_adam(steps: int) -> Callable[..., optax.GradientTransformation]:
-    """Adam with a cosine, given the first learning rate; cached, so that trainings share it and compile once."""
-    shape = optax.cosine_decay_schedule(1.0, steps)
-
-    def make(learning_rate: Any) -> optax.GradientTransformation:
-        return optax.adam(lambda count: learning_rate * shape(count))
-
-    return make
 
 
 def _scores(mixer: JosephsonMixer, numbers: Array, conditions: Conditions, key: PRNGKeyArray) -> tuple[Array, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import equinox as eqx
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import model_validator
 
 from morphax._lazy import xr
+from morphax.experiments.training import falling_adam
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import BaseConfig, Claim, Count, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, VIOLET, Figures, new_figure
@@ -312,24 +313,13 @@ def _descended(
     config: Design.Config, label: str, rule: FittedReadout, data: Any, given: _Given, rate: float, progress: Progress
 ) -> MixerNumbers:
     """By Adam; NaN where it diverged."""
-    descent = adjustable(_falling_adam(config.evaluations), learning_rate=rate)
+    descent = adjustable(falling_adam(config.evaluations), learning_rate=rate)
     options: Any = {"key": given.train_key, "trained": ("device",), "chunk": config.evaluations}
     options["on_chunk"] = partial(progress.record, label)
     try:
         return train(given.start, rule, data, descent, config.evaluations, **options).last
     except DivergedError:
         return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), given.start)
-
-
-@cache
-def _falling_adam(steps: int) -> Callable[..., optax.GradientTransformation]:
-    """Adam with a cosine, given the first learning rate; cached, so that trainings share it and compile once."""
-    shape = optax.cosine_decay_schedule(1.0, steps)
-
-    def make(learning_rate: Any) -> optax.GradientTransformation:
-        return optax.adam(lambda count: learning_rate * shape(count))
-
-    return make
 
 
 def _errors(config: Design.Config, given: _Given, shots: Array, design: MixerNumbers) -> list[tuple[float, float]]:
