@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from morphax._lazy import xr
-from morphax.experiments.rules._digits import COLOURS
+from morphax.experiments.rules._digits import COLOURS, LOOP
 from morphax.lab.figures import new_figure
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def over_budgets(dataset: xr.Dataset) -> Figure:
     figure = new_figure(5.4 * dataset.system.size, 5.0)
     panels = figure.subplots(1, dataset.system.size, squeeze=False)[0]
     for axes, system in zip(panels, dataset.system.values, strict=True):
-        _errors(axes, dataset.accuracy.sel(system=system), "budget")
+        _errors(axes, _on_the_model(dataset.accuracy.sel(system=system)), "budget")
         axes.set(xscale="log", xlabel="presentations", ylabel="test error (%)", title=system)
         axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
@@ -71,7 +71,8 @@ def over_rates(dataset: xr.Dataset) -> Figure:
     figure, grid = _grid(dataset, dataset.budget.values)
     for row, system in zip(grid, dataset.system.values, strict=True):
         for axes, budget in zip(row, dataset.budget.values, strict=True):
-            tried = dataset.validation.sel(system=system, budget=budget).dropna("learning_rate", how="all")
+            tried = _on_the_model(dataset.validation.sel(system=system, budget=budget))
+            tried = tried.dropna("learning_rate", how="all")
             _errors(axes, tried, "learning_rate", band=False)
             axes.set(xscale="log", xlabel="learning rate")
             axes.set_xticks(tried.learning_rate.values, [f"{rate:g}" for rate in tried.learning_rate.values])
@@ -80,6 +81,11 @@ def over_rates(dataset: xr.Dataset) -> Figure:
         row[0].set_ylabel("validation error (%)")
         row[0].legend(*_all_labels(row), fontsize="small", loc="center right", bbox_to_anchor=(-0.2, 0.5))
     return figure
+
+
+def _on_the_model(accuracy: xr.DataArray) -> xr.DataArray:
+    """Without the rule that is back-propagation there."""
+    return accuracy.drop_sel(rule=LOOP, errors="ignore")
 
 
 def _grid(dataset: xr.Dataset, budgets: Any) -> tuple[Figure, Any]:
