@@ -105,6 +105,7 @@ def test_and_so_is_what_the_readout_says(readout, methods, arrangement):
             np.testing.assert_array_equal(ask(X[place : place + 1])[0], together[place])
 
 
+@pytest.mark.slow
 def test_the_same_random_state_gives_the_same_bits(wine):
     X, y = wine
     first, again, other = (

@@ -139,6 +139,7 @@ def test_settings_of_the_substrate_are_searched(wine):
     assert PhysicalClassifier(Device("quantized", width=0.0), random_state=0, steps=5).fit(X, y).shots_ is None
 
 
+@pytest.mark.slow
 def test_rows_that_fill_up_never_enter_a_batch():
     """Rows that would spoil everything: what is learned is what is learned of the others alone."""
     key = jax.random.key(0)

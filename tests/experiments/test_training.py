@@ -59,6 +59,7 @@ def test_a_batch_is_all_of_fewer_data():
     assert np.array_equal(few, many)
 
 
+@pytest.mark.slow
 def test_the_run_history_has_the_steps_at_which_something_was_watched(tmp_path):
     progress = Progress(history=tmp_path / "history.jsonl")
     history = trained(progress, watch={"test": DATA, "validation": DATA}).history

@@ -21,7 +21,14 @@ def network(**rest) -> QuantizedPerceptron:
     return QuantizedPerceptron.random((4, 3, 3, 2), key=jax.random.key(0), **rest)
 
 
-@pytest.mark.parametrize("numbers", [{"width": 0.8}, {"width": 0.8, "strength": 0.9}, {"strength": 0.6}])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param({"width": 0.8}, marks=pytest.mark.slow),
+        {"width": 0.8, "strength": 0.9},
+        pytest.param({"strength": 0.6}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_circuit_on_aer_gives_the_distribution_of_the_sampler(numbers):
     """Total variation: at most what counting noise explains, sum of sqrt(p (1 - p) / 2 pi n) and four deviations."""
     net, shots = network(**numbers), 20_000

@@ -32,6 +32,7 @@ def delayed(inputs: np.ndarray, taps: int) -> np.ndarray:
     return np.stack([np.roll(inputs, delay) for delay in range(taps)], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uniform", "Gaussian", "exponential", "four levels", "binary", "AR.5", "AR.9"])
 def test_a_delay_line_remembers_as_many_inputs_as_it_has_taps_whatever_the_input(kind):
     inputs = inputs_of(kind)

@@ -173,6 +173,7 @@ def test_data_that_a_worker_lacks_are_sent(tmp_path, executor, monkeypatch):
     assert read_sealed(tmp_path / "out" / "config.json")["config"]["csv"] == "factor.csv"
 
 
+@pytest.mark.slow
 def test_data_that_change_before_they_are_sent_end_the_run(tmp_path, executor):
     (tmp_path / "factor.csv").write_text("3.0")
     ran = run(tmp_path / "out", executor, csv=str(tmp_path / "factor.csv"))

@@ -139,6 +139,7 @@ def test_a_finer_sweep_computes_what_is_new(tmp_path):
     assert dataset.y.sel(slope=0.5, size=2).values.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_claims_and_figures_are_made_anew_from_the_folder(tmp_path):
     ran = swept(tmp_path / "sweep", {"slope": [1.0, 2.0]})

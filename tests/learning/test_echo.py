@@ -67,6 +67,7 @@ def test_gain_undoes_damping(lost, double):
     assert error(echo(gain=0.0), net) > 10 * error(echo(), net)
 
 
+@pytest.mark.slow
 def test_inputs_that_follow_each_other_go_back_in_reversed_order(double):
     net = lattice(duration=4.0, damping=0.05)
     assert error(echo(), net, points=3) < 1e-5

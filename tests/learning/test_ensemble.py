@@ -135,6 +135,7 @@ def test_divergence_names_the_member():
         run(start, Broken(noises), jax.random.key(0), ensemble=True, chunk=1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 def test_members_are_trained_in_parts_as_in_the_whole():
     key, slopes, noises = jax.random.key(4), jnp.array([0.0, 1.0, 2.9]), jnp.array([0.1, 1.0, 3.0])

@@ -232,6 +232,7 @@ def test_the_exact_rules_train_in_the_same_loop(rule):
     assert trained.history[-1]["loss"] < 0.7 * trained.history[0]["loss"]
 
 
+@pytest.mark.slow
 def test_the_hopfield_network_learns_a_regression():
     network, inputs, targets, cost = hopfield()
     trained = train(

@@ -71,6 +71,7 @@ def test_a_rule_that_promises_so_never_differentiates_the_device(rule):
         gradient(FeedbackAlignment(key=KEY), box)
 
 
+@pytest.mark.slow
 def test_of_as_many_directions_as_neurons_every_error_is_known(double):
     rule, network = NodePerturbation(directions=16, spread=1e-3), doubled(NETWORK)
     for ours, theirs in zip(gradient(rule, network), gradient(Backpropagation(), network), strict=True):
@@ -161,6 +162,7 @@ def test_what_stands_around_layers_belongs_to_their_wiring():
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_noise_disturbs_what_layers_answer_and_rules_learn_along_it():
     network = doubled(NETWORK)
     noisy: Any = Noisy(network, 0.02)

@@ -84,6 +84,7 @@ def test_labels_that_are_shown_are_learned(rule, least):
     assert done.history.presentations[-1] == 400 * 200
 
 
+@pytest.mark.slow
 def test_a_head_for_every_layer_learns():
     task = sequential_digits(key=KEY)
     images, tests = (x.reshape(len(x), 64) / 16 for x in (task.train_inputs, task.test_inputs))

@@ -155,6 +155,7 @@ def test_who_knows_more_is_nearer_to_the_gradient(double):
     assert told < local - 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", TRACES)
 def test_traces_teach(rule):
     net = network("spintronic", (8,), observed="outputs")

@@ -53,6 +53,7 @@ def test_where_there_is_no_distribution_descent_ends_at_the_exact_minimum():
     assert found.loss[0] == pytest.approx(nearest_realised(rho).loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_gates_are_learned():
     q = descend(STATES).argument
     for unitary in (CNOT, on_qubit(HADAMARD, 0, 2)):

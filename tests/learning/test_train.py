@@ -149,6 +149,7 @@ def test_best_is_the_substrate_with_the_highest_score():
     np.testing.assert_allclose(ends[-1]["loss"], np.mean(((last.slope - 1.2) * np.arange(4.0) + 1) ** 2), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_minibatches_watched_data_and_the_best_are_resumed_exactly(tmp_path):
     whole = watched_run(33)
 

@@ -89,6 +89,7 @@ def expected_state(system, drive, rho, time):
     return (propagator @ np.asarray(rho).T.ravel()).reshape(rho.shape).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_propagation_equals_the_exponential_of_the_qutip_liouvillian(name):
     system = SYSTEMS[name]()

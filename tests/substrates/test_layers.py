@@ -283,6 +283,7 @@ def test_powers_stay_in_range_for_huge_weights(precise):
 # Gradients.
 
 
+@pytest.mark.slow
 @BOTH
 def test_gradients_agree_with_finite_differences_for_every_leaf(kind):
     net = network(kind)
@@ -333,6 +334,7 @@ def test_a_stack_is_followed_by_another_scheme_at_once():
     assert not np.allclose(many[0], many[1])
 
 
+@pytest.mark.slow
 def test_drawing_and_running_many_at_once():
     def drawn(key):
         net = SpintronicNetwork.random((4,), inputs=2, key=key)
@@ -345,6 +347,7 @@ def test_drawing_and_running_many_at_once():
     assert not np.allclose(many[0], many[1])
 
 
+@pytest.mark.slow
 @BOTH
 def test_single_precision_stays_single_and_agrees(kind):
     with jax.enable_x64(False):

@@ -46,6 +46,7 @@ def register(net: QuantizedPerceptron, drive: jax.Array, strength: float) -> np.
     return outcome_distribution(len(weights[0]), len(weights) - 1, angles, strength)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES)
 def test_every_outcome_is_as_probable_as_in_the_whole_register(regime):
     numbers = REGIMES[regime]
@@ -204,6 +205,7 @@ def test_straight_through_keeps_outcomes():
     np.testing.assert_array_equal(straight_through(h, d, 1.0), d)
 
 
+@pytest.mark.slow
 def test_points_of_a_map_are_one_vmap():
     """Width and strength are leaves like any other."""
     nets = jax.vmap(lambda a, g: network(width=a, strength=g))(jnp.array([0.0, 0.5]), jnp.array([np.pi / 2, 1.0]))

@@ -199,6 +199,7 @@ def test_what_is_replaced_by_another_kind_makes_another_kind():
     assert type(again) is type(energetic)
 
 
+@pytest.mark.slow
 def test_classes_of_users_keep_kinds_and_names():
     head = Head(oscillators(), jnp.ones((1, 2)), jnp.zeros(1))
     assert isinstance(head, Head)

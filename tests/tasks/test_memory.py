@@ -80,6 +80,7 @@ def test_information_processing_targets_are_products_of_legendre_polynomials():
         np.testing.assert_allclose(targets[3:, column], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_information_processing_targets_are_orthonormal():
     points = 100_000
     task = information_processing(2, 3, points, 1, washout=2, key=KEY)
