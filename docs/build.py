@@ -25,6 +25,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from morphax.experiments.judging._stored import STORED, as_json
 from morphax.files import read_json, read_sealed, read_sealed_dataset, write_json, write_sealed_dataset
 from morphax.lab.report import claim_texts
@@ -152,7 +154,7 @@ def which(budget: int) -> str:
     rows = []
     for offer, device, found, rules in offers:
         scores = found.validation.sel(rule=list(rules)).mean("seed").max("learning_rate").dropna("rule")
-        best = found.sel(rule=scores.rule[int(scores.argmax())])
+        best = found.sel(rule=scores.rule[int(np.argmax(scores.values))])
         accuracy = f"{float(best.accuracy.mean()):.1f} ± {float(best.accuracy.std()):.1f}"
         asked = 0 if str(best.rule.values) in ("back-propagation", "implicit") else 1
         counts = [f"{int(best[name]) * asked:,}" for name in ("presentations", "writes")]

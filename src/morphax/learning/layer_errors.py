@@ -75,7 +75,9 @@ class LayerErrors(LearningRule):
         """What back-propagation refuses, and more than one input an example."""
         self.judge.check_data(substrate, inputs, targets)
         if presented(substrate, inputs).shape[1] != 1:
-            raise ValueError(f"inputs has shape {inputs.shape}; layers answer one vector at once: (examples, channels)")
+            raise ValueError(
+                f"inputs has shape {inputs.shape}; layers answer one vector at once, so it must be (examples, channels)"
+            )
 
     @property
     def presentations(self) -> int:

@@ -16,7 +16,7 @@ from morphax.experiments.rules._digits import CLASSES, PIXELS, ROWS, DigitsConfi
 from morphax.experiments.training import Trainer
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Count, Experiment, Positive, parameter
-from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
+from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.contrastive import CoupledLearning
@@ -48,7 +48,7 @@ RULES: dict[str, dict[str, LearningRule]] = {
 }
 EnergyRule = Literal["implicit", "one-sided", "symmetric", "four-point", "coupled"]
 ReversalRule = Literal["back-propagation", "echo", "SPSA"]
-COLOURS = ("black", BLUE, ORANGE, RED, GREEN)
+COLOURS = (GREY, BLUE, ORANGE, RED, GREEN)
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
