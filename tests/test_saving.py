@@ -148,6 +148,7 @@ def assert_same(one, other):
             assert (type(a), a) == (type(b), b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORED)
 def test_everything_comes_back_as_it_was(tmp_path, name):
     tree = STORED[name]()

@@ -65,6 +65,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_derivatives_are_those_of_the_map_written_out(name, jit):

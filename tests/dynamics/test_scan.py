@@ -25,6 +25,7 @@ def loss(weights, start, inputs, segment):
     return jnp.sum(carry**2) + jnp.sum(jnp.sin(outputs["sum"])) + jnp.sum(outputs["first"] ** 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("points", "segment"), [(12, 4), (13, 4), (3, 5)])
 def test_values_and_gradients_are_those_of_a_scan(points, segment):
     arguments = (jnp.array(WEIGHTS), jnp.linspace(-1, 1, 16), jnp.sin(jnp.arange(points)))
@@ -44,6 +45,7 @@ def backward_memory(points, segment):
     return analysis.temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_backward_pass_needs_the_memory_of_the_root_of_the_length():
     whole = {points: backward_memory(points, None) for points in (1024, 4096)}
     segments = {points: backward_memory(points, int(points**0.5)) for points in (1024, 4096)}

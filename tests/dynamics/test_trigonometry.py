@@ -24,6 +24,7 @@ def errors(found, exact, precision) -> float:
     return float(np.max(np.abs(np.asarray(found).astype(np.longdouble) - exact)) / np.finfo(precision).eps)
 
 
+@pytest.mark.slow
 def test_a_million_sines_and_cosines_are_right_to_two_units(precision):
     x = np.concatenate(
         [RNG.uniform(-1e4, 1e4, 700_000), RNG.uniform(-7, 7, 300_000), np.arange(-6000, 6000) * np.pi / 2]

@@ -70,6 +70,7 @@ def test_what_a_series_is_filled_up_with_changes_nothing():
                 np.testing.assert_array_equal(reservoir.transform(among)[0], together[place])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_one_sample_is_answered_alone_as_among_a_thousand(noise):
     X = np.random.default_rng(0).normal(size=(1000, 20))
@@ -116,6 +117,7 @@ def test_the_same_random_state_gives_the_same_bits(wine):
     assert np.abs(first - other).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_second_fit_of_equal_shape_compiles_nothing(wine, compiled):
     X, y = wine
     ReservoirClassifier("spin-torque", arrangement="held", random_state=0).fit(X, y).predict(X)

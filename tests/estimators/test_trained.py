@@ -155,6 +155,7 @@ def test_rows_that_fill_up_never_enter_a_batch():
         train(network, rule, spoiled, optax.adam(0.01), 9, batch_size=16, examples=12, key=key)
 
 
+@pytest.mark.slow
 def test_each_row_is_learned_from_once_an_epoch():
     """Gradient descent on a mean: after whole epochs of small steps every row has pulled alike."""
     network = ContinuousTimeRecurrentNetwork.random((1,), key=jax.random.key(0))

@@ -92,6 +92,7 @@ def test_an_echo_state_network_loses_its_past_until_it_is_chaotic():
     assert forgetting_time(chaotic) == np.inf
 
 
+@pytest.mark.slow
 def test_a_mixer_separates_what_it_saw_last_and_forgets_the_rest():
     found = separation_ranks(JosephsonMixer.two_mode(measured=16), key=KEY)
     assert found["kernel"] > 10

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 @pytest.fixture(scope="module")
 def executor():
     with Executor(2) as executor:
+        executor.check()  # workers are at home where they are started: not in a test's folder
         yield executor
 
 

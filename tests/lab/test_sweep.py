@@ -234,6 +234,7 @@ def test_every_point_is_the_run_there(tmp_path, over):
     assert open_run(tmp_path / "sweep", {"demo/named": Named}).publish() == claims
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_places_stay_in_their_order_and_what_is_missing_is_not_a_number(tmp_path):
     ran = RunFolder(tmp_path / "a", Sweep(Named(), {"names": [[3, 1], [3, 2]]}), Named.Config())

@@ -160,6 +160,7 @@ def test_groups_are_neighbours_of_nearly_equal_size():
     assert ensemble._groups(3, 3) == [range(1), range(1, 2), range(2, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("members", [2, 5])
 def test_groups_come_back_in_order(backend, members):

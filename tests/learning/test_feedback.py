@@ -54,6 +54,7 @@ def test_with_the_weights_turned_round_it_is_back_propagation():
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [

@@ -182,6 +182,7 @@ def laboratory(answer=lambda outputs: outputs):
     return ask
 
 
+@pytest.mark.slow
 def test_a_python_function_is_a_device_like_any_other():
     simulated, real = InTheLoop(RULE, CHIP, KEY), InTheLoop(RULE, laboratory())
     close(gradient(real, reader()), gradient(simulated, reader()), rtol=1e-10)

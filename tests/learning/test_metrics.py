@@ -63,6 +63,7 @@ def test_the_constant_mean_has_an_nrmse_of_1_and_no_capacity():
     np.testing.assert_allclose(capacity(mean, TARGETS), 0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precise", [False, True])
 def test_targets_that_do_not_vary(precise):
     with jax.enable_x64(precise):

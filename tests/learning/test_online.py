@@ -215,6 +215,7 @@ def test_a_network_that_is_fed_back_is_corrected_along_its_own_answers(double):
     assert not jnp.any(change.matrix)
 
 
+@pytest.mark.slow
 def test_forgetting_follows_what_changes(double):
     """The answer that is wanted changes its sign half-way: without forgetting the mean of both is learned."""
     reservoir = EchoStateNetwork.random(10, key=KEY)

@@ -187,6 +187,7 @@ class Qubits(QuantizedPerceptron):
         return super().shot(drive, key=key, shifts=shifts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", [ScoreFunction(shots=3), AngleShift(shots=2, neurons=3)], ids=lambda rule: type(rule).__name__
 )

@@ -192,6 +192,7 @@ def test_the_washout_is_dropped_from_training_only():
         answer(reading, task, other=Reading(reading.train[:, :10], reading.test))
 
 
+@pytest.mark.slow
 def test_noise_has_the_stated_size_and_needs_a_key():
     task = waveforms(400, 400, key=jax.random.key(0))
     mixer = JosephsonMixer.two_mode(measured=9)

@@ -86,6 +86,7 @@ def test_a_baseline_takes_most_of_the_variance(double):
     assert spread(ScoreFunction(8)) < spread(ScoreFunction(8, baseline=False)) / 3
 
 
+@pytest.mark.slow
 def test_outcomes_of_shots_have_their_probabilities(double):
     net, drive = network(width=0.7, strength=0.9), data()[0][0]
     outcomes = np.asarray(jax.jit(jax.vmap(lambda k: net.shot(drive, key=k)))(jax.random.split(KEY, 40_000)))

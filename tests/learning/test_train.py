@@ -126,6 +126,7 @@ def watched_run(steps, data=None, **options):
     return train(START, WATCHED, (x, 3 * x) if data is None else data, OPTIMISER, steps, **options)
 
 
+@pytest.mark.slow
 def test_minibatches_visit_every_example_once_and_leave_others_over():
     history = watched_run(18, chunk=7).history  # chunks end in the middle of epochs
     orders = np.array([row["seen"] for row in history]).reshape(6, 9)  # 3 batches of 3 of 10 examples an epoch

@@ -162,6 +162,7 @@ def test_roles_are_those_that_are_trained():
     assert np.isfinite(done.history[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_forward_gradients_have_the_cosine_of_random_directions_and_ask_nothing():
     model = network()
     exact = flat(eqx.filter_jit(Backpropagation().gradient)(model, INPUTS, TARGETS, key=KEY)[1])

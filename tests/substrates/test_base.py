@@ -176,6 +176,7 @@ def test_an_observation_has_one_axis():
         WithReadout.random(Single(0.5), 2, key=KEY)
 
 
+@pytest.mark.slow
 def test_evolution_goes_on_where_it_ended_and_may_be_observed_at_its_end():
     network = SpintronicNetwork.random((2, 2), key=KEY)
     drives = jnp.sin(jnp.arange(6.0))

@@ -81,6 +81,7 @@ def test_no_word_comes_twice_for_a_key_and_every_bit_of_a_key_counts():
         assert abs(changed - 0.5) < 6 * 0.5 / (4096 * 32) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_events_have_their_probabilities(dtype):
     with jax.enable_x64(dtype == jnp.float64):

@@ -168,6 +168,7 @@ def test_counts_of_the_paper():
     assert {item.part: item.number for item in reader.consumption()} == {"neuron": 96, "synapse": 2896}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("between", "inside"), [(0.0, 1.0), (1.0, 0.0), (0.3, 0.7)])
 def test_only_neighbours_are_connected_and_densities_are_exact(between, inside):
     connections = Connections.random(
@@ -393,6 +394,7 @@ class Shots(Substrate):
         return state + jax.random.normal(key, (3,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Shots, lambda: Noisy(network(SpintronicNetwork), 0.05)])
 def test_the_last_observation_is_that_of_every(make):
     every, end = evolve(make(), INPUTS, key=KEY)

@@ -88,6 +88,7 @@ def test_descent_ends_at_an_equilibrium_of_the_dynamics(network, cost):
     assert network.distance(back.state, ended.state) < 1e-4
 
 
+@pytest.mark.slow
 def test_sweeps_never_raise_the_energy(network):
     drive, state = drive_of(network), network.initial_state(key=jax.random.key(2))
 

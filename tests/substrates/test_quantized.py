@@ -58,6 +58,7 @@ def test_every_outcome_is_as_probable_as_in_the_whole_register(regime):
     assert float(found.sum()) == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_three_qubits_and_their_register_agree():
     net = network((4, 3, 3, 2), **REGIMES["both"])
     outcomes = jnp.array(list(product((1.0, -1.0), repeat=6))).reshape(-1, 2, 3)

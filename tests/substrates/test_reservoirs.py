@@ -68,6 +68,7 @@ def test_echo_state_network_of_large_radius_does_not_forget():
     assert float(jnp.abs(ends[0] - ends[1]).max()) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("neurons", "density"), [(1, 1.0), (20, 1.0), (200, 1.0), (200, 0.05)])
 @pytest.mark.usefixtures("double")
 def test_spectral_radius_is_what_was_asked_for(neurons, density):
@@ -108,6 +109,7 @@ def test_gradient_of_the_leak_rate_agrees_with_finite_differences():
         assert float(jax.grad(total)(jnp.array(0.5))) == pytest.approx(float(slope), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ReLUReservoir, EchoStateNetwork])
 def test_keys_vmap_and_nothing_is_trained(kind):
     drives = jnp.sin(jnp.arange(12.0))

@@ -113,6 +113,7 @@ def test_no_window_to_learn_from_holds_a_point_or_a_target_of_the_test_part(ever
     assert cut.test_targets.min() == 110
 
 
+@pytest.mark.slow
 def test_windows_score_what_the_stream_scores():
     """A reservoir that remembers fewer points than a window holds answers alike."""
     task = waveforms(16, 8, key=KEY)

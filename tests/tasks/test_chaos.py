@@ -129,6 +129,7 @@ def test_lorenz_targets_are_the_points_ahead_and_components_are_columns():
     np.testing.assert_array_equal(targets[:-4], states[4:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mackey_glass, lorenz])
 def test_one_key_gives_one_task_and_keys_vmap(make):
     def short(key):

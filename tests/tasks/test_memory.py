@@ -99,6 +99,7 @@ def test_products_are_complete_and_distinct():
     assert [sum(degree for _, degree in product) for product in products] == [1] * 5 + [2] * 15 + [3] * 35
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [narma, linear_memory, information_processing])
 def test_one_key_gives_one_task_and_keys_vmap(make):
     keys = jax.random.split(KEY, 3)
