@@ -132,7 +132,7 @@ def which(budget: int) -> str:
     )
     chips = layered.sel(system="oscillator layers", spread=float(layered.spread.max()))
     chips = chips.assign(accuracy=chips.chip_accuracy, validation=chips.chip_validation).sel(budget=budget)
-    spread = f"chips that differ by {float(layered.spread.max()):.0%}"
+    spread = f"chips that differ by {100 * float(layered.spread.max()):g} %"
     nudged = [rule for rule in alone.rule.values if rule not in ("implicit", "back-propagation")]
     offers = (
         ("a loss, and weights can be written", "layers", layers, ("SPSA",)),
@@ -156,7 +156,7 @@ def which(budget: int) -> str:
         scores = found.validation.sel(rule=list(rules)).mean("seed").max("learning_rate").dropna("rule")
         best = found.sel(rule=scores.rule[int(np.argmax(scores.values))])
         accuracy = f"{float(best.accuracy.mean()):.1f} ± {float(best.accuracy.std()):.1f}"
-        asked = 0 if str(best.rule.values) in ("back-propagation", "implicit") else 1
+        asked = 0 if str(best.rule.values) == "back-propagation" else 1
         counts = [f"{int(best[name]) * asked:,}" for name in ("presentations", "writes")]
         rows.append((offer, device, str(best.rule.values), accuracy, *counts))
     head = ("what the device offers", "device", "best rule", "test accuracy, %", "presentations", "writes")

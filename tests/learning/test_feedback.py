@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from morphax import Backpropagation, Noisy, SpintronicNetwork, WithInput, WithReadout, evolve, train
+from morphax import Backpropagation, Noisy, SpintronicNetwork, WithInput, WithReadout, Wrapper, evolve, train
 from morphax.learning.feedback import DirectFeedbackAlignment, FeedbackAlignment, KolenPollack, SignSymmetry
 from morphax.learning.node_perturbation import NodePerturbation
 from morphax.substrates.layered import OscillatorLayers
@@ -179,6 +179,15 @@ def test_noise_disturbs_what_layers_answer_and_rules_learn_along_it():
         assert history[-1]["loss"] < 0.6 * history[0]["loss"]
     with pytest.raises(ValueError, match="key is None; a Noisy"):
         evolve(noisy, INPUTS[:1])
+
+
+def test_a_wrapper_that_does_what_layers_do_not_show_is_refused():
+    class Held(Wrapper):
+        def observe(self, state, *, key=None):
+            return 2 * self.substrate.observe(state, key=key)
+
+    with pytest.raises(ValueError, match=r"Held overrides observe, .* it must override `drive`, `read` or `respond`"):
+        DirectFeedbackAlignment(key=KEY).gradient(cast(Any, Held(NETWORK)), INPUTS, TARGETS, key=KEY)
 
 
 def test_a_substrate_without_known_wiring_is_refused():

@@ -177,7 +177,7 @@ class Claim:
     - `paper`: the number the paper printed; or a function of the dataset for a baseline that runs alongside.
     - `ours`: a function of the dataset that gives the number here.
     - `source`: where the paper says so, or what the baseline is.
-    - `tolerance`: in units of the number; below 0 it is how much more than `paper` is asked for.
+    - `tolerance`: in units of the number; below 0 it is how much more than `paper` is asked for (-1e-9: more at all).
 
         >>> import xarray as xr
         >>> from morphax import Claim

@@ -91,7 +91,14 @@ class LayeredWrapper(Wrapper, Layered):
 
     @property
     def layers(self) -> int:
-        """Those of the substrate."""
+        """Those of the substrate, where a wrapper changes nothing that its wiring and physics do not show."""
+        own = type(self)
+        changed = [name for name in ("step", "stepper", "observe") if getattr(own, name) is not getattr(Wrapper, name)]
+        if changed and own.respond is LayeredWrapper.respond:
+            raise ValueError(
+                f"{own.__name__} overrides {', '.join(changed)}, which layers do not show one by one; it must "
+                "override `drive`, `read` or `respond` instead"
+            )
         return self.substrate.layers
 
     def feed(self, layer: int, below: Float[Array, " below"]) -> Float[Array, " neurons"]:

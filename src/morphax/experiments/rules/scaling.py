@@ -205,14 +205,14 @@ class Scaling(Experiment):
             if some.any():
                 marks = {"marker": "^", "s": 70, "facecolors": "none", "edgecolors": COLOURS[rule]}
                 counts.scatter(dataset.weights[some], mean[some], **marks, label=f"{rule}: lower bound")
-        node = dataset.presentations.sel(rule=NODE).mean("seed")
-        ratios.plot(
-            dataset.weights, dataset.presentations.sel(rule=SPSA).mean("seed") / node, "o-", color=COLOURS[SPSA]
-        )
+        slow, fast = (dataset.sel(rule=rule) for rule in (SPSA, NODE))
+        # Of two lower bounds there is no ratio.
+        ratio = (slow.presentations.mean("seed") / fast.presentations.mean("seed")).where(fast.reached.all("seed"))
+        ratios.plot(dataset.weights, ratio, "o-", color=COLOURS[SPSA])
         ratios.axhline(4, color="black", linewidth=0.8, linestyle=":")
         label = f"presentations to {dataset.attrs['target']:.0%}"
         counts.set(xscale="log", yscale="log", xlabel="weights", ylabel=label)
-        ratios.set(xscale="log", yscale="log", xlabel="weights", ylabel=f"{SPSA} / {NODE}")
+        ratios.set(xscale="log", yscale="log", xlim=counts.get_xlim(), xlabel="weights", ylabel=f"{SPSA} / {NODE}")
         counts.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         return {"scaling": figure}
 

@@ -56,12 +56,12 @@ class Twin(Experiment):
     factor. For the twin the chip is shown some random sequences, and its states are read after every input, with noise;
     weights are trained on the twin, which presents nothing, and uploaded. Then the chip is in the loop: it answers, the
     twin back-propagates. Rules without gradient ask for losses of images, at weights or neurons that are disturbed, and
-    begin with the weights of the trained design or with random ones; what they train is effective weights, whose
-    factors over uploaded ones Adam divides out. A sequence or image shown is a presentation;
-    looks at validation and test images are not counted, for nobody. Rates (of CMA-ES: first spreads) are chosen at
-    every look by the mean accuracy on held-out images on the chips. For an accuracy a rule without gradient needs more
-    than what it had been shown at the last look before it got there, the best of them counts, and one that never gets
-    there needs more than its budget: what the twin needs is compared with that.
+    begin with the weights of the trained design or with random ones. What they change is effective weights: the factors
+    over uploaded ones, which they do not know, are divided out by Adam, and spare CMA-ES an uneven start. A sequence or
+    image shown is a presentation; looks at validation and test images are not counted, for nobody. Rates (of CMA-ES:
+    first spreads) are chosen at every look by the mean accuracy on held-out images on the chips. For an accuracy a rule
+    without gradient needs more than what it had been shown at the last look before it got there, the best of them
+    counts, and one that never gets there needs more than its budget: what the twin needs is compared with that.
     """
 
     class Config(NetworkConfig):
