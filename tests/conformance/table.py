@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import tests.conftest  # noqa: F401 - programs compile as fast as those of tests
 from tests.conformance.catalogue import RULES, SUBSTRATES, TASKS, VIEWS, admitted
 
 from morphax.testing import BrokenPromiseError, check_training
