@@ -242,18 +242,20 @@ class TraceRule(OnlineRule):
         return jax.tree.map(lambda k, d: k + d[..., None, :] * moved, kept, by_drive)
 
     def _kept(self, network: Neuronwise, wires: Array, state: State, traces: State, inputs: Array) -> Any:
-        """What is left of the traces, and what of them is sent: the drive stays as it is while the neuron changes."""
+        """What is left of the traces, and what of them is sent."""
         reaching = network.entering(state, inputs, wires)[-1] @ wires
 
-        def alone(state: State) -> tuple[State, Array]:
-            return network.alone(state, reaching)
+        def along(change: State) -> tuple[State, Array]:
+            # Otherwise the drive stays as it is while the neuron changes.
+            back = network.returning(state, inputs, wires, change) if self._all_ways else jnp.zeros_like(reaching)
+            return jax.jvp(network.alone, (state, reaching), (change, back))[1]
 
         # Neurons do not mix here, so that one synapse of each goes along at a time.
-        return jax.vmap(lambda t: jax.jvp(alone, (state,), (t,))[1], in_axes=-2, out_axes=-2)(traces)
+        return jax.vmap(along, in_axes=-2, out_axes=-2)(traces)
 
     @property
     def _all_ways(self) -> bool:
-        """Whether a neuron is followed through its own wires, too."""
+        """Whether a neuron is followed through all that leads back to it within the step, too."""
         return False
 
 
@@ -325,32 +327,8 @@ class SparseApproximation(TraceRule):
     def _all_ways(self) -> bool:
         return True
 
-    def _kept(self, network: Neuronwise, wires: Array, state: State, traces: State, inputs: Array) -> Any:
-        """What is left of the traces, through all that leads back to the neuron."""
-
-        def step(state: State) -> tuple[State, Array]:
-            return network.alone(state, network.entering(state, inputs, wires)[-1] @ wires)
-
-        # For each number of a neuron after the step, one matrix for each before it; the others' part is left out.
-        parts = jax.tree.leaves(traces)
-        after = jax.eval_shape(step, state)
-        blocks = iter(jax.tree.leaves(jax.jacfwd(step)(state)))
-        sums = [sum(_own(next(blocks), leaf.shape, part) for part in parts) for leaf in jax.tree.leaves(after)]
-        return jax.tree.unflatten(jax.tree.structure(after), sums)
-
 
 def _by_neuron(part: Array, neurons: int) -> Float[Array, "entering neurons"]:
     """Summed over all numbers of a neuron; neurons of which a part of the state knows nothing get 0."""
     summed = jnp.sum(part.reshape(prod(part.shape[:-2]), *part.shape[-2:]), axis=0)
     return jnp.pad(summed, ((0, 0), (0, neurons - summed.shape[-1])))
-
-
-def _own(block: Array, shape: tuple[int, ...], traces: Array) -> Array:
-    """Of the derivative of one part of the state by another, what each neuron has of its own, times its traces."""
-    have, had = shape[-1], traces.shape[-1]
-    matrices = block.reshape(*shape[:-1], have, prod(traces.shape[:-2]), had)
-    both = min(have, had)
-    diagonal = jnp.diagonal(matrices[..., :both, :, :both], axis1=-3, axis2=-1)
-    flat = traces.reshape(prod(traces.shape[:-2]), *traces.shape[-2:])[..., :both]
-    product = jnp.einsum("...mn,men->...en", diagonal, flat)
-    return jnp.pad(product, [(0, 0)] * (product.ndim - 1) + [(0, have - both)])

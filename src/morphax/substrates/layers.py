@@ -345,6 +345,20 @@ class LayeredNetwork(Neuronwise):
         _, moved = jax.jvp(halfway, (first @ wires,), (jnp.ones(wires.shape[1], wires.dtype),))
         return first[:, None] * (jnp.diagonal(wires) * moved)
 
+    def returning(self, state: State, drive: Array, wires: Array, change: State) -> Float[Array, " neurons"]:
+        """At order 2 also through what others send in the middle, whom the neuron reached at the beginning."""
+        if self.evaluations == 1:
+            return super().returning(state, drive, wires, change)
+        reaching, synapses = self.entering(state, drive, wires)[0] @ wires, wires[: wires.shape[1]]
+
+        def halfway(state: State, reaching: Array) -> Array:
+            return self.outputs(self.held(state, reaching, self.interval / 2))
+
+        _, sent = jax.jvp(self.outputs, (state,), (change,))
+        _, itself = jax.jvp(lambda state: halfway(state, reaching), (state,), (change,))
+        _, moved = jax.jvp(lambda reaching: halfway(state, reaching), (reaching,), (jnp.ones_like(reaching),))
+        return jnp.diagonal(synapses) * itself + jnp.einsum("ji,j,ij->i", synapses, moved, synapses) * sent
+
     def observe(self, state: State, *, key: PRNGKeyArray | None = None) -> Float[Array, " observed"]:
         """What `observed` names: outputs of the last layer, outputs of all neurons, or states of all neurons."""
         if self.probe.observed == "states":

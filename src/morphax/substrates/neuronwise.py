@@ -3,6 +3,8 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from morphax.substrates.base import State, Substrate
@@ -17,7 +19,7 @@ class Neuronwise(Substrate):
     weighs it. Neurons do not mix in `alone`. Rules that follow a synapse while a sequence runs (`morphax.learning.
     online`), or disturb what reaches a neuron (`NodePerturbation`), ask for no more.
 
-    A subclass gives the four methods besides those of `Substrate`; its step must be what they say.
+    A subclass gives the abstract methods besides those of `Substrate`; its step must be what they say.
     """
 
     @property
@@ -47,3 +49,14 @@ class Neuronwise(Substrate):
     def by_itself(self, state: State, drive: Array, wires: Array) -> Float[Array, "entering neurons"] | float:
         """How what reaches a neuron at the last evaluation changes with its own wires at those before."""
         return 0.0
+
+    def returning(self, state: State, drive: Array, wires: Array, change: State) -> Float[Array, " neurons"]:
+        """How what reaches a neuron at the last evaluation changes where its own state alone does, by `change`.
+
+        Here through its own synapse, and in one evaluation, in which neurons do not mix.
+        """
+
+        def sent(state: State) -> Array:
+            return self.entering(state, drive, wires)[-1][: wires.shape[1]]
+
+        return jnp.diagonal(wires) * jax.jvp(sent, (state,), (change,))[1]
