@@ -15,7 +15,9 @@ Augment = Callable[[Any, PRNGKeyArray], Any]
 
 
 class Augmented(WrappedRule):
-    """Learning rule: another rule, on inputs that `augment(inputs, key)` changes anew at every step.
+    r"""Learning rule: another rule, on inputs that `augment(inputs, key)` changes anew at every step.
+
+    $$g = \nabla_\theta L(a_k(x), y), \qquad k \text{ drawn at every step}$$
 
     Watched data are judged as they are.
 
@@ -23,6 +25,17 @@ class Augmented(WrappedRule):
 
     - `rule`: gives gradient and metrics.
     - `augment`: inputs of a batch and a key to changed ones of the same shape: `RandomAffine`, or yours.
+
+    Source: Simard, Steinkraus & Platt, ICDAR (2003).
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import Augmented, Backpropagation, EchoStateNetwork, WithReadout
+        >>> network = WithReadout.random(EchoStateNetwork.random(4, key=jax.random.key(0)), 2, key=jax.random.key(1))
+        >>> rule = Augmented(Backpropagation(), lambda inputs, key: inputs + 0.1 * jax.random.normal(key, inputs.shape))
+        >>> inputs, targets = jnp.ones((6, 3)), jnp.eye(2)[jnp.arange(6) % 2]
+        >>> metrics, gradient = rule.gradient(network, inputs, targets, key=jax.random.key(2))
+        >>> gradient.weights.shape
+        (2, 4)
     """
 
     augment: Augment

@@ -42,11 +42,33 @@ def readout_error(features: Features, targets: Targets, shots: Float[Array, ""] 
 
 
 class ReadoutDesign(LearningRule):
-    """Learning rule: gradient of `readout_error` through the dynamics, for a stack of designs at once.
+    r"""Learning rule: gradient of `readout_error` through the dynamics, for a stack of designs at once.
+
+    $$E = \mathrm{tr} \, \mathrm{Var}(y) - \mathrm{tr} \, c^T (C + \Sigma / N)^{-1} c, \qquad
+      c = \mathrm{Cov}(p, y), \quad C = \mathrm{Cov}(p), \quad
+      \Sigma = \langle \mathrm{diag}(p) - p p^T \rangle$$
+
+    is the least squared error of a linear readout of populations $p$ that $N$ shots estimate, of targets $y$.
 
     A design is any pytree with a method `substrate()`; the stack's leading axis counts independent designs. Since the
     summed error has independent gradients, an element-wise optimiser trains them as if each were alone. Metrics:
     "loss", the error of every design.
+
+    Source: ours; covariances of multinomial counts. Used by the experiments josephson/design and rules/design.
+
+        >>> import equinox as eqx, jax, jax.numpy as jnp
+        >>> from morphax import JosephsonMixer, Substrate
+        >>> from morphax.learning.design import ReadoutDesign
+        >>> class Drive(eqx.Module):
+        ...     drive: jax.Array
+        ...     def substrate(self):
+        ...         return JosephsonMixer.two_mode(drive_amplitude=self.drive, measured=4)
+        >>> designs, inputs = Drive(jnp.array([1.0, 2.0])), jnp.sin(jnp.arange(40.0))
+        >>> metrics, gradient = ReadoutDesign(shots=1000.0).gradient(
+        ...     designs, inputs, inputs[:, None] ** 2, key=jax.random.key(0)
+        ... )
+        >>> metrics["loss"].shape, gradient.drive.shape
+        ((2,), (2,))
     """
 
     shots: Float[Array, ""] | float

@@ -334,6 +334,16 @@ class ImplicitDifferentiation(EquilibriumRule):
 
     at $F(s, \theta) = 0$: one linear system of the size of the state for every example. What equilibrium propagation
     approaches for $\beta \to 0$.
+
+    Source: Almeida, ICNN (1987); Pineda, Phys. Rev. Lett. 59, 2229 (1987).
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import ImplicitDifferentiation, PhaseOscillators
+        >>> network = PhaseOscillators.layered((2, 3, 1), key=jax.random.key(0))
+        >>> data = jnp.array([[0.5, -0.5], [1.0, 0.2]]), jnp.array([[0.3], [-0.3]])
+        >>> metrics, gradient = ImplicitDifferentiation().gradient(network, *data, key=jax.random.key(1))
+        >>> bool(metrics["loss"] > 0), int(metrics["presentations"])
+        (True, 0)
     """
 
     @property
@@ -381,10 +391,22 @@ class ImplicitDifferentiation(EquilibriumRule):
 
 
 class RelaxationBackpropagation(EquilibriumRule):
-    """Learning rule: back-propagation through the relaxation, exact for the state that it ends in.
+    r"""Learning rule: back-propagation through the relaxation, exact for the state that it ends in.
 
-    The relaxer must be differentiable: `RungeKutta`, which is the default here. Memory grows with the number of steps.
-    Where a relaxation ends is where its cost is taken, at rest or not: none is left out.
+    $$g = \frac{d}{d\theta} C(s_T), \qquad s_{t+1} = \Phi_\theta(s_t)$$
+
+    with the steps $\Phi$ of the relaxer, which must be differentiable: `RungeKutta`, which is the default here. Memory
+    grows with the number of steps. Where a relaxation ends its cost is taken, at rest or not: none is left out.
+
+    Source: Ernoult et al., NeurIPS 32 (2019), which compares it with equilibrium propagation.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import PhaseOscillators, RelaxationBackpropagation
+        >>> network = PhaseOscillators.layered((2, 3, 1), key=jax.random.key(0))
+        >>> data = jnp.array([[0.5, -0.5], [1.0, 0.2]]), jnp.array([[0.3], [-0.3]])
+        >>> metrics, gradient = RelaxationBackpropagation().gradient(network, *data, key=jax.random.key(1))
+        >>> int(metrics["presentations"])  # the model is asked, no device
+        0
     """
 
     relaxer: Relaxer | None = RungeKutta()

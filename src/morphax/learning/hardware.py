@@ -28,7 +28,11 @@ HardwareFunction = Callable[[PyTree, np.ndarray], np.ndarray]
 
 
 class NoiseAware(WrappedRule):
-    """Learning rule: `rule` on another fabricated device at every step, so that the weights suit all of them.
+    r"""Learning rule: `rule` on another fabricated device at every step, so that the weights suit all of them.
+
+    $$g = \nabla L(\theta \, e^\epsilon, \phi \, e^\delta), \qquad \epsilon, \delta \text{ drawn at every step}$$
+
+    for weights $\theta$ and device parameters $\phi$ that scatter log-normally (`Imperfections` holds more).
 
     The gradient that the device gives is applied to the weights as designed. Watched data are judged on the model.
 
@@ -36,6 +40,18 @@ class NoiseAware(WrappedRule):
 
     - `rule`: any learning rule.
     - `imperfections`: how devices vary.
+
+    Source: Murray & Edwards, IEEE Trans. Neural Netw. 5, 792 (1994); off-chip training: Plouet et al. (2025), Sec. V.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import Backpropagation, Imperfections, NoiseAware, SpintronicNetwork, WithReadout
+        >>> network = SpintronicNetwork.random((4, 4), key=jax.random.key(0))
+        >>> network = WithReadout.random(network, 2, key=jax.random.key(1))
+        >>> data = jnp.ones((6, 3)), jnp.eye(2)[jnp.arange(6) % 2]
+        >>> rule = NoiseAware(Backpropagation(), Imperfections(weight_mismatch=0.1))
+        >>> one, other = (rule.gradient(network, *data, key=jax.random.key(k))[0]["loss"] for k in (2, 3))
+        >>> bool(one == other)  # two devices
+        False
     """
 
     imperfections: Imperfections
@@ -81,6 +97,18 @@ class InTheLoop(WrappedRule):
     function answers with another shape, NaN or infinity, or raises (its exception is the cause).
 
     Source: Wright et al., Nature 601, 549 (2022), "physics-aware training"; Plouet et al. (2025), Sec. V.
+
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> from morphax import Backpropagation, EchoStateNetwork, InTheLoop, WithReadout
+        >>> network = WithReadout.random(EchoStateNetwork.random(4, key=jax.random.key(0)), 2, key=jax.random.key(1))
+        >>> def device(weights, inputs):  # your driver: upload the weights, present the inputs, read the outputs
+        ...     return np.tile(weights.bias, (len(inputs), 1))
+        >>> inputs, targets = jnp.ones((6, 3)), jnp.eye(2)[jnp.arange(6) % 2]
+        >>> metrics, gradient = InTheLoop(Backpropagation(), device).gradient(
+        ...     network, inputs, targets, key=jax.random.key(2)
+        ... )
+        >>> int(metrics["presentations"])
+        6
     """
 
     rule: Backpropagation  # pyright: ignore[reportIncompatibleVariableOverride] (modules are frozen)

@@ -15,7 +15,9 @@ from morphax.substrates.energy import EnergySubstrate
 
 
 class MajorityVote(WrappedRule):
-    """Learning rule: another rule, whose answers are judged by the most frequent class of several shots.
+    r"""Learning rule: another rule, whose answers are judged by the most frequent class of several shots.
+
+    $$\hat y = \mathrm{argmax}_c \sum_{n=1}^{N} [c = \mathrm{argmax}_k f_k^{(n)}]$$
 
     Gradients are those of the rule, from one shot. Watched data are judged with `shots` shots an example: "loss", the
     share of wrong answers, and "accuracy".
@@ -26,6 +28,16 @@ class MajorityVote(WrappedRule):
     - `shots`: >= 1. Classes that are equally frequent are decided for the lowest one, so that 2 shots are no better
       than 1.
     - `block`: examples whose shots are computed together; many more do not fit into a cache.
+
+    Source: Barney et al. (2025), Fig. 4, and the text before it.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax import Backpropagation, MajorityVote, QuantizedPerceptron
+        >>> network = QuantizedPerceptron.random((4, 8, 8, 2), width=0.3, key=jax.random.key(0))
+        >>> data = jax.random.normal(jax.random.key(1), (6, 1, 4)), jnp.eye(2)[jnp.arange(6) % 2]
+        >>> rule = MajorityVote(Backpropagation(), shots=5)
+        >>> sorted(rule.metrics(network, *data, key=jax.random.key(2))), rule.cost_of_metrics(6).presentations
+        (['accuracy', 'loss'], 30)
     """
 
     shots: int = eqx.field(static=True, default=15)
