@@ -44,9 +44,8 @@ class NoiseAware(WrappedRule):
     Source: Murray & Edwards, IEEE Trans. Neural Netw. 5, 792 (1994); off-chip training: Plouet et al. (2025), Sec. V.
 
         >>> import jax, jax.numpy as jnp
-        >>> from morphax import Backpropagation, Imperfections, NoiseAware, SpintronicNetwork, WithReadout
-        >>> network = SpintronicNetwork.random((4, 4), key=jax.random.key(0))
-        >>> network = WithReadout.random(network, 2, key=jax.random.key(1))
+        >>> from morphax import Backpropagation, EchoStateNetwork, Imperfections, NoiseAware, WithReadout
+        >>> network = WithReadout.random(EchoStateNetwork.random(4, key=jax.random.key(0)), 2, key=jax.random.key(1))
         >>> data = jnp.ones((6, 3)), jnp.eye(2)[jnp.arange(6) % 2]
         >>> rule = NoiseAware(Backpropagation(), Imperfections(weight_mismatch=0.1))
         >>> one, other = (rule.gradient(network, *data, key=jax.random.key(k))[0]["loss"] for k in (2, 3))
