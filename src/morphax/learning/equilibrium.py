@@ -337,11 +337,12 @@ class ImplicitDifferentiation(EquilibriumRule):
 
     Source: Almeida, ICNN (1987); Pineda, Phys. Rev. Lett. 59, 2229 (1987).
 
-        >>> import jax, jax.numpy as jnp
+        >>> import equinox as eqx, jax, jax.numpy as jnp
         >>> from morphax import ImplicitDifferentiation, PhaseOscillators
         >>> network = PhaseOscillators.layered((2, 3, 1), key=jax.random.key(0))
         >>> data = jnp.array([[0.5, -0.5], [1.0, 0.2]]), jnp.array([[0.3], [-0.3]])
-        >>> metrics, gradient = ImplicitDifferentiation().gradient(network, *data, key=jax.random.key(1))
+        >>> rule = ImplicitDifferentiation()
+        >>> metrics, gradient = eqx.filter_jit(rule.gradient)(network, *data, key=jax.random.key(1))
         >>> bool(metrics["loss"] > 0), int(metrics["presentations"])
         (True, 0)
     """
@@ -400,11 +401,12 @@ class RelaxationBackpropagation(EquilibriumRule):
 
     Source: Ernoult et al., NeurIPS 32 (2019), which compares it with equilibrium propagation.
 
-        >>> import jax, jax.numpy as jnp
+        >>> import equinox as eqx, jax, jax.numpy as jnp
         >>> from morphax import PhaseOscillators, RelaxationBackpropagation
         >>> network = PhaseOscillators.layered((2, 3, 1), key=jax.random.key(0))
         >>> data = jnp.array([[0.5, -0.5], [1.0, 0.2]]), jnp.array([[0.3], [-0.3]])
-        >>> metrics, gradient = RelaxationBackpropagation().gradient(network, *data, key=jax.random.key(1))
+        >>> rule = RelaxationBackpropagation()
+        >>> metrics, gradient = eqx.filter_jit(rule.gradient)(network, *data, key=jax.random.key(1))
         >>> int(metrics["presentations"])  # the model is asked, no device
         0
     """
