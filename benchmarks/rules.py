@@ -78,8 +78,10 @@ Contender = tuple[LearningRule, Any, tuple[Any, Any]]
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", choices=PARTS, help=f"{', '.join(PARTS)} (all)")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} (all)")
     options = parser.parse_args()
+    if unknown := [name for name in options.parts if name not in PARTS]:
+        parser.error(f"part is {unknown[0]}; it must be one of {', '.join(PARTS)}")
     peers = [name for name in ("evosax", "braintrace") if find_spec(name)]
     report = Report("rules", options, "jax", "equinox", "numpy", *peers)
     for name in options.parts or PARTS:

@@ -155,7 +155,10 @@ class Online(Experiment):
                 below.fill_between(
                     dataset["update"], middle - spread, middle + spread, color=COLOURS[rule], alpha=0.15, linewidth=0
                 )
+            rates = here.validation.dropna("learning_rate", how="all").learning_rate.values
             above.set(xscale="log", xlabel="learning rate", title=f"{network}, T = {length}")
+            above.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            above.set_xticks([], minor=True)
             below.set(xlabel="updates", ylim=(0, 100))
         upper[0].set_ylabel("validation accuracy (%)")
         lower[0].set_ylabel("test accuracy (%)")
