@@ -183,6 +183,7 @@ def test_data_that_change_before_they_are_sent_end_the_run(tmp_path, executor):
         ran.execute()
 
 
+@pytest.mark.slow
 def test_data_that_do_not_arrive_are_not_sent_for_ever(tmp_path, executor, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("factor.csv").write_text(f"3.0{uuid4().int}")

@@ -151,6 +151,7 @@ def test_what_cannot_be_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_what_stands_around_layers_belongs_to_their_wiring():
     """A mask before them and a matrix behind them have the gradient of back-propagation, as the layers have."""
     around: Any = WithReadout.random(WithInput.random(NETWORK, 7, key=KEY), 3, key=jax.random.key(1))

@@ -94,6 +94,7 @@ def test_a_head_for_every_layer_learns():
     assert done.history[-1]["test"]["accuracy"] > 0.85
 
 
+@pytest.mark.slow
 def test_wrong_labels_that_are_likely_are_drawn_as_often_as_the_network_says():
     rule = ForwardForward(CLASSES, sharpness=20.0, wrong="likely")
     examples = 3000

@@ -82,6 +82,7 @@ def test_on_a_quadratic_the_mean_is_the_gradient(settings):
     assert (abs(found.mean(0) - exact) < 3.5 * found.std(0) / 1000**0.5 + 1e-3).all()
 
 
+@pytest.mark.slow
 def test_only_synapses_that_exist_are_disturbed():
     model: Any = network()
     gradient = ZerothOrder(Backpropagation()).gradient(model, INPUTS, TARGETS, key=KEY)[1]

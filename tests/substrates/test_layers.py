@@ -317,6 +317,7 @@ def test_gradients_agree_with_finite_differences_for_every_leaf(kind):
 # Stacks, precision.
 
 
+@pytest.mark.slow
 def test_a_stack_is_followed_by_another_scheme_at_once():
     net = network(SpintronicNetwork)
     stack = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), eqx.filter(net, eqx.is_array))
