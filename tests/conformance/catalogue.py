@@ -102,7 +102,9 @@ class Laboratory:
 
     def __call__(self, weights: Any, inputs: np.ndarray) -> np.ndarray:
         asked = sum(np.sum(leaf) for leaf in jax.tree.leaves(weights))
-        return np.full((len(inputs), *self.shape), 0.25 + 0.01 * np.sin(asked))
+        # Not all alike: of classes that are equally likely a loss knows nothing.
+        answer = 0.25 + 0.01 * np.sin(asked + np.arange(np.prod(self.shape))).reshape(self.shape)
+        return np.tile(answer, (len(inputs), *(1 for _ in self.shape)))
 
 
 RULES: dict[str, Callable[[Task], LearningRule]] = {

@@ -67,6 +67,7 @@ def test_the_run_history_has_the_steps_at_which_something_was_watched(tmp_path):
     assert [line["test"]["loss"] for line in lines(progress, tmp_path)] == history.watched("test")["loss"].tolist()
 
 
+@pytest.mark.slow
 def test_the_run_history_has_all_steps_where_nothing_is_watched(tmp_path):
     progress = Progress(history=tmp_path / "history.jsonl")
     history = trained(progress).history

@@ -202,6 +202,7 @@ def test_data_that_do_not_arrive_are_not_sent_for_ever(tmp_path, executor, monke
     assert 2 <= len(sent) <= 4  # to each of two workers
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_keep_is_told_as_its_own(tmp_path, executor, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("factor.csv").write_text(f"3.0{uuid4().int}")

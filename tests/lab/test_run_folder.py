@@ -61,6 +61,7 @@ def test_a_run_leaves_a_complete_folder(dice, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(dice, tmp_path):
     first, second, other = (run(tmp_path / name, dice(), seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert without_seconds(first).identical(without_seconds(second))

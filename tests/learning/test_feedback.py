@@ -101,6 +101,7 @@ def test_a_device_that_answers_for_other_neurons_is_refused():
         gradient(FeedbackAlignment(key=KEY, slope=jnp.cos), Deaf.random((5, 8, 6, 3), key=KEY))
 
 
+@pytest.mark.slow
 def test_a_few_directions_have_the_gradient_as_their_mean(double):
     rule, network = NodePerturbation(directions=2, spread=1e-3), doubled(NETWORK)
     wanted = ravel_pytree(gradient(Backpropagation(), network))[0]

@@ -274,6 +274,7 @@ def test_a_state_of_zeros_stays_and_changes_as_any_other(time):
     np.testing.assert_allclose(slope, system.propagate(change, jnp.array([0.2]), time), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_precision_is_that_of_the_state():
     system = two_modes(levels=(2, 2))
     rho = random_state(system).astype(jnp.complex64)

@@ -363,6 +363,7 @@ def test_single_precision_stays_single_and_agrees(kind):
 # Readout, and what is returned.
 
 
+@pytest.mark.slow
 def test_a_readout_is_linear_with_the_gradient_of_one():
     net = network(SpintronicNetwork)
     reader = WithReadout(net, np.random.default_rng(2).normal(size=(2, 12)), np.array([0.5, -0.5]))
