@@ -1,14 +1,21 @@
 """Keep the documentation's numbers what a run gave: python docs/build.py [RUNS]
 
-With a folder of finished full-size runs (as `morphax run` leaves them below `runs/`) result, claims, configuration,
-versions and figures of each are copied to docs/results/. Then every block
+With a folder of finished full-size runs (as `morphax run` leaves them below `runs/`) result, configuration, versions
+and figures of each are copied to docs/results/. Then every block
 
     <!-- results: NAME -->
     ...
     <!-- end -->
 
-in the pages is written anew from there, and so is what the package holds of them. Tables of benchmarks, which `--keep`
-stores in docs/results/speed/, fill the blocks
+in the pages is written anew: the claims of the code, judged on the stored result, and the figures. So is what the
+package holds of results. Likewise
+
+    <!-- coverage: SYSTEM -->
+    ...
+    <!-- end -->
+
+is what the paper of a system shows and says, and which claims answer it. Tables of benchmarks, which `--keep` stores in
+docs/results/speed/, fill the blocks
 
     <!-- speed: BENCHMARK/TABLE -->
     ...
@@ -23,17 +30,20 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from morphax.experiments import all_experiments
 from morphax.experiments.judging._stored import STORED, as_json
 from morphax.files import read_json, read_sealed, read_sealed_dataset, write_json, write_sealed_dataset
 from morphax.lab.report import claim_texts
 
 DOCS = Path(__file__).parent
 BESIDE = 4  # columns at most of tables that stand side by side
-BLOCK = re.compile(r"(<!-- (results|speed|which): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|coverage|speed|which): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
@@ -70,7 +80,6 @@ def collect(folder: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     environment = read_json(folder / "environment.json")
     write_json(target / "run.json", request | {"versions": environment["versions"], "seed": environment["seed"]})
-    shutil.copy(folder / "claims.json", target)
     result = read_sealed_dataset(folder / "result.nc")
     compressed = {name: {"compression": "gzip", "shuffle": True} for name, v in result.data_vars.items() if v.ndim}
     write_sealed_dataset(target / "result.nc", result, encoding=compressed)
@@ -93,6 +102,8 @@ def filled(kind: str, name: str, page: Path) -> str:
     """What stands in a block, as Markdown."""
     if kind == "which":
         return which(int(name))
+    if kind == "coverage":
+        return coverage(name)
     return claims(name, page) if kind == "results" else speed(name)
 
 
@@ -172,17 +183,60 @@ def markdown_row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+@cache
+def judged(name: str) -> list[dict[str, Any]]:
+    """The claims of an experiment on its stored result; where none is stored yet, without any number."""
+    made, stored = all_experiments()[name], DOCS / "results" / name / "result.nc"
+    if stored.exists():
+        return made().judge(read_sealed_dataset(stored))
+    fields = {"paper": None, "ours": None, "met": None, "no_verdict": "no full-size run is stored yet"}
+    return [
+        {field: getattr(c, field) for field in ("relation", "tolerance", "source", "item")} | {"claim": c.text} | fields
+        for c in made.claims
+    ]
+
+
 def claims(name: str, page: Path) -> str:
     """The claims of an experiment and its figure, as Markdown."""
     folder = DOCS / "results" / name
     lines = ["| claim | paper or baseline | here | verdict | source |", "|---|---|---|---|---|"]
-    for claim in read_json(folder / "claims.json"):
+    for claim in judged(name):
         texts = claim_texts(claim)
-        verdict = texts["verdict"] if texts["verdict"] in ("met", "reported") else f"**{texts['verdict']}**"
-        lines.append(markdown_row((claim["claim"], texts["expected"], texts["here"], verdict, claim["source"])))
+        cells = (claim["claim"], texts["expected"], texts["here"], _verdict(claim), claim["source"])
+        lines.append(markdown_row(cells))
     lines.append("")
     lines += [f"![{name}]({figure.relative_to(page.parent).as_posix()})" for figure in sorted(folder.glob("*.png"))]
     return "\n".join(lines) + "\n"
+
+
+def coverage(system: str) -> str:
+    """What the paper of a system shows and says, and the claims that answer it, as Markdown."""
+    experiments = [made for name, made in all_experiments().items() if name.startswith(f"{system}/")]
+    (paper,) = {made.paper for made in experiments if made.paper is not None}
+    answers: dict[str, list[tuple[str, dict[str, Any]]]] = {item: [] for item in paper.items}
+    for made in experiments:
+        for claim in judged(made.name):
+            answers.get(claim.get("item", ""), []).append((made.name, claim))
+    rows = []
+    for item, (place, says) in paper.items.items():
+        for name, claim in answers[item]:
+            texts = claim_texts(claim)
+            rows.append((place, says, name, claim["claim"], texts["expected"], texts["here"], _verdict(claim)))
+        if not answers[item]:
+            rows.append((place, says, *4 * ("—",), "**not answered**"))
+    head = ("where", "what the paper shows or says", "experiment", "claim", "paper or baseline", "here", "verdict")
+    cited = f"{paper.authors}, [*{paper.title}*]({paper.link}), {paper.published}."
+    return "\n".join([cited, "", *markdown_table(head, rows)]) + "\n"
+
+
+def _verdict(claim: dict[str, Any]) -> str:
+    """With the cause of one that is not met, and the proof of one that is refuted."""
+    verdict = claim_texts(claim)["verdict"]
+    if verdict in ("met", "reported"):
+        return verdict
+    refuted = claim.get("refuted")
+    why = f"at best {refuted['best']:.4g}; {refuted['proof']}" if refuted else claim.get("cause", "")
+    return f"**{verdict}**" + (f": {why}" if why else "")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from morphax import Claim
+from morphax.lab.experiment import Proof, fails
 
 LOSS = xr.Dataset({"loss": 0.2, "missing": math.nan, "endless": math.inf})
 
@@ -84,8 +85,42 @@ def test_a_point_that_the_run_left_out_is_not_judged():
     assert "no_verdict" not in verdict
 
 
+def test_the_cause_is_told_of_a_claim_that_is_not_met():
+    claim = Claim.at_least("", 0.3, loss, source="", item="loss", cause="too few steps")
+    verdict = claim.judge(LOSS)
+    assert (verdict["met"], verdict["item"], verdict["cause"]) == (False, "loss", "too few steps")
+    assert fails(verdict)
+    assert "cause" not in claim.judge(LOSS + 1)
+
+
+@pytest.mark.parametrize(
+    ("best", "refuted"),
+    [(0.25, {"best": 0.25, "proof": "Eq. 1"}), (lambda d: d.loss, {"best": 0.2, "proof": "Eq. 1"}), (0.3, None)],
+)
+def test_a_claim_is_refuted_where_the_best_that_is_possible_does_not_meet_it(best, refuted):
+    claim = Claim.at_least("", 0.3, loss, source="", cause="too few steps", proof=Proof(best=best, place="Eq. 1"))
+    verdict = claim.judge(LOSS)
+    assert verdict["met"] is False
+    assert verdict.get("refuted") == refuted
+    assert fails(verdict) == ("cause" in verdict) == (refuted is None)
+    json.dumps(verdict, allow_nan=False)
+
+
+def test_a_claim_that_is_met_against_its_proof_has_no_verdict():
+    verdict = Claim.at_least("", 0.1, loss, source="", proof=Proof(best=0.05, place="Eq. 1")).judge(LOSS)
+    assert verdict["met"] is None
+    assert verdict["no_verdict"] == "it is met, and 0.05 is proved to be the best that is possible"
+
+
+def test_a_bound_that_is_no_number_proves_nothing():
+    proof = Proof(best=lambda d: d.missing, place="Eq. 1")
+    assert fails(Claim.at_least("", 0.3, loss, source="", proof=proof).judge(LOSS))
+
+
 def test_only_a_reported_claim_needs_no_number():
     with pytest.raises(ValueError, match="paper is None in 'accuracy'"):
         Claim(text="accuracy", paper=None, ours=loss, relation="at least", source="")
     with pytest.raises(ValueError, match="relation is 'above'"):
         Claim(text="accuracy", paper=1.0, ours=loss, relation="above", source="")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="proof is given in 'accuracy'"):
+        Claim(text="accuracy", paper=None, ours=loss, relation="reported", source="", proof=Proof(best=1.0, place=""))

@@ -7,7 +7,6 @@ import pytest
 
 from morphax import cli
 from morphax.cli import main
-from morphax.files import write_json
 from morphax.lab.report import claim_texts
 from morphax.lab.run_folder import RunFolder
 
@@ -64,6 +63,7 @@ def test_the_report_needs_no_net_and_says_that_it_is_quick(page):
         (claim(relation="reported", paper=None, met=None), ("—", "0.25", "reported")),
         (claim(relation="reported", ours=1234567.0, met=None), ("0.5", "1.235e+06", "reported")),
         (claim(paper=None, ours=None, met=None), ("—", "not run", "reported")),
+        (claim(met=False, refuted={"best": 0.6, "proof": "Eq. 1"}), ("≤ 0.5", "0.25", "refuted")),
         (NO_VERDICT, ("≤ 0.5", "—", "no verdict: not a number")),
         (
             claim(paper=None, met=None, no_verdict="the baseline is infinite"),
@@ -82,7 +82,7 @@ def test_the_table_of_the_pages_says_what_has_no_verdict(tmp_path, monkeypatch):
     build = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(build)
     monkeypatch.setattr(build, "DOCS", tmp_path)
-    write_json(tmp_path / "results" / "demo" / "dice" / "claims.json", [claim(claim="|0>"), NO_VERDICT])
+    monkeypatch.setattr(build, "judged", lambda name: [claim(claim="|0>"), NO_VERDICT])
     assert build.claims("demo/dice", tmp_path / "page.md").splitlines()[2:4] == [
         "| \\|0> | ≤ 0.5 | 0.25 | met | Fig. 1 |",
         "| loss | ≤ 0.5 | — | **no verdict: not a number** | Fig. 1 |",

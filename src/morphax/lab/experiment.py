@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import PRNGKeyArray
 
     from morphax.lab.figures import Figures
+    from morphax.lab.paper import Paper
     from morphax.lab.progress import Progress
 
 Relation = Literal["within", "at least", "at most", "reported"]
@@ -36,6 +37,16 @@ Data: TypeAlias = Path | str | KnownFile
 """A file, the digest of data that are checked when they are read, or what is known of a file."""
 FromDataset: TypeAlias = "Callable[[xr.Dataset], Any]"
 """A number that is taken from the result of a run."""
+BEYOND = "beyond the paper"
+"""The item of a claim that the paper of its experiment does not make."""
+
+
+class About(TypedDict, total=False):
+    """What a judged claim says of itself beside its numbers: see `Claim`."""
+
+    item: str
+    cause: str
+    proof: Proof | None
 
 
 def parameter(default: Any, description: str, *, unit: str = "", extent: bool = False, **limits: Any) -> Any:
@@ -166,6 +177,21 @@ def readable(number: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proof:
+    """Why no number can meet a claim, whatever is run.
+
+    **Arguments:**
+
+    - `best`: the number nearest to what is claimed that is possible at all: of a theorem, or, as a function of the
+      dataset, a certified bound of the run.
+    - `place`: where the proof stands.
+    """
+
+    best: float | FromDataset
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """What is expected of a result, written down before the run: a paper's number, or a baseline of the same run.
 
@@ -178,6 +204,9 @@ class Claim:
     - `ours`: a function of the dataset that gives the number here.
     - `source`: where the paper says so, or what the baseline is.
     - `tolerance`: in units of the number; below 0 it is how much more than `paper` is asked for (-1e-9: more at all).
+    - `item`: which of the items of the experiment's paper it answers, or `BEYOND`; empty where there is no paper.
+    - `cause`: why it is not met, and which run supports that; shown where it is not.
+    - `proof`: that it cannot be met. Where the best number that is possible does not meet it, it is refuted.
 
         >>> import xarray as xr
         >>> from morphax import Claim
@@ -193,44 +222,79 @@ class Claim:
     relation: Relation
     source: str
     tolerance: float = 0.0
+    item: str = ""
+    cause: str = ""
+    proof: Proof | None = None
 
     def __post_init__(self) -> None:
         check_choice("relation", self.relation, ("within", "at least", "at most", "reported"))
+        if self.proof is not None and self.relation == "reported":
+            raise ValueError(f"proof is given in {self.text!r}; a claim that is only 'reported' cannot be refuted")
         if self.paper is None and self.relation != "reported":
             raise ValueError(f"paper is None in {self.text!r}; only a claim that is 'reported' has no number to meet")
 
     @classmethod
     def at_least(
-        cls, text: str, paper: float | FromDataset, ours: FromDataset, *, source: str, tolerance: float = 0.0
+        cls,
+        text: str,
+        paper: float | FromDataset,
+        ours: FromDataset,
+        *,
+        source: str,
+        tolerance: float = 0.0,
+        **about: Unpack[About],
     ) -> Self:
         """Met when ours >= paper - tolerance."""
-        return cls(text=text, paper=paper, ours=ours, relation="at least", source=source, tolerance=tolerance)
+        return cls(text=text, paper=paper, ours=ours, relation="at least", source=source, tolerance=tolerance, **about)
 
     @classmethod
     def at_most(
-        cls, text: str, paper: float | FromDataset, ours: FromDataset, *, source: str, tolerance: float = 0.0
+        cls,
+        text: str,
+        paper: float | FromDataset,
+        ours: FromDataset,
+        *,
+        source: str,
+        tolerance: float = 0.0,
+        **about: Unpack[About],
     ) -> Self:
         """Met when ours <= paper + tolerance."""
-        return cls(text=text, paper=paper, ours=ours, relation="at most", source=source, tolerance=tolerance)
+        return cls(text=text, paper=paper, ours=ours, relation="at most", source=source, tolerance=tolerance, **about)
 
     @classmethod
-    def within(cls, text: str, paper: float | FromDataset, ours: FromDataset, *, source: str, tolerance: float) -> Self:
+    def within(
+        cls,
+        text: str,
+        paper: float | FromDataset,
+        ours: FromDataset,
+        *,
+        source: str,
+        tolerance: float,
+        **about: Unpack[About],
+    ) -> Self:
         """Met when |ours - paper| <= tolerance."""
-        return cls(text=text, paper=paper, ours=ours, relation="within", source=source, tolerance=tolerance)
+        return cls(text=text, paper=paper, ours=ours, relation="within", source=source, tolerance=tolerance, **about)
 
     @classmethod
-    def reported(cls, text: str, ours: FromDataset, *, source: str, paper: float | FromDataset | None = None) -> Self:
+    def reported(
+        cls, text: str, ours: FromDataset, *, source: str, paper: float | FromDataset | None = None, item: str = ""
+    ) -> Self:
         """No verdict; `paper` is a number to see beside it, where there is one."""
-        return cls(text=text, paper=paper, ours=ours, relation="reported", source=source)
+        return cls(text=text, paper=paper, ours=ours, relation="reported", source=source, item=item)
 
     def judge(self, dataset: xr.Dataset) -> dict[str, Any]:
         """The claim beside what came out, as it is written to `claims.json`.
 
         `ours` and `met` are None when the run's configuration left out the point that the claim is about (the dataset
         raises KeyError for it). A number that is NaN or infinite is None, too; then there is no verdict, whatever the
-        relation, and `no_verdict` says why.
+        relation, and `no_verdict` says why. A claim that is not met and, as `proof` says, cannot be, is `refuted`: the
+        best number that is possible, and the place of the proof. One that is met against its proof has no verdict.
         """
         paper, ours, why = self._numbers(dataset)
+        met = None if paper is None or ours is None or self.relation == "reported" else self._holds(paper, ours)
+        refuted = None if paper is None or met is None else self._refuted(paper, dataset)
+        if met and refuted:
+            met, why = None, f"it is met, and {refuted['best']:.4g} is proved to be the best that is possible"
         verdict = {
             "claim": self.text,
             "paper": paper,
@@ -238,14 +302,24 @@ class Claim:
             "tolerance": self.tolerance,
             "relation": self.relation,
             "source": self.source,
-            "met": None if paper is None or ours is None or self.relation == "reported" else self._holds(paper, ours),
+            "met": met,
         }
-        return verdict | {"no_verdict": why} if why else verdict
+        if met is False:
+            verdict |= {"refuted": refuted} if refuted else {"cause": self.cause} if self.cause else {}
+        return verdict | ({"item": self.item} if self.item else {}) | ({"no_verdict": why} if why else {})
+
+    def _refuted(self, paper: float, dataset: xr.Dataset) -> dict[str, Any] | None:
+        """The best number that is possible, and the proof, where it does not meet the claim."""
+        if self.proof is None:
+            return None
+        best = float(self.proof.best(dataset) if callable(self.proof.best) else self.proof.best)
+        return None if _wrong(best) or self._holds(paper, best) else {"best": best, "proof": self.proof.place}
 
     def _numbers(self, dataset: xr.Dataset) -> tuple[float | None, float | None, str]:
         """The paper's number and ours, None where there is none to compare, and what is wrong with them."""
         try:
-            paper = float(self.paper(dataset)) if callable(self.paper) else self.paper
+            paper = self.paper(dataset) if callable(self.paper) else self.paper
+            paper = None if paper is None else float(paper)
             ours = float(self.ours(dataset))
         except KeyError:
             return None, None, ""
@@ -259,6 +333,11 @@ class Claim:
         if self.relation == "within":
             return abs(ours - paper) <= slack
         return ours >= paper - slack if self.relation == "at least" else ours <= paper + slack
+
+
+def fails(claim: Mapping[str, Any]) -> bool:
+    """Whether a judged claim is not met, and could have been."""
+    return claim["met"] is False and "refuted" not in claim
 
 
 def _wrong(value: float | None) -> str:
@@ -309,6 +388,7 @@ class Experiment(ABC):
     Config: ClassVar[type[BaseConfig]] = BaseConfig
     quick: ClassVar[dict[str, Any]] = {}
     claims: ClassVar[tuple[Claim, ...]] = ()
+    paper: ClassVar[Paper | None] = None
 
     @abstractmethod
     def run(self, config: Any, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:

@@ -64,7 +64,7 @@ def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
     """The columns "expected", "here" and "verdict" of a judged claim, for the terminal and the report alike."""
     paper = claim["paper"]
     expected = "—" if paper is None else bounded(claim["relation"], _short(paper), claim["tolerance"])
-    verdict = {True: "met", False: "not met", None: "reported"}[claim["met"]]
+    verdict = "refuted" if "refuted" in claim else {True: "met", False: "not met", None: "reported"}[claim["met"]]
     missing = "not run"
     if "no_verdict" in claim:
         verdict, missing = f"no verdict: {claim['no_verdict']}", "—"
@@ -74,7 +74,7 @@ def claim_texts(claim: dict[str, Any]) -> dict[str, str]:
 
 def coloured(verdict: str) -> str:
     """A verdict as the terminal shows it, in Rich's markup."""
-    colours = {"met": "green", "not met": "bold red", "reported": "dim"}
+    colours = {"met": "green", "not met": "bold red", "refuted": "magenta", "reported": "dim"}
     colour = colours.get(verdict.partition(":")[0], "bold yellow")  # met at some points, or no verdict, and why
     return f"[{colour}]{verdict}[/{colour}]"
 

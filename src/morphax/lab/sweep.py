@@ -18,7 +18,7 @@ import xarray as xr
 from jaxtyping import PRNGKeyArray
 
 from morphax.lab.errors import UsageError, nearest
-from morphax.lab.experiment import BaseConfig, Experiment
+from morphax.lab.experiment import BaseConfig, Experiment, fails
 from morphax.lab.figures import GREEN, GREY, RED, Figures, literal, mean_and_range, new_figure
 from morphax.lab.points import every_point, side_by_side
 from morphax.lab.progress import Known, Listing, Progress, raise_failures
@@ -186,7 +186,7 @@ class Sweep(Experiment):
         figure, panels = _panels(len(rows))
         for axes, (text, several) in zip(panels, rows.items(), strict=False):
             ours = np.array([math.nan if c["ours"] is None else c["ours"] for c in several], float).reshape(shape)
-            met = np.array([{None: math.nan, True: 1.0, False: 0.0}[c["met"]] for c in several]).reshape(shape)
+            met = np.array([1.0 if c["met"] else 0.0 if fails(c) else math.nan for c in several]).reshape(shape)
             self._draw_claim(axes, ours, met, several[0]["paper"])
             axes.set_title(literal(_wrapped(text)), fontsize="small")
         marks = "a cross where it is not met" if len(shape) == 2 else "green where it is met, red where not"
