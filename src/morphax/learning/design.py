@@ -21,7 +21,9 @@ from morphax.learning.rule import LearningRule, Metrics
 from morphax.substrates.base import evolve
 
 
-def readout_error(features: Features, targets: Targets, shots: Float[Array, ""] | float) -> Float[Array, ""]:
+def readout_error(
+    features: Features, targets: Targets, shots: Float[Array, ""] | float, *, independent: bool = False
+) -> Float[Array, ""]:
     r"""$\min_{w, b} L$: the least expected squared error of a linear readout of populations from finite shots.
 
     **Arguments:**
@@ -29,12 +31,15 @@ def readout_error(features: Features, targets: Targets, shots: Float[Array, ""] 
     - `features`: exact populations, (time, neurons).
     - `targets`: (time, outputs).
     - `shots`: repetitions $N > 0$ behind every reading.
+    - `independent`: whether readings are estimated one by one, each from N binary answers (classical neurons that
+      answer with a probability), instead of all from the same N shots: $\Sigma$ is then its diagonal.
 
     **Returns:** the error summed over outputs; between 0 and the targets' variance.
     """
     mean, level = features.mean(axis=0), targets.mean(axis=0)
     moments = features.T @ features / len(features)
-    covariance = (jnp.diag(mean) - moments) / shots
+    together = jnp.diag(jnp.diag(moments)) if independent else moments
+    covariance = (jnp.diag(mean) - together) / shots
     centred = moments - jnp.outer(mean, mean)
     cross = (features - mean).T @ (targets - level) / len(features)
     explained = jnp.sum(cross * jnp.linalg.solve(centred + covariance, cross))
@@ -52,7 +57,7 @@ class ReadoutDesign(LearningRule):
 
     A design is any pytree with a method `substrate()`; the stack's leading axis counts independent designs. Since the
     summed error has independent gradients, an element-wise optimiser trains them as if each were alone. Metrics:
-    "loss", the error of every design.
+    "loss", the error of every design. `independent` is that of `readout_error`.
 
     Source: ours; covariances of multinomial counts. Used by the experiments josephson/design and rules/design.
 
@@ -73,6 +78,7 @@ class ReadoutDesign(LearningRule):
 
     shots: Float[Array, ""] | float
     washout: int = eqx.field(static=True, default=0)
+    independent: bool = eqx.field(static=True, default=False)
 
     def needs(self) -> str:
         """A stack of designs."""
@@ -109,6 +115,7 @@ class ReadoutDesign(LearningRule):
     def _errors(self, designs: PyTree, inputs: Array, targets: Targets) -> Float[Array, " designs"]:
         def one(design: PyTree) -> Array:
             features, _ = evolve(design.substrate(), inputs)
-            return readout_error(features[self.washout :], targets[self.washout :], self.shots)
+            kept = features[self.washout :], targets[self.washout :]
+            return readout_error(*kept, self.shots, independent=self.independent)
 
         return jax.vmap(one)(designs)
