@@ -326,6 +326,7 @@ def _carried_out(
     experiment: Experiment, config: BaseConfig, path: Path, options: argparse.Namespace, out: Console, err: Console
 ) -> int:
     from morphax.lab.compile_cache import compile_cache
+    from morphax.lab.experiment import fails
     from morphax.lab.run_folder import RunFolder
 
     with compile_cache(), _executor(options, err) as executor:
@@ -343,7 +344,7 @@ def _carried_out(
             err.print(f"{experiment.name} has run before; shown as stored (--fresh runs it anew)", markup=False)
         verdicts = folder.execute()
     _print_verdicts(experiment.name, verdicts, folder, out)
-    return CLAIM_NOT_MET if options.check and any(claim["met"] is False for claim in verdicts) else OK
+    return CLAIM_NOT_MET if options.check and any(map(fails, verdicts)) else OK
 
 
 def _executor(options: argparse.Namespace, err: Console) -> AbstractContextManager[Executor | None]:

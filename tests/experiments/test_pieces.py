@@ -11,6 +11,7 @@ from morphax.lab.run_folder import RunFolder
 
 # A training is no shorter for more machines; nor is a search in which every trial follows from the last.
 FEW = {
+    "josephson/populations": 5,  # seeds, which take seconds
     "quantized/classical": 3,  # trainings of one network
     "quantized/shots": 3,  # likewise
     "rules/mnist": 6,  # likewise

@@ -1,5 +1,7 @@
 """What the experiments with the Josephson mixer share: its numbers, and reservoirs judged on many seeds at once."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
@@ -10,10 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, model_validator
 
+from morphax._lazy import xr
 from morphax.lab.experiment import BaseConfig, NonNegative, parameter
 from morphax.learning.ensemble import map_members, member_keys
-from morphax.learning.readout import fit_readout
+from morphax.learning.readout import Reading, fit_readout
 from morphax.substrates.josephson import JosephsonMixer
+from morphax.tasks.base import Task
 from morphax.units import MHz, ns, us
 
 FOLDS = 5  # of `fit_readout`
@@ -165,6 +169,19 @@ def over_seeds(one: Callable[..., Any], key: PRNGKeyArray, *operands: Any) -> Ca
         return jax.tree.map(np.asarray, results)
 
     return of
+
+
+def lagged(task: Task, lags: int) -> Reading:
+    """The latest inputs, newest first, as a reading: what a linear readout without a reservoir sees; 0 before them."""
+    inputs = jnp.concatenate([task.train_inputs, task.test_inputs])
+    places = jnp.arange(inputs.size)[:, None] - jnp.arange(lags)
+    read, split = jnp.where(places < 0, 0.0, inputs[places]), task.train_inputs.size
+    return Reading(read[task.washout : split], read[split:])
+
+
+def surely(of_seeds: xr.DataArray) -> float:
+    """Mean over seeds less two standard errors."""
+    return float(of_seeds.mean() - 2 * of_seeds.std(ddof=1) / of_seeds.size**0.5)
 
 
 def answers_of_first(

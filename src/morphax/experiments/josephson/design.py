@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import Conditions, WaveformConfig, over_seeds
+from morphax.experiments.josephson._mixer import Conditions, MixerConfig, WaveformConfig, over_seeds
+from morphax.experiments.josephson.paper import DUDAS
 from morphax.experiments.training import Trained, Trainer, falling_adam
 from morphax.lab.blocks import Blocks
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import BEYOND, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.design import ReadoutDesign
@@ -44,6 +45,21 @@ class MixerParameters(eqx.Module):
         """The mixer with these parameters; everything else as in `mixer`."""
         new = (self.coupling / us, jnp.exp(self.log_damping) / us, jnp.exp(self.log_drive) / us**0.5)
         return eqx.tree_at(lambda m: (m.coupling, m.damping_rate, m.drive_amplitude), self.mixer, new)
+
+
+def mixer_starts(config: MixerConfig, measured: int, keys: PRNGKeyArray) -> MixerParameters:
+    """Random devices around the working point: half an octave in drive and damping, couplings of either sign."""
+    mixer = config.mixer(measured=measured)
+
+    def one(key: PRNGKeyArray) -> MixerParameters:
+        keys = jax.random.split(key, 3)
+        spread = jnp.triu(jax.random.normal(keys[0], mixer.coupling.shape))
+        coupling = mixer.coupling * us + config.coupling * np.pi * (spread + jnp.triu(spread, 1).T)
+        damping = jnp.log(mixer.damping_rate * us) + 0.5 * jax.random.normal(keys[1], (mixer.modes,))
+        drive = jnp.log(mixer.drive_amplitude * us**0.5) + 0.3 * jax.random.normal(keys[2], (mixer.modes,))
+        return MixerParameters(coupling, damping, drive, mixer)
+
+    return eqx.filter_vmap(one)(keys)
 
 
 class Design(Experiment):
@@ -75,24 +91,28 @@ class Design(Experiment):
         "starts": 4,
         "numbers": (1000, 10_000, 1_000_000),
     }
+    paper = DUDAS
     claims = (
         Claim.at_least(
             "designed, 4 states, 10^4 shots, against the working point with 16 states and as many shots",
             lambda d: at(d, "working, 16", 10_000),
             lambda d: at(d, "designed, 4", 10_000),
             source="16 measured states of the working point, same run",
+            item=BEYOND,
         ),
         Claim.at_least(
             "designed, 4 states, 10^4 shots, against the paper's accuracy of exact populations",
             0.995,
             lambda d: at(d, "designed, 4", 10_000),
             source="Sec. IV A",
+            item=BEYOND,
         ),
         Claim.at_least(
             "designed, 16 states, 10^4 shots, against the working point with 10^6",
             lambda d: at(d, "working, 16", 1_000_000),
             lambda d: at(d, "designed, 16", 10_000),
             source="a hundred times the shots at the working point, same run",
+            item=BEYOND,
         ),
     )
 
@@ -133,27 +153,13 @@ class Design(Experiment):
         task = waveforms(config.train_points, config.test_points, key=task_key)
         return Trainer(run_key, progress).train(
             f"designed, {measured}",
-            self._starts(config, measured, member_keys(start_key, starts)),
+            mixer_starts(config, measured, member_keys(start_key, starts)),
             ReadoutDesign(jnp.asarray(config.design_shots)),
             (task.train_inputs, task.train_targets),
             optimiser=adjustable(falling_adam(config.steps), learning_rate=config.learning_rate),
             steps=config.steps,
             ensemble=False,
         )
-
-    def _starts(self, config: Config, measured: int, keys: PRNGKeyArray) -> MixerParameters:
-        """Random devices around the working point: half an octave in drive and damping, couplings of either sign."""
-        mixer = config.mixer(measured=measured)
-
-        def one(key: PRNGKeyArray) -> MixerParameters:
-            keys = jax.random.split(key, 3)
-            spread = jnp.triu(jax.random.normal(keys[0], mixer.coupling.shape))
-            coupling = mixer.coupling * us + config.coupling * np.pi * (spread + jnp.triu(spread, 1).T)
-            damping = jnp.log(mixer.damping_rate * us) + 0.5 * jax.random.normal(keys[1], (mixer.modes,))
-            drive = jnp.log(mixer.drive_amplitude * us**0.5) + 0.3 * jax.random.normal(keys[2], (mixer.modes,))
-            return MixerParameters(coupling, damping, drive, mixer)
-
-        return eqx.filter_vmap(one)(keys)
 
     def _tested(self, config: Config, mixer: JosephsonMixer, key: PRNGKeyArray) -> xr.Dataset:
         """Accuracy on new sequences, by seed and number of shots, and the device itself."""

@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.josephson._mixer import FOLDS, MixerConfig, Ridge, over_seeds
+from morphax.experiments.josephson.paper import DUDAS
 from morphax.lab.blocks import Blocks
-from morphax.lab.experiment import Claim, Experiment, Positive, parameter
+from morphax.lab.experiment import BEYOND, Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, GREY, ORANGE, Figures, literal, new_figure
 from morphax.lab.progress import Progress
 from morphax.learning.metrics import rmse
@@ -108,12 +109,14 @@ class Forecast(Experiment):
 
     name = "josephson/forecast"
     quick = {"seeds": 3}
+    paper = DUDAS
     claims = tuple(
         Claim.at_most(
             f"test error of the mixer against {MODELS[other][0]}, same run (NRMSE)",
             lambda d, other=other: d.nrmse.sel(model=other).mean(),
             lambda d: d.nrmse.sel(model="mixer").mean(),
             source=f"{MODELS[other][0]}, same split and same readout training",
+            item=BEYOND,
         )
         for other in ("persistence", "autoregression", "echo-state")
     )

@@ -15,7 +15,26 @@ from jaxtyping import PRNGKeyArray
 from pydantic import model_validator
 
 from morphax._lazy import xr
-from morphax.experiments.josephson._mixer import MixerConfig, check_washout, over_seeds
+from morphax.experiments.josephson._curves import (
+    NO_FASTER,
+    PHASE,
+    PORTS,
+    TRENDS,
+    all_curves,
+    all_seeds,
+    at_slopes,
+    base,
+    explained,
+    far,
+    faster,
+    frequencies,
+    logarithmic,
+    of_best_constant,
+    saturation,
+    trend,
+)
+from morphax.experiments.josephson._mixer import MixerConfig, check_washout, lagged, over_seeds, surely
+from morphax.experiments.josephson.paper import DUDAS
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import Claim, Experiment, NonNegative, Positive, parameter
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
@@ -28,9 +47,8 @@ from morphax.tasks.chaos import mackey_glass
 from morphax.units import MHz
 
 STEP = 0.1  # of the integrator, in `mackey_glass`
-PORTS = ("separate", "joint")
-TRENDS = {"dissipation": ("more dissipation", "5b"), "coupling": ("less coupling", "5c")}
-"""What makes the error grow along each sweep, and the figure that shows it."""
+SHOWN = 20  # delay of Fig. 5a
+LAGS = 16  # inputs of the linear readout without a reservoir: as many as states are measured
 
 
 class MackeyGlass(Experiment):
@@ -71,18 +89,134 @@ class MackeyGlass(Experiment):
     name = "josephson/mackey-glass"
     quick = {"seeds": 2, "train_points": 500, "test_points": 500}
 
+    paper = DUDAS
     claims = (
         Claim.at_least(
             "error grows with the delay: mean log10 error at 100 less that at 1",
             0.0,
             lambda d: base(d).isel(delay=-1).mean() - base(d).isel(delay=0).mean(),
             source="Sec. IV B, Fig. 5b",
+            item="logarithmic error",
+        ),
+        Claim.at_least(
+            "and in all the cases: the least of all curves, mean - 2 SE",
+            0.0,
+            lambda d: min(surely(curve.isel(delay=-1) - curve.isel(delay=0)) for curve in all_seeds(d)),
+            source="Sec. IV B",
+            tolerance=-1e-9,
+            item="logarithmic error",
+        ),
+        Claim.at_least(
+            "a line in log(delay) explains more of the error than one in the delay: variance explained, difference",
+            0.0,
+            lambda d: logarithmic(base(d)),
+            source='Sec. IV B: "overall logarithmic increase"',
+            tolerance=-1e-9,
+            item="logarithmic error",
+        ),
+        Claim.at_least(
+            "and in all the cases: the least of all curves",
+            0.0,
+            lambda d: min(logarithmic(curve) for curve in all_curves(d)),
+            source="likewise",
+            tolerance=-1e-9,
+            item="logarithmic error",
+        ),
+        *(
+            Claim.at_least(
+                f"variance over the delays that a line in log(delay) explains, {port} port{'s' * (port == 'separate')}",
+                0.5,
+                lambda d, port=port: explained(base(d, port), np.log),
+                source="likewise; ours: the number, most of it",
+                item="logarithmic error",
+                cause="with the joint port memory is gone after ten points: there the error has its largest value, "
+                "and from then on it oscillates (same run)"
+                if port == "joint"
+                else "",
+            )
+            for port in PORTS
         ),
         Claim.at_most(
             "error saturates: rise over the last half of the delays, per rise over the first",
             0.5,
             lambda d: saturation(base(d)),
+            source="Sec. IV B; ours: the number",
+            item="saturation",
+        ),
+        Claim.at_most(
+            "and in all the cases: the largest such ratio of all curves",
+            0.5,
+            lambda d: max(saturation(curve) for curve in all_curves(d)),
+            source="Sec. IV B; ours: the number",
+            item="saturation",
+        ),
+        Claim.at_least(
+            "it saturates where the range of the points alone would: log10 error of delays beyond half, against that "
+            "of the best constant",
+            of_best_constant,
+            lambda d: far(base(d)),
+            source="Sec. IV B; best constant for the series of this run",
+            item="range",
+            cause=PHASE,
+        ),
+        Claim.at_least(
+            "and in all the cases: the curve with the largest such error",
+            of_best_constant,
+            lambda d: max(far(curve) for curve in all_curves(d)),
+            source="likewise",
+            item="range",
+            cause=PHASE,
+        ),
+        Claim.reported(
+            "the same of a linear readout of 16 inputs, without a reservoir",
+            lambda d: far(d.linear_log_error.mean("seed")),
+            source="ours",
+            item="range",
+        ),
+        Claim.within(
+            "errors oscillate with twice the frequency of the series",
+            2.0,
+            lambda d: frequencies(d, base(d)),
+            source="Sec. IV B; ours: periodicity read as frequency, of which a hundred delays resolve a quarter",
+            item="oscillation",
+            tolerance=0.5,
+        ),
+        Claim.within(
+            "and in all the figures: the curve that is furthest from it",
+            2.0,
+            lambda d: max((frequencies(d, curve) for curve in all_curves(d)), key=lambda ratio: abs(ratio - 2)),
+            source="likewise",
+            item="oscillation",
+            tolerance=0.5,
+        ),
+        Claim.at_least(
+            f"delay {SHOWN}: log10 error at slopes less that at minima and maxima, mean - 2 SE",
+            0.0,
+            lambda d: surely(at_slopes(d).sel(delay=SHOWN)),
+            source="Sec. IV B; delay of Fig. 5a",
+            tolerance=-1e-9,
+            item="extrema",
+        ),
+        Claim.at_least(
+            "the same, mean over all delays",
+            0.0,
+            lambda d: surely(at_slopes(d).mean("delay")),
             source="Sec. IV B",
+            tolerance=-1e-9,
+            item="extrema",
+            cause="which of them is easier changes with the delay; at two thirds it is the slopes (same run)",
+        ),
+        *(
+            Claim.at_least(
+                f"more dissipation, a faster rise of the error over 20 delays ({port} port"
+                f"{'s' * (port == 'separate')}, noise {noise:g}): rise - 2 SE",
+                0.0,
+                lambda d, port=port, noise=noise: faster(d, port, noise),
+                source="Sec. IV B",
+                item="shorter memory",
+                cause=NO_FASTER[port, noise],
+            )
+            for port, noise in itertools.product(PORTS, (0.0, 1e-6))
         ),
         *(
             Claim.at_least(
@@ -90,6 +224,10 @@ class MackeyGlass(Experiment):
                 0.0,
                 lambda d, sweep=sweep, port=port, noise=noise: trend(d, sweep, port, noise),
                 source=f"Sec. IV B, Fig. {figure}",
+                item=sweep,
+                cause="coupling helps one point ahead and harms from ten on: errors there grow with it (same run)"
+                if (sweep, port) == ("coupling", "separate")
+                else "",
             )
             for sweep, (change, figure) in TRENDS.items()
             for port, noise in itertools.product(PORTS, (0.0, 1e-6))
@@ -106,10 +244,11 @@ class MackeyGlass(Experiment):
         }
 
         def compute(seeds: range) -> xr.Dataset:
-            return xr.merge(
-                [self._sweep(config, sweep, [of(seeds) for of in curves[sweep]], seeds) for sweep in sweeps]
-            )
+            parts = [self._sweep(config, sweep, [of(seeds) for of in curves[sweep]], seeds) for sweep in sweeps]
+            about = {"units": "1", "long_name": "mean log10 |error| without a reservoir"}
+            return xr.merge([*parts, xr.Dataset({"linear_log_error": (("seed", "delay"), linear(seeds), about)})])
 
+        linear = over_seeds(_without_reservoir, key, _series(config), _delays(config), config.readout)
         series = np.asarray(_series(config)((1,), key=jax.random.split(member_keys(key, 1)[0])[0]).test_inputs)
         dataset = Blocks("seed", config.seeds).carry_out(progress, compute)
         return dataset.assign(series=("point", series, {"units": "1"}))
@@ -120,8 +259,8 @@ class MackeyGlass(Experiment):
         """What gives the errors of some seeds at all points."""
         unit = config.mixer(coupling=MHz, port=port, measured=config.measured)
         grid, noises = tuple(map(jnp.array, zip(*points, strict=True))), jnp.array(config.noises)
-        peak_photons, delays = jnp.asarray(config.peak_photons), tuple(range(1, config.largest_delay + 1))
-        return over_seeds(_errors, key, unit, grid, noises, peak_photons, _series(config), delays, config.readout)
+        numbers = noises, jnp.asarray(config.peak_photons)
+        return over_seeds(_errors, key, unit, grid, *numbers, _series(config), _delays(config), config.readout)
 
     def _sweep(self, config: Config, sweep: str, ports: list[dict[str, np.ndarray]], seeds: range) -> xr.Dataset:
         """Errors of some seeds, of every port."""
@@ -129,11 +268,15 @@ class MackeyGlass(Experiment):
         meaning = "factor on the damping rates" if sweep == "dissipation" else "g / 2 pi in MHz"
         log_error, nrmse = ([port[name] for port in ports] for name in ("log_error", "nrmse"))
         dims = ("port", "seed", sweep, "noise", "delay")
+        columns = {
+            f"log_error_{sweep}": (dims, log_error, {"units": "1", "long_name": "mean log10 |error|"}),
+            f"nrmse_{sweep}": (dims, nrmse, {"units": "1"}),
+        }
+        if sweep == "dissipation":
+            about = {"units": "1", "long_name": "mean log10 |error| at slopes, less that at minima and maxima"}
+            columns["slopes_over_extrema"] = (dims, [port["slopes_over_extrema"] for port in ports], about)
         return xr.Dataset(
-            {
-                f"log_error_{sweep}": (dims, log_error, {"units": "1", "long_name": "mean log10 |error|"}),
-                f"nrmse_{sweep}": (dims, nrmse, {"units": "1"}),
-            },
+            columns,
             {
                 "port": list(PORTS),
                 "seed": list(seeds),
@@ -169,6 +312,10 @@ class MackeyGlass(Experiment):
         return {"mackey-glass": figure}
 
 
+def _delays(config: MackeyGlass.Config) -> tuple[int, ...]:
+    return tuple(range(1, config.largest_delay + 1))
+
+
 def _series(config: MackeyGlass.Config) -> Callable[..., Task]:
     """The task, but for its delays and its key."""
     return eqx.Partial(
@@ -201,9 +348,10 @@ def _errors(
         mixer = mixer.with_peak_photons(drives, peak_photons)
         outputs, _ = answer(read_task(mixer, task, noise=noise, key=run_key), task, **readout)
         error = jnp.abs(outputs - task.test_targets)
-        smallest = jnp.finfo(error.dtype).eps
+        logarithms = _logarithms(error)
         return {
-            "log_error": jnp.mean(jnp.log10(jnp.maximum(error, smallest)), axis=0),
+            "log_error": jnp.mean(logarithms, axis=0),
+            "slopes_over_extrema": _slopes_over_extrema(task.test_targets, logarithms),
             "nrmse": jnp.sqrt(jnp.mean(error**2, axis=0)) / jnp.std(task.test_targets, axis=0),
         }
 
@@ -211,25 +359,23 @@ def _errors(
     return jax.lax.map(lambda point: over_noise(point[0], point[1], noises), grid)
 
 
-def base(dataset: xr.Dataset) -> xr.DataArray:
-    """Log error against delay of the mixer as configured, noise as small as was asked for."""
-    return dataset.log_error_dissipation.sel(port="separate").isel(dissipation=0, noise=0).mean("seed")
+def _without_reservoir(
+    series: Callable[..., Task], delays: tuple[int, ...], readout: dict[str, Any], key: PRNGKeyArray
+) -> jax.Array:
+    """Log errors of a seed, of a linear readout of the latest inputs."""
+    task = series(delays, key=jax.random.split(key)[0])
+    outputs, _ = answer(lagged(task, LAGS), task, **readout)
+    return jnp.mean(_logarithms(jnp.abs(outputs - task.test_targets)), axis=0)
 
 
-def saturation(curve: xr.DataArray) -> float:
-    """Rise of the smoothed error over the second half of the delays, in units of that over the first half."""
-    smooth = curve.rolling(delay=max(curve.sizes["delay"] // 5, 1), center=True, min_periods=1).mean()
-    middle = smooth.sizes["delay"] // 2
-    return float((smooth[-1] - smooth[middle]) / (smooth[middle] - smooth[0]))
+def _logarithms(error: jax.Array) -> jax.Array:
+    return jnp.log10(jnp.maximum(error, jnp.finfo(error.dtype).eps))
 
 
-def trend(dataset: xr.Dataset, sweep: str, port: str, noise: float) -> float:
-    """How surely the error grows along a sweep in the paper's direction: mean less two standard errors over seeds.
-
-    Of each seed: the log error, mean over delays, at the most dissipative (least coupled) point less that at the least
-    dissipative (most coupled) one. Above 0 the paper's trend is seen; a trend within its error is not.
-    """
-    errors = dataset[f"log_error_{sweep}"].sel(port=port, noise=noise).mean("delay")
-    first, last = errors.isel({sweep: 0}), errors.isel({sweep: -1})
-    growth = last - first if sweep == "dissipation" else first - last
-    return float(growth.mean() - 2 * growth.std(ddof=1) / growth.size**0.5)
+def _slopes_over_extrema(targets: jax.Array, logarithms: jax.Array) -> jax.Array:
+    """Of each delay, mean log error where the target is locally steepest less that where it turns."""
+    step, steepness = jnp.diff(targets, axis=0), jnp.abs(targets[2:] - targets[:-2])
+    turns = (step[:-1] * step[1:] <= 0)[1:-1]
+    slopes = steepness[1:-1] >= jnp.maximum(steepness[:-2], steepness[2:])
+    inner = logarithms[2:-2]
+    return jnp.mean(inner, axis=0, where=slopes) - jnp.mean(inner, axis=0, where=turns)

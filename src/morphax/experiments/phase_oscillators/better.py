@@ -13,9 +13,10 @@ from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._training import SMALL, DigitsConfig
+from morphax.experiments.phase_oscillators.paper import WANG
 from morphax.experiments.training import Trainer
 from morphax.lab.blocks import Blocks, join_blocks
-from morphax.lab.experiment import Claim, Count, Experiment, parameter
+from morphax.lab.experiment import BEYOND, Claim, Count, Experiment, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.augmentation import Augmented, RandomAffine
@@ -58,17 +59,20 @@ class Better(Experiment):
 
     name = "phase-oscillators/better"
     quick = SMALL | {"iterations": 40, "every": 20, "hidden": (20,), "deformations": ((0, 0, 0), (0.7, 0.3, 0.2))}
+    paper = WANG
     claims = (
         Claim.at_least(
             "test accuracy after the last iteration, chosen on validation (%)",
             ANN,
             lambda d: d.last.mean("seed"),
             source="Tab. II: best ANN",
+            item=BEYOND,
         ),
         Claim.reported(
             "the same, as the paper reports: best over training (%)",
             lambda d: d.final.max("iteration").mean("seed"),
             source="Tab. II: best ANN",
+            item=BEYOND,
             paper=ANN,
         ),
         Claim.at_least(
@@ -76,6 +80,7 @@ class Better(Experiment):
             lambda d: d.validation.isel(iteration=-1, deformation=0).mean("seed").max(),
             lambda d: d.validation.isel(iteration=-1).mean("seed").max(),
             source="ours",
+            item=BEYOND,
         ),
     )
 

@@ -17,7 +17,8 @@ from jaxtyping import Array, PRNGKeyArray
 from morphax._lazy import xr
 from morphax.dynamics.relaxation import BlockSweeps, RungeKutta
 from morphax.experiments.phase_oscillators._training import EquilibriumConfig, optimiser
-from morphax.lab.experiment import Claim, Experiment, Positive, parameter
+from morphax.experiments.phase_oscillators.paper import WANG
+from morphax.lab.experiment import BEYOND, Claim, Experiment, Positive, parameter
 from morphax.lab.figures import BLUE, GREEN, ORANGE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.learning.equilibrium import (
@@ -71,10 +72,15 @@ class Gradient(Experiment):
         "tolerances": (1e-7,),
         "unrolled": 20.0,
     }
+    paper = WANG
     claims = (
         *(
             Claim.at_least(
-                f"{network}: cosine at beta = 0.001, one-sided", 0.99, at(network, "one-sided", 1e-3), source="theory"
+                f"{network}: cosine at beta = 0.001, one-sided",
+                0.99,
+                at(network, "one-sided", 1e-3),
+                source="Eq. 7; ours: the number",
+                item="gradient",
             )
             for network in ("layered", "all-to-all")
         ),
@@ -83,16 +89,20 @@ class Gradient(Experiment):
                 f"layered: {nudging} is of {text} order (log10 of the error's fall from 0.01 to 0.001)",
                 expected,
                 lambda d, nudging=nudging: order(d, nudging),
-                source="theory",
+                source="ours: orders of a one-sided and a symmetric quotient of differences",
+                item=BEYOND,
                 tolerance=0.3 * expected,
             )
             for nudging, text, expected in (("one-sided", "first", 1.0), ("symmetric", "second", 2.0))
         ),
-        Claim.reported("layered: cosine at beta = 0.1, one-sided", at("layered", "one-sided", 0.1), source="ours"),
+        Claim.reported(
+            "layered: cosine at beta = 0.1, one-sided", at("layered", "one-sided", 0.1), source="ours", item=BEYOND
+        ),
         Claim.reported(
             "layered: cosine of back-propagation through the relaxation",
             lambda d: d.unrolled.sel(network="layered"),
             source="ours",
+            item=BEYOND,
         ),
     )
 

@@ -2,8 +2,10 @@
 
 from morphax.experiments.quantized.classical import Classical as Classical  # isort: split
 
+from morphax.experiments.quantized.curves import Curves as Curves
 from morphax.experiments.quantized.landscape import Landscape as Landscape
 from morphax.experiments.quantized.noise import Noise as Noise
+from morphax.experiments.quantized.outcomes import Outcomes as Outcomes
 from morphax.experiments.quantized.rotation import Rotation as Rotation
 from morphax.experiments.quantized.shots import Shots as Shots
 from morphax.experiments.quantized.subsets import Subsets as Subsets

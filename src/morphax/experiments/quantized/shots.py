@@ -13,9 +13,10 @@ from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.quantized._training import LARGEST_WIDTH, SMALL, PerceptronConfig
+from morphax.experiments.quantized.paper import BARNEY
 from morphax.experiments.training import Trainer
 from morphax.lab.blocks import Blocks
-from morphax.lab.experiment import Claim, Experiment, parameter
+from morphax.lab.experiment import BEYOND, Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress
 from morphax.learning.ensemble import map_members, member_keys
@@ -40,18 +41,21 @@ class Shots(Experiment):
 
     name = "quantized/shots"
     quick = SMALL | {"numbers": (1, 2, 5), "repeats": 1}
+    paper = BARNEY
     claims = (
         Claim.at_most(
             "few shots outperform deterministic inference: error with 5 shots",
             lambda d: d.deterministic.isel(epoch=-1).mean(),
             lambda d: d.error.sel(shots=5).mean(),
             source="Fig. 4; deterministic inference of this run",
+            item="shots",
         ),
         Claim.within(
             "diminishing returns after 10: what 21 more gain",
             0.0,
             lambda d: d.error.sel(shots=10).mean() - d.error.sel(shots=31).mean(),
-            source="Fig. 4",
+            source="Fig. 4; ours: the number",
+            item="shots",
             tolerance=0.002,
         ),
         Claim.at_most(
@@ -59,6 +63,7 @@ class Shots(Experiment):
             0.0,
             lambda d: d.error.sel(shots=1).mean() - d.error.sel(shots=2).mean(),
             source="ours",
+            item=BEYOND,
             tolerance=0.001,
         ),
     )

@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from morphax._lazy import xr
 from morphax.experiments.quantized._claims import CLASSICAL, WEAK, final
 from morphax.experiments.quantized._training import SMALL, PerceptronConfig, Steps, beside, draw_errors, swept
+from morphax.experiments.quantized.paper import BARNEY
 from morphax.experiments.training import Trainer
 from morphax.lab.experiment import Claim, Experiment, parameter
 from morphax.lab.figures import BLUE, Figures, new_figure
@@ -37,18 +38,35 @@ class Weak(Experiment):
 
     name = "quantized/weak"
     quick = SMALL | {"sweep": (3, 19), "sweep_epochs": 2}
+    paper = BARNEY
     claims = (
         WEAK.reached("g = 5 pi / 19: validation error", "weak"),
-        WEAK.gains("less error than the classical network", "weak"),
-        Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 7"),
-        Claim.at_least(
-            "learning is lost below pi / 8: error at 3 pi / 38", 0.5, at_strength(3), source="Fig. 7b; ours: the number"
+        WEAK.least(
+            "least error of the sweep",
+            lambda d: float(d.sweep_validation.isel(epoch_s=-1).min()),
+            "120 epochs of 500: at g = 5 pi / 19 the last 400 gain 0.002 (quantized/weak)",
         ),
-        Claim.at_most("and not above it: error at 6 pi / 38", 0.2, at_strength(6), source="Fig. 7b; ours: the number"),
+        WEAK.gains("less error than the classical network", "weak"),
+        Claim.reported("classical validation error", final(CLASSICAL), source="Fig. 7b", item="weak helps"),
+        Claim.at_least(
+            "learning is lost below pi / 8: error at 3 pi / 38",
+            0.5,
+            at_strength(3),
+            source="Fig. 7b; ours: the number",
+            item="transition",
+        ),
+        Claim.at_most(
+            "and not above it: error at 6 pi / 38",
+            0.2,
+            at_strength(6),
+            source="Fig. 7b; ours: the number",
+            item="transition",
+        ),
         Claim.reported(
             "sweep: best g, in units of pi / 19",
             lambda d: float(d.sweep_validation.isel(epoch_s=-1).idxmin("steps")) / 2,
             source="Fig. 7b",
+            item="weak",
             paper=5.0,
         ),
     )

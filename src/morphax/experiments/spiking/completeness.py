@@ -12,9 +12,10 @@ from pydantic import AfterValidator
 
 from morphax._checks import check_choice
 from morphax._lazy import xr
-from morphax.experiments.spiking._states import ENSEMBLES, TURNED, amplitudes, descend
+from morphax.experiments.spiking._states import ENSEMBLES, GATES, TURNED, amplitudes, descend
+from morphax.experiments.spiking.paper import PEHLE
 from morphax.lab.blocks import Blocks
-from morphax.lab.experiment import BaseConfig, Claim, Experiment, parameter
+from morphax.lab.experiment import BEYOND, BaseConfig, Claim, Experiment, Proof, parameter
 from morphax.lab.figures import BLUE, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients
@@ -31,14 +32,39 @@ def _known(name: str) -> str:
 Ensemble = Annotated[str, AfterValidator(_known)]
 
 
+EXCLUDED = "a Bell inequality for every excluded state, by linear programming (spiking/completeness)"
+"""Where proofs stand."""
+
+
 def share(ensemble: str) -> Claim:
     """The completeness claim for one ensemble, judged by linear programming."""
+
+    def realised(dataset: xr.Dataset) -> float:
+        return float((dataset.visibility.sel(ensemble=ensemble) == 1).mean())
+
     return Claim.at_least(
         f"{ensemble}: share of states that a distribution realises",
         1.0,
-        lambda d: (d.visibility.sel(ensemble=ensemble) == 1).mean(),
+        realised,
         source='Sec. IV: "the bit quantum map is complete"',
+        item="complete",
+        proof=Proof(best=realised, place=EXCLUDED),
     )
+
+
+def changed_by_gates() -> int:
+    """How many of the 15 expectation values and correlations the chain of gates can change.
+
+    Those of operators that commute with every gate stay; a commutator is linear, and what it maps to 0 are these.
+    """
+    one = np.eye(4)
+    return int(np.linalg.matrix_rank(np.concatenate([np.kron(g, one) - np.kron(one, g.T) for g in GATES.values()])))
+
+
+def turned_by_unitaries() -> int:
+    """Dimensions of the states that unitaries make of one with four eigenvalues: rank of its commutators."""
+    rho, one = np.diag([0.1, 0.2, 0.3, 0.4]), np.eye(4)
+    return int(np.linalg.matrix_rank(np.kron(rho, one) - np.kron(one, rho.T)))
 
 
 class Completeness(Experiment):
@@ -61,43 +87,66 @@ class Completeness(Experiment):
 
     name = "spiking/completeness"
     quick = {"states": 40, "iterations": 1500, "ensembles": ("chain", "pure", "maximally entangled")}
+    paper = PEHLE
     claims = (
         Claim.at_least(
             "chain from a random density matrix: share of losses below 1e-10",
             1.0,
             lambda d: d.converged.sel(ensemble="chain").mean(),
             source="Fig. 3a",
+            item="descent",
         ),
         Claim.reported(
             "chain: median of iterations",
             lambda d: d.iterations.sel(ensemble="chain").median(),
             source='Fig. 3b: "rather few"',
+            item="few iterations",
+        ),
+        Claim.at_least(
+            "expectation values and correlations that the chain of gates changes, of 15",
+            15.0,
+            lambda d: changed_by_gates(),
+            source='Sec. IV: "a dense covering to the space of quantum density matrices"',
+            item="dense",
+            proof=Proof(best=14.0, place="CNOT, H x 1, R x 1 commute with 1 x tau_1: the second qubit's <s_1> stays"),
+        ),
+        Claim.at_least(
+            "dimensions of the states that any unitaries make of one density matrix, of 15",
+            15.0,
+            lambda d: turned_by_unitaries(),
+            source="likewise",
+            item="dense",
+            proof=Proof(best=12.0, place="unitaries keep the four eigenvalues, whose sum is 1: 15 - 3 dimensions"),
         ),
         *(share(name) for name in NAMES),
         Claim.at_least(
             "T psi_+, made from |00> by the paper's gates: largest visibility",
             1.0,
             lambda d: d.turned_visibility,
-            source='Sec. IV: "for every possible quantum density matrix"; a distribution allows 1 / sqrt 2',
+            source='Sec. IV: "for every possible quantum density matrix"',
+            item="complete",
+            proof=Proof(best=2**-0.5, place="CHSH: by Fine's theorem six spins obey it, T psi_+ violates it by sqrt 2"),
         ),
         Claim.at_most(
             "states that are excluded and to which descent converged all the same",
             0.0,
             lambda d: ((d.visibility < 1) & d.converged).sum(),
             source="linear programmes of this run",
+            item=BEYOND,
         ),
         Claim.within(
             "excluded by more than 1e-6: loss of descent over the exact minimum, largest",
             1.0,
             lambda d: (d.loss / d.minimum).where(d.minimum > 1e-6).max(),
             source="quadratic programmes of this run",
+            item=BEYOND,
             tolerance=0.02,
         ),
         Claim.reported(
             "excluded states that violate a CHSH inequality",
             lambda d: (d.chsh > 2).where(d.visibility < 1).mean(),
-            source="the Bell inequality of two settings; others have three",
-            paper=1.0,
+            source="ours: the Bell inequality of two settings; others have three",
+            item=BEYOND,
         ),
     )
 

@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig, median_band, percent
+from morphax.experiments.spintronic.paper import PLOUET
 from morphax.experiments.training import Trainer
 from morphax.lab.blocks import Blocks, join_blocks
 from morphax.lab.experiment import Claim, Experiment, Share, parameter
@@ -26,6 +27,10 @@ VARIED = {
     "both": lambda d: {"intralayer_density": d, "interlayer_density": d},
 }
 CURVES = (0.5, 0.25, 0.1)  # global densities of Fig. 5
+FEW_EPOCHS = (
+    "40 epochs are few for sparse networks: with 100 (Fig. 5) those with 10 % of all connections have 88 % instead of "
+    "78 %, those with 50 % 92 % instead of 89 % (spintronic/density)"
+)
 PART = {"units": "1", "long_name": "part of the connections that exist"}
 
 
@@ -34,10 +39,10 @@ def median(varied: str, density: float) -> Any:
     return lambda d: float(d.accuracy.sel(varied=varied, density=density).median("seed"))
 
 
-def gap(dataset: xr.Dataset, density: float) -> float:
-    """Training minus test accuracy at the end of training."""
+def gap(dataset: xr.Dataset, density: float, metric: str = "accuracy") -> float:
+    """How much better training than test data are at the end of training: accuracy, or loss."""
     part = dataset.sel(overall=density).isel(epoch=-1).mean("seed")
-    return float(part.train_accuracy - part.test_accuracy)
+    return float(abs(part[f"train_{metric}"] - part[f"test_{metric}"]))
 
 
 class Density(Experiment):
@@ -60,34 +65,109 @@ class Density(Experiment):
 
     name = "spintronic/density"
     quick = {"seeds": 1, "epochs": 4, "curve_epochs": 4, "layers": (16, 16), "densities": (0.0, 0.2, 1.0)}
+    paper = PLOUET
     claims = (
-        Claim.within("both at 50 % (%)", 90.28, median("both", 0.5), source="Sec. V", tolerance=3.0),
-        Claim.within("both at 30 % (%)", 85.42, median("both", 0.3), source="Sec. V", tolerance=3.0),
-        Claim.within("both at 20 % (%)", 77.78, median("both", 0.2), source="Sec. V", tolerance=3.0),
+        Claim.within("both at 50 % (%)", 90.28, median("both", 0.5), source="Sec. V", tolerance=3.0, item="density"),
+        Claim.within("both at 30 % (%)", 85.42, median("both", 0.3), source="Sec. V", tolerance=3.0, item="density"),
         Claim.within(
-            "interlayer at 20 %, intralayer full (%)", 87.22, median("interlayer", 0.2), source="Sec. V", tolerance=3.0
+            "both at 20 % (%)",
+            77.78,
+            median("both", 0.2),
+            source="Sec. V",
+            tolerance=3.0,
+            item="density",
+            cause="our settings come further, 92.4 against 87.0 % at 50 % (spintronic/sequential-digits), and five "
+            "seeds scatter by 6.4 points here, by 1.3 at 30 % (spintronic/density)",
+        ),
+        Claim.within(
+            "interlayer at 20 %, intralayer full (%)",
+            87.22,
+            median("interlayer", 0.2),
+            source="Sec. V",
+            tolerance=3.0,
+            item="interlayer",
+            cause=FEW_EPOCHS,
+        ),
+        Claim.at_least(
+            "interlayer at 20 % as good as full (%)",
+            median("interlayer", 1.0),
+            median("interlayer", 0.2),
+            source="Sec. V: without losing accuracy; full density of this run; ours: 2 points",
+            item="interlayer",
+            tolerance=2.0,
+            cause=FEW_EPOCHS,
         ),
         Claim.at_least(
             "intralayer at 10 % as good as full (%)",
             median("intralayer", 1.0),
             median("intralayer", 0.1),
-            source="Sec. V; full density of this run",
+            source="Sec. V; full density of this run; ours: 2 points",
+            item="intralayer",
             tolerance=2.0,
+            cause=FEW_EPOCHS,
         ),
         Claim.at_most(
-            "without interlayer connections nothing is learned (%)", 15.0, median("interlayer", 0.0), source="Sec. V"
+            "without interlayer connections nothing is learned (%)",
+            15.0,
+            median("interlayer", 0.0),
+            source="Sec. V; ours: the number",
+            item="without interlayer",
         ),
         Claim.at_least(
-            "the optimum is at 50 %, not at 100 % (%)",
-            median("both", 1.0),
-            median("both", 0.5),
-            source="Sec. V; full density of this run",
+            "without intralayer connections accuracy remains high (%)",
+            70.0,
+            median("intralayer", 0.0),
+            source="Fig. 4: about 76 drawn; ours: the number",
+            item="without intralayer",
+        ),
+        Claim.at_most(
+            "and is degraded (%)",
+            median("intralayer", 1.0),
+            median("intralayer", 0.0),
+            source="Fig. 4; full density of this run; ours: 2 points",
+            tolerance=-2.0,
+            item="without intralayer",
+        ),
+        Claim.at_least(
+            "runs vary more at higher densities: standard deviation at 100 % against 30 %, both (points)",
+            lambda d: d.accuracy.sel(varied="both", density=0.3).std("seed", ddof=1),
+            lambda d: d.accuracy.sel(varied="both", density=1.0).std("seed", ddof=1),
+            source="Sec. V; the drawn bands say the opposite",
+            item="variability",
+        ),
+        *(
+            Claim.at_least(
+                f"the optimum is at 50 %, not at {100 * other:g} % (%)",
+                median("both", other),
+                median("both", 0.5),
+                source="Sec. V; that density of this run",
+                item="optimum",
+            )
+            for other in (1.0, 0.3)
         ),
         Claim.at_most(
             "thinning out reduces overfitting: train minus test at 10 % against 50 % (points)",
             lambda d: gap(d, 0.5),
             lambda d: gap(d, 0.1),
             source="Appendix, Fig. 5",
+            item="overfitting",
+        ),
+        Claim.at_most(
+            "and at 25 % against 50 % (points)",
+            lambda d: gap(d, 0.5),
+            lambda d: gap(d, 0.25),
+            source="Appendix, Fig. 5",
+            item="overfitting",
+        ),
+        *(
+            Claim.at_most(
+                f"of the loss, test minus train at {100 * density:g} % against 50 % (nats)",
+                lambda d: gap(d, 0.5, "loss"),
+                lambda d, density=density: gap(d, density, "loss"),
+                source="Appendix, Fig. 5b",
+                item="overfitting",
+            )
+            for density in (0.1, 0.25)
         ),
     )
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from morphax._lazy import xr
 from morphax.experiments.spintronic._network import NetworkConfig
+from morphax.experiments.spintronic.paper import PLOUET
 from morphax.experiments.spintronic.sequential_digits import ENTRIES, OURS
 from morphax.experiments.training import Trainer
 from morphax.lab.blocks import Blocks
@@ -71,26 +72,46 @@ class Mismatch(Experiment):
         "loop_epochs": 2,
         "layers": (16, 16),
     }
+    paper = PLOUET
     claims = (
         *(
             Claim.at_least(
                 f"in the loop ({what} read), 20 % mismatch: as good as no mismatch (%)",
                 mean(OFF_CHIP, 0.0),
                 mean(strategy, 0.2),
-                source="Sec. V, citing [42]: robust up to about 20 %",
+                source="Sec. V, citing [42]: robust up to about 20 %; ours: 3 points",
+                item="mismatch",
                 tolerance=3.0,
+                cause=cause,
             )
-            for what, strategy in (("states", STATES), ("outputs", OUTPUTS))
+            for what, strategy, cause in (
+                ("states", STATES, ""),
+                (
+                    "outputs",
+                    OUTPUTS,
+                    "with outputs alone the model back-propagates along powers that are not those of the "
+                    "device; with its powers read it is 85.6 % (spintronic/mismatch)",
+                ),
+            )
         ),
         Claim.at_least(
             "noise-aware, 20 % mismatch: better than off-chip (%)",
             mean(OFF_CHIP, 0.2),
             mean(NOISE_AWARE, 0.2),
-            source="same run; by 5 points",
+            source="Sec. V; same run; ours: 5 points",
+            item="off-chip",
             tolerance=-5.0,
         ),
-        Claim.reported("off-chip, 5 % mismatch (%)", mean(OFF_CHIP, 0.05), source="ours"),
-        Claim.reported("off-chip, 20 % mismatch (%)", mean(OFF_CHIP, 0.2), source="ours"),
+        Claim.at_least(
+            "noise-aware, 20 % mismatch: as good as no mismatch (%)",
+            mean(OFF_CHIP, 0.0),
+            mean(NOISE_AWARE, 0.2),
+            source="Sec. V: robust enough, citing other methods [37, 43, 44]; ours: 3 points",
+            item="off-chip",
+            tolerance=3.0,
+        ),
+        Claim.reported("off-chip, 5 % mismatch (%)", mean(OFF_CHIP, 0.05), source="ours", item="off-chip"),
+        Claim.reported("off-chip, 20 % mismatch (%)", mean(OFF_CHIP, 0.2), source="ours", item="off-chip"),
     )
 
     def run(self, config: Config, *, key: PRNGKeyArray, progress: Progress) -> xr.Dataset:
