@@ -15,6 +15,7 @@ every state of two qubits is realised.
 """
 
 import itertools
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from morphax.quantum.correlation_map import SITE, configurations
+from morphax.quantum.maximum_entropy import WANTED, maximum_entropy
 from morphax.quantum.states import PAULI, check_density_matrix, number_of_qubits
 
 if TYPE_CHECKING:
@@ -90,7 +92,8 @@ def realisability(rho: ArrayLike, rest: ArrayLike | None = None) -> Realisabilit
 class ExtendedRealisability(NamedTuple):
     r"""What linear programmes say of a state and the extended map.
 
-    - `lower`, `upper`: between them lies the visibility in the maximally mixed state; equal for three qubits.
+    - `lower`, `upper`: between them lies the visibility in the maximally mixed state; equal for three qubits, and for
+      four within 1e-5 where a state is realised.
     - `inequality`: $B_\mu$, shape (4,) * Q, of the Bell inequality $B \cdot \chi \le 1$ that gives `upper`; None where
       that is 1.
     - `violation`: $B \cdot \chi(\rho)$, the inverse of `upper`, computed from the inequality alone.
@@ -111,8 +114,8 @@ def extended_realisability(rho: ArrayLike) -> ExtendedRealisability:
     configurations, and 512 + 4,608 for $2^{18}$.
 
     For three qubits no spin belongs to two such correlations (Eq. 53), and the least visibility of three programmes is
-    exact. For four the groups overlap: their programmes are necessary only, and give `upper`. `lower` is the visibility
-    of the minimal map, whose products of single spins serve as pair spins and fulfil all quantum constraints.
+    exact. For four the groups overlap: their programmes are necessary only, and give `upper`. `lower` is the share of
+    the Gibbs distribution of all 66 spins (`maximum_entropy`); where that is 1 no programme is needed.
 
     **Raises:** `ValueError` for what is no density matrix of three or four qubits.
 
@@ -125,10 +128,56 @@ def extended_realisability(rho: ArrayLike) -> ExtendedRealisability:
     if qubits not in (3, 4):
         raise ValueError(f"rho acts on {qubits} qubits; the extended map is decided for 3 and bounded for 4")
     chi = _flat(rho).reshape((4,) * qubits)
+    reached = maximum_entropy(chi).share if qubits == 4 and np.count_nonzero(chi) > 1 else 0.0
+    if reached >= 1 - WANTED:
+        return ExtendedRealisability(min(reached, 1.0), 1.0, None, 1.0)
     worst = min((_two_groups(chi, *groups) for groups in _correlated_groups(qubits)), key=lambda found: found.upper)
-    if qubits == 3:
-        return worst
-    return worst._replace(lower=min(worst.upper, realisability(rho).visibility))
+    return worst if qubits == 3 else worst._replace(lower=min(worst.upper, reached))
+
+
+def correlation_bound(rho: ArrayLike, ways: Sequence[Sequence[tuple[int, ...]]]) -> float:
+    r"""What some correlations alone say of a state of any number of qubits and the extended map.
+
+    With coefficients $\chi_i$ of the state, each written as a product of single and pair spins in one of its ways, the
+    visibility in the maximally mixed state is at most
+
+    $$ \max_s \sum_i \chi_i \, m_i(s) \, \Big/ \sum_i \chi_i^2, $$
+
+    by enumeration over the configurations of the spins that take part.
+
+    **Arguments:**
+
+    - `rho`: density matrix of Q qubits.
+    - `ways`: for each correlation the indices $\mu$ of its spins, of length Q with one or two entries that are not 0.
+
+    **Raises:** `ValueError` for what is no density matrix, spins that the extended map has not, or that share a qubit.
+
+        >>> from morphax.quantum.realisability import correlation_bound
+        >>> from morphax.quantum.states import ghz_state
+        >>> (XX__, __XX), X = ((1, 1, 0, 0, 0), (0, 0, 1, 1, 0)), (0, 0, 0, 0, 1)
+        >>> (XY__, __XY), Y = ((1, 2, 0, 0, 0), (0, 0, 1, 2, 0)), (0, 0, 0, 0, 2)
+        >>> ways = [[XX__, __XX, X], [XY__, __XY, X], [XY__, __XX, Y], [XX__, __XY, Y]]
+        >>> round(correlation_bound(ghz_state(5), ways), 6)             # four signs whose product is -1
+        0.5
+    """
+    qubits = check_density_matrix("rho", rho)
+    chi = _flat(rho).reshape((4,) * qubits)
+    for way in ways:
+        counts = np.count_nonzero(np.array(way, int).reshape(len(way), -1), axis=0)
+        if any(
+            len(spin) != qubits or not set(spin) <= {0, 1, 2, 3} or not 0 < len(spin) - spin.count(0) < 3
+            for spin in way
+        ):
+            raise ValueError(
+                f"ways has {way}; a spin is an index of {qubits} entries from 0 to 3, one or two of them not 0"
+            )
+        if np.any(counts > 1):
+            raise ValueError(f"ways has {way}; spins of a correlation must have no qubit in common")
+    taken = sorted({spin for way in ways for spin in way})
+    spins = configurations(len(taken))
+    products = [np.prod(spins[:, [taken.index(spin) for spin in way]], axis=1) for way in ways]
+    values = np.array([chi[tuple(np.sum(way, axis=0))] for way in ways])
+    return float(min(1.0, np.max(values @ products) / np.sum(values**2)))
 
 
 def _correlated_groups(qubits: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
