@@ -9,4 +9,5 @@ from morphax.experiments.phase_oscillators.equilibria import Equilibria as Equil
 from morphax.experiments.phase_oscillators.frequencies import Frequencies as Frequencies
 from morphax.experiments.phase_oscillators.gradient import Gradient as Gradient
 from morphax.experiments.phase_oscillators.lattice import Lattice as Lattice
+from morphax.experiments.phase_oscillators.linear import Linear as Linear
 from morphax.experiments.phase_oscillators.noise import Noise as Noise

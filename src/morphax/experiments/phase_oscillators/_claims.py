@@ -172,15 +172,6 @@ def of_row(row: int) -> list[Claim]:
             )
             for (kind, name), printed in zip(models.items(), size.best, strict=True)
         ),
-        Claim.within(
-            f"linear classifier beside {names['layered']}: test accuracy (%)",
-            size.linear,
-            at("best", "linear", row),
-            source="Tab. II; ours: 1.5 points, and least squares in closed form on pixels, where App. B trains linear "
-            "layers by Adam and takes the best of 100 epochs",
-            tolerance=1.5,
-            item="linear",
-        ),
         *(
             Claim.reported(
                 f"{name}: validated test accuracy (%)", at("validated", kind, row), source="ours", item=BEYOND
