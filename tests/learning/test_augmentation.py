@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from morphax import LearningRule
-from morphax.learning.augmentation import Augmented, RandomAffine
+from morphax.learning.augmentation import Augmented, InputNoise, RandomAffine
 
 IMAGES = jax.random.uniform(jax.random.key(0), (50, 36))
 KEY = jax.random.key(1)
@@ -48,6 +48,15 @@ def test_scaling_is_about_the_centre():
     assert 1 / slopes.min() <= 1.2 + 1e-4
     assert 1 / slopes.max() >= 0.8 - 1e-4
     np.testing.assert_allclose(moved.reshape(-1, 12, 12)[:, 5:7, 5:7].mean((1, 2)), 0, atol=1e-4)
+
+
+def test_noise_on_inputs_has_the_moments_it_says():
+    added = np.asarray(InputNoise(0.3)(IMAGES, KEY) - IMAGES)
+    assert abs(added.mean()) < 4 * 0.3 / np.sqrt(added.size)
+    assert added.std() == pytest.approx(0.3, rel=4 / np.sqrt(2 * added.size))
+    np.testing.assert_array_equal(InputNoise()(IMAGES, KEY), IMAGES)
+    with pytest.raises(ValueError, match="deviation is -1"):
+        InputNoise(-1.0)
 
 
 class Remembering(LearningRule):

@@ -223,6 +223,16 @@ def test_noise_and_dropout_have_the_moments_they_say():
     assert np.mean(values[values != 0] > 0) == pytest.approx(stats.norm.cdf(0.3 / 0.5), abs=0.01)
 
 
+def test_the_slope_of_a_noisy_neuron_is_that_of_its_window():
+    net = NoisyPerceptron.random((3, 4, 2), noise=0.5, window=0.4, key=KEY)
+    h = jnp.array([-0.5, -0.3, 0.0, 0.3, 0.5])
+    for key in (None, KEY):
+        slope = jax.jvp(lambda x, key=key: net.activations(x, None, key)[0], (h,), (jnp.ones(5),))[1]
+        assert slope.tolist() == pytest.approx([0, 2.5, 2.5, 2.5, 0])
+    with pytest.raises(ValueError, match="window is 0"):
+        NoisyPerceptron.random((3, 4, 2), window=0.0, key=KEY)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,6 @@
 """Learning rules, what they minimise, the training loop, ensembles, readouts and metrics."""
 
-from morphax.learning.augmentation import Augmented, RandomAffine
+from morphax.learning.augmentation import Augmented, InputNoise, RandomAffine
 from morphax.learning.backprop import Backpropagation
 from morphax.learning.contrastive import (
     AgnosticPropagation,
@@ -62,6 +62,7 @@ __all__ = [
     "HolomorphicPropagation",
     "ImplicitDifferentiation",
     "InTheLoop",
+    "InputNoise",
     "KolenPollack",
     "LearningRule",
     "LocalHeads",

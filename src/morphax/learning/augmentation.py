@@ -48,6 +48,30 @@ class Augmented(WrappedRule):
         return self.rule.gradient(substrate, self.augment(inputs, first), targets, key=second, **remembered(memory))
 
 
+class InputNoise(eqx.Module):
+    r"""Independent Gaussian noise on every number of every input, $x + \sigma n$ with $n \sim N(0, 1)$.
+
+    - `deviation`: $\sigma \ge 0$, in units of the inputs.
+
+    Source: Bishop, Neural Computation 7, 108 (1995): training with it is a Tikhonov regularisation.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from morphax.learning.augmentation import InputNoise
+        >>> noisy = InputNoise(0.5)(jnp.zeros((100, 100)), jax.random.key(0))
+        >>> round(float(noisy.std()), 2)
+        0.5
+    """
+
+    deviation: float | Float[Array, ""] = 0.0
+
+    def __check_init__(self) -> None:
+        check_range("deviation", self.deviation, low=0.0)
+
+    def __call__(self, inputs: Float[Array, "..."], key: PRNGKeyArray) -> Float[Array, "..."]:
+        """Changed inputs."""
+        return inputs + self.deviation * jax.random.normal(key, inputs.shape, inputs.dtype)
+
+
 class RandomAffine(eqx.Module):
     r"""Shift, turn and scale flat images at random, each in its own way, about their centre; linear interpolation.
 

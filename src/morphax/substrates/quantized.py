@@ -301,8 +301,10 @@ class NoisyPerceptron(BinarisedPerceptron):
     - `weights`: as in `QuantizedPerceptron`.
     - `noise`: $\sigma \ge 0$, in units of the preactivation.
     - `dropout`: $p$ in [0, 1[, probability that a hidden neuron is left out of a shot.
+    - `window`: $w > 0$; backward, the slope is $1/w$ where $|h| \le w$. 1 is htanh; a network whose rotation has the
+      width $a$ is trained alike with $w = a$ and its own slope.
 
-    Without a key there is neither. Backward: slope 1 where $|h| \le 1$.
+    Without a key there is neither noise nor dropout.
 
     **Raises:** `ValueError` for numbers out of range.
 
@@ -315,8 +317,11 @@ class NoisyPerceptron(BinarisedPerceptron):
 
     noise: Float[Array, ""] = eqx.field(metadata=DEVICE)
     dropout: Float[Array, ""] = eqx.field(metadata=DEVICE)
+    window: float = eqx.field(static=True)
 
-    def __init__(self, weights: Sequence[ArrayLike], *, noise: ArrayLike = 0.0, dropout: ArrayLike = 0.0):
+    def __init__(
+        self, weights: Sequence[ArrayLike], *, noise: ArrayLike = 0.0, dropout: ArrayLike = 0.0, window: float = 1.0
+    ):
         super().__init__(weights)
         self.noise = as_array("noise", noise, ())
         check_range("noise", self.noise, low=0.0)
@@ -324,17 +329,19 @@ class NoisyPerceptron(BinarisedPerceptron):
         check_range("dropout", self.dropout, low=0.0)
         if is_concrete(self.dropout) and self.dropout >= 1:
             raise ValueError(f"dropout is {self.dropout}; it must be >= 0 and < 1")
+        check_range("window", window, low=0.0, open_low=True)
+        self.window = window
 
     def activations(
         self, preactivation: Float[Array, " neurons"], memory: Any, key: PRNGKeyArray | None
     ) -> tuple[Float[Array, " neurons"], Any]:
         """Signs of noisy preactivations, some left out."""
         if key is None:
-            return straight_through(preactivation, sign(preactivation), 1.0), None
+            return straight_through(preactivation, sign(preactivation), self.window), None
         first, second = jax.random.split(key)
         noisy = preactivation + self.noise * jax.random.normal(first, preactivation.shape, preactivation.dtype)
         kept = jax.random.bernoulli(second, 1 - self.dropout, preactivation.shape) / (1 - self.dropout)
-        return kept * straight_through(preactivation, sign(noisy), 1.0), None
+        return kept * straight_through(preactivation, sign(noisy), self.window), None
 
 
 def sign(values: Float[Array, "..."]) -> Float[Array, "..."]:

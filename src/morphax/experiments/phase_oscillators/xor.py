@@ -198,8 +198,8 @@ class Xor(Experiment):
                 source="Sec. III A; one state of this run",
                 tolerance=-1e-9,
                 item="xor physical speed",
-                cause="two states would have to double the speed: they raise it 1.2, 1.6 and 1.6 times with 5, 10 and 20 "
-                "oscillators, where twenty raise it 1.2, 1.7 and 3.0 times (phase-oscillators/xor)",
+                cause="two states would have to double the speed: they raise it 1.2, 1.6 and 1.6 times with 5, 10 and "
+                "20 oscillators, where twenty raise it 1.2, 1.7 and 3.0 times (phase-oscillators/xor)",
             )
             for size in (5, 10, 20)
         ),

@@ -2,6 +2,7 @@
 
 from morphax.experiments.quantized.classical import Classical as Classical  # isort: split
 
+from morphax.experiments.quantized.better import Better as Better
 from morphax.experiments.quantized.curves import Curves as Curves
 from morphax.experiments.quantized.landscape import Landscape as Landscape
 from morphax.experiments.quantized.noise import Noise as Noise
