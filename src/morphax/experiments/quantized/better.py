@@ -66,14 +66,14 @@ class Better(Experiment):
     """
 
     class Config(PerceptronConfig):
-        epochs: int = parameter(100, "passes through the training images", ge=1)
+        epochs: int = parameter(120, "passes through the training images", ge=1)
         every: int = parameter(20, "epochs between two looks at the validation images", ge=1)
         noises: tuple[NonNegative, ...] = parameter(
-            (0.0, 0.3, 0.6, 1.0), "noise on a pixel, in deviations of all pixels", min_length=1
+            (0.0, 0.7, 1.0, 1.5), "noise on a pixel, in deviations of all pixels", min_length=1
         )
 
     name = "quantized/better"
-    quick = SMALL | {"noises": (0.0, 0.3)}
+    quick = SMALL | {"noises": (0.0, 0.7)}
     paper = BARNEY
     claims = (
         Claim.at_most(
