@@ -2,6 +2,7 @@
 
 from morphax.experiments.spintronic.sequential_digits import SequentialDigits as SequentialDigits  # isort: split
 
+from morphax.experiments.spintronic.beside_ctrnn import BesideCtrnn as BesideCtrnn
 from morphax.experiments.spintronic.density import Density as Density
 from morphax.experiments.spintronic.dynamics import Dynamics as Dynamics
 from morphax.experiments.spintronic.mismatch import Mismatch as Mismatch
