@@ -57,6 +57,7 @@ def test_drive_is_the_mean_current_over_the_threshold():
     np.testing.assert_allclose(drive(network), state.voltage.mean(0) / 2.0, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_followed_has_the_gradient_of_back_propagation():
     network = SpikingNetwork.random(7, 5, key=KEY, input_rate=0.5, input_mean=0.3, steps_per_input=10, visible=6)
     data = jnp.ones((3, 2)), jnp.broadcast_to(jnp.eye(4), (3, 4, 4))

@@ -36,6 +36,7 @@ def shown(device, drives):
     return np.asarray(evolve(device, jnp.repeat(drives, INSTANTS))[0])
 
 
+@pytest.mark.slow
 def test_coherent_states_are_read_alike_as_amplitudes_and_as_density_matrices():
     alpha, levels = jnp.array([0.4 - 0.7j, -0.3 + 0.2j]), (16, 16)
     reads = Seen(basis_states(levels, 16), levels)
@@ -43,6 +44,7 @@ def test_coherent_states_are_read_alike_as_amplitudes_and_as_density_matrices():
     np.testing.assert_allclose(*both, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_variances_are_those_of_homodyne_detection():
     key, levels = jax.random.key(0), (5, 4)
     real, imaginary = jax.random.normal(key, (2, 20, 20))
@@ -71,6 +73,7 @@ def test_many_photons_obey_the_classical_equation():
     np.testing.assert_allclose(last, np.sqrt(2) * np.concatenate([alpha.real, alpha.imag]), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kerr", [0.0, 0.02])
 def test_the_last_instant_is_the_end_of_an_interval_as_long_as_was_asked(kerr):
     task = waveforms(16, 16, key=jax.random.key(0))

@@ -141,9 +141,13 @@ class Better(Experiment):
             curves = error.sel(kind=kind, noise=best)
             mean_and_range(course, dataset.epoch, curves, color=colour, label=f"{kind}, noise {best:g}")
         for axes in (last, course):
-            axes.axhline(BOTH.error, color="black", linewidth=0.8, linestyle=":")
+            axes.axhline(BOTH.error, color="black", linewidth=0.8, linestyle=":", label="Fig. 8")
             axes.legend(fontsize="small")
-        last.set(xlabel="noise on a pixel", ylabel="error on all validation images", title="after the last epoch")
+        last.set(
+            xlabel="noise on a pixel / deviation of all pixels",
+            ylabel="error on all validation images",
+            title="after the last epoch",
+        )
         course.set(xlabel="epoch", title="at the noise that is best then")
         return {"better": figure}
 

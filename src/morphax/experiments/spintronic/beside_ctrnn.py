@@ -190,10 +190,13 @@ class BesideCtrnn(Experiment):
             for rate, style in zip(part.rate.values, (":", "-", "--"), strict=False):
                 label = f"{kind}, rate x {rate:g}"
                 trials.plot(part.time, part.trial.sel(rate=rate), style, marker="o", color=colour, label=label)
-        course.set(xlabel="epoch", ylabel="test accuracy (%), mean", ylim=(60, 100))
-        ends.set(ylabel="after the last epoch (%), each seed")
+        course.set(xlabel="epoch", ylabel="test accuracy (%), mean over seeds", title="all training images")
+        ends.plot([], [], "_", color="black", label="converged integrator")
+        ends.legend(fontsize="small")
+        ends.set(ylabel="test accuracy (%), each seed", title="after the last epoch")
         ends.set_xticks(range(len(COLOURS)), list(COLOURS))
-        trials.set(xscale="log", xlabel="of the relaxation time", ylabel="on images held out (%)", title="candidates")
+        trials.set(xlabel="relaxation time, of that of its kind", ylabel="accuracy on images held out (%)")
+        trials.set(title="candidates, mean over networks")
         course.legend(fontsize="small")
         trials.legend(fontsize="x-small")
         return {"beside-ctrnn": figure}
