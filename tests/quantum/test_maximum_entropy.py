@@ -84,7 +84,8 @@ def test_samples_have_the_coefficients_of_a_random_state_and_obey_the_quantum_co
     assert miss < 5 * (2 / number) ** 0.5
 
 
-@pytest.mark.parametrize("rho", [ghz_state(4), pytest.param(w_state(4), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rho", [ghz_state(4), w_state(4)])
 def test_ghz_and_w_of_four_qubits_are_realised(rho):
     answer = extended_realisability(rho)
     assert answer.lower == pytest.approx(1, abs=1e-5)
@@ -92,6 +93,7 @@ def test_ghz_and_w_of_four_qubits_are_realised(rho):
     assert realisability(rho).visibility < 0.6
 
 
+@pytest.mark.slow
 def test_the_share_reaches_what_an_inequality_allows():
     # GHZ with a phase: CHSH of two groups of spins (spiking/extended-map) allows no more than 1 / sqrt 2.
     assert maximum_entropy(chi_of(ghz_state(4, 1 / 8))).share == pytest.approx(2**-0.5, abs=1e-6)
