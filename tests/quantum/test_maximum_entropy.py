@@ -8,7 +8,7 @@ from morphax.quantum.correlation_map import (
     correlations,
     extended_correlations,
 )
-from morphax.quantum.maximum_entropy import components, log_partition, maximum_entropy
+from morphax.quantum.maximum_entropy import components, largest, log_partition, maximum_entropy
 from morphax.quantum.realisability import correlation_bound, extended_realisability, realisability
 from morphax.quantum.states import ghz_state, pure_state, w_state
 
@@ -57,6 +57,7 @@ def test_partition_function_is_that_of_an_enumeration():
     )
     value, gradient = log_partition(fields)
     assert value == pytest.approx(logsumexp(exponents) + 56 * np.log(2), rel=1e-12)
+    assert largest(fields) == pytest.approx(exponents.max(), rel=1e-12)
     weights = np.exp(exponents - logsumexp(exponents))
     assert gradient[:6] == pytest.approx(weights @ spins, abs=1e-12)
     assert gradient[66:390].reshape(6, 9, 6)[5, 1] == pytest.approx(weights @ (high[:, 1:] * spins), abs=1e-12)
@@ -93,10 +94,35 @@ def test_ghz_and_w_of_four_qubits_are_realised(rho):
     assert realisability(rho).visibility < 0.6
 
 
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_products_of_matrices_and_sums_of_their_own_agree(size, monkeypatch):
+    fields = size * np.random.default_rng(2).normal(size=633)
+    value, gradient = log_partition(fields)
+    assert value >= largest(fields) - 1e-9 * abs(value)
+    monkeypatch.setattr("morphax.quantum.maximum_entropy.LARGEST", -1.0)
+    again = log_partition(fields)
+    assert value == pytest.approx(again[0], rel=1e-12)
+    assert gradient == pytest.approx(again[1], abs=1e-9)
+
+
 @pytest.mark.slow
-def test_the_share_reaches_what_an_inequality_allows():
-    # GHZ with a phase: CHSH of two groups of spins (spiking/extended-map) allows no more than 1 / sqrt 2.
-    assert maximum_entropy(chi_of(ghz_state(4, 1 / 8))).share == pytest.approx(2**-0.5, abs=1e-6)
+def test_share_and_bound_meet_where_an_inequality_says():
+    # GHZ with a phase: CHSH of two groups of spins allows no more than 1 / sqrt 2.
+    chi = chi_of(ghz_state(4, 1 / 8))
+    answer = extended_realisability(ghz_state(4, 1 / 8))
+    assert answer.lower == pytest.approx(2**-0.5, abs=1e-6)
+    assert 2**-0.5 - 1e-9 < answer.upper < answer.lower + 2e-3
+    assert answer.inequality is not None
+    assert np.sum(answer.inequality * chi) == pytest.approx(answer.violation) == pytest.approx(1 / answer.upper)
+    # It holds for configurations whose pair spins are products of single spins.
+    for number in np.random.default_rng(0).integers(4096, size=50):
+        assert np.sum(answer.inequality * np.asarray(correlations(configurations(12)[number][None]))) <= 1 + 1e-9
+
+
+def test_what_is_nearly_mixed_is_realised():
+    for share in (0.0, 1e-3):
+        rho = share * pure(3) + (1 - share) * np.eye(16) / 16
+        assert extended_realisability(rho).lower == pytest.approx(1, abs=1e-5)
 
 
 def test_correlations_of_ghz_contradict_each_other_from_five_qubits_on():

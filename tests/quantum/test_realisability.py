@@ -160,7 +160,7 @@ def test_the_extended_map_realises_whatever_the_minimal_one_does():
     [
         (lambda: realisability(np.eye(2)), "trace 2"),
         (lambda: realisability(TURNED, rest=np.eye(8) / 8), "rest acts on 3"),
-        (lambda: extended_realisability(TURNED), "decided for 3 and bounded for 4"),
+        (lambda: extended_realisability(TURNED), "decided for 3 and for 4"),
         (lambda: nearest_realised(np.diag([2.0, -1.0])), "eigenvalue -1"),
         (lambda: chsh(pure_state([1, 0])), "CHSH is about 2"),
     ],

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from morphax.quantum.correlation_map import SITE, configurations
-from morphax.quantum.maximum_entropy import WANTED, maximum_entropy
+from morphax.quantum.maximum_entropy import REACHED, maximum_entropy
 from morphax.quantum.states import PAULI, check_density_matrix, number_of_qubits
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ def realisability(rho: ArrayLike, rest: ArrayLike | None = None) -> Realisabilit
 
 
 class ExtendedRealisability(NamedTuple):
-    r"""What linear programmes say of a state and the extended map.
+    r"""What is known of a state and the extended map.
 
-    - `lower`, `upper`: between them lies the visibility in the maximally mixed state; equal for three qubits, and for
-      four within 1e-5 where a state is realised.
+    - `lower`, `upper`: between them lies the visibility in the maximally mixed state; equal for three qubits, for four
+      within 0.002, or within 1e-5 of 1.
     - `inequality`: $B_\mu$, shape (4,) * Q, of the Bell inequality $B \cdot \chi \le 1$ that gives `upper`; None where
       that is 1.
     - `violation`: $B \cdot \chi(\rho)$, the inverse of `upper`, computed from the inequality alone.
@@ -108,14 +108,10 @@ class ExtendedRealisability(NamedTuple):
 def extended_realisability(rho: ArrayLike) -> ExtendedRealisability:
     r"""Whether the extended correlation map of single and pair spins realises a state of three or four qubits.
 
-    Correlations are between two groups of spins: the nine of a pair of qubits with the three of another qubit, or with
-    the nine of the other pair. Two groups alone are a linear programme: given the spins $a$ of the first, those of the
-    second enter only by their means $u(a) / p(a)$ between -1 and 1, so that 8 + 72 variables stand for $2^{12}$
-    configurations, and 512 + 4,608 for $2^{18}$.
-
-    For three qubits no spin belongs to two such correlations (Eq. 53), and the least visibility of three programmes is
-    exact. For four the groups overlap: their programmes are necessary only, and give `upper`. `lower` is the share of
-    the Gibbs distribution of all 66 spins (`maximum_entropy`); where that is 1 no programme is needed.
+    Three qubits: no spin belongs to two correlations (Eq. 53), and the least visibility of three linear programmes is
+    exact, one for the nine spins of each pair of qubits and the three of the other qubit. Given the spins $a$ of the
+    qubit, those of the pair enter only by their means $u(a) / p(a)$ between -1 and 1, so that 8 + 72 variables stand
+    for $2^{12}$ configurations. Four qubits: the Gibbs distribution of all 66 spins and its bound (`maximum_entropy`).
 
     **Raises:** `ValueError` for what is no density matrix of three or four qubits.
 
@@ -126,13 +122,16 @@ def extended_realisability(rho: ArrayLike) -> ExtendedRealisability:
     """
     qubits = check_density_matrix("rho", rho)
     if qubits not in (3, 4):
-        raise ValueError(f"rho acts on {qubits} qubits; the extended map is decided for 3 and bounded for 4")
+        raise ValueError(f"rho acts on {qubits} qubits; the extended map is decided for 3 and for 4")
     chi = _flat(rho).reshape((4,) * qubits)
-    reached = maximum_entropy(chi).share if qubits == 4 and np.count_nonzero(chi) > 1 else 0.0
-    if reached >= 1 - WANTED:
-        return ExtendedRealisability(min(reached, 1.0), 1.0, None, 1.0)
-    worst = min((_two_groups(chi, *groups) for groups in _correlated_groups(qubits)), key=lambda found: found.upper)
-    return worst if qubits == 3 else worst._replace(lower=min(worst.upper, reached))
+    if qubits == 3:
+        return min((_two_groups(chi, single) for single in range(3)), key=lambda found: found.upper)
+    if np.max(np.abs(chi.ravel()[1:])) < MARGIN:
+        return ExtendedRealisability(1.0, 1.0, None, 1.0)
+    found = maximum_entropy(chi)
+    if found.share >= 1 - REACHED or found.bound >= 1:
+        return ExtendedRealisability(min(found.share, 1.0), 1.0, None, 1.0)
+    return ExtendedRealisability(found.share, found.bound, found.inequality, float(np.sum(found.inequality * chi)))
 
 
 def correlation_bound(rho: ArrayLike, ways: Sequence[Sequence[tuple[int, ...]]]) -> float:
@@ -180,15 +179,9 @@ def correlation_bound(rho: ArrayLike, ways: Sequence[Sequence[tuple[int, ...]]])
     return float(min(1.0, np.max(values @ products) / np.sum(values**2)))
 
 
-def _correlated_groups(qubits: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Qubits of two groups of spins that are correlated, the smaller first."""
-    pairs = list(itertools.combinations(range(qubits), 2))
-    singles = [((single,), pair) for pair in pairs for single in range(qubits) if single not in pair]
-    return singles + [(first, second) for first, second in itertools.combinations(pairs, 2) if not {*first} & {*second}]
-
-
-def _two_groups(chi: np.ndarray, first: tuple[int, ...], second: tuple[int, ...]) -> ExtendedRealisability:
-    """Visibility of the coefficients of two groups of spins and of their correlations, with an inequality."""
+def _two_groups(chi: np.ndarray, single: int) -> ExtendedRealisability:
+    """Visibility of the coefficients of a qubit and of the other two and of their correlations, with an inequality."""
+    first, second = (single,), tuple(qubit for qubit in range(3) if qubit != single)
     places = [_indices(chi.ndim, group) for group in ((first, second), (first,), (second,))]
     both, left, right = ([chi[index] for index in indices] for indices in places)
     rows = _bipartite(len(left), len(right))

@@ -16,7 +16,7 @@ from morphax.lab.experiment import BaseConfig, Claim, Experiment, Proof, paramet
 from morphax.lab.figures import BLUE, GREY, RED, Figures, new_figure
 from morphax.lab.progress import Progress, along
 from morphax.quantum.correlation_map import coefficients, extended_correlations, extended_spins
-from morphax.quantum.maximum_entropy import WANTED
+from morphax.quantum.maximum_entropy import REACHED
 from morphax.quantum.realisability import correlation_bound, extended_realisability, realisability
 from morphax.quantum.states import ghz_state, pure_state, w_state
 
@@ -71,13 +71,13 @@ class ExtendedMap(Experiment):
     """Eqs. 52 to 59: GHZ realised by pair spins, and states that they do not realise; three qubits, and four.
 
     The paper finds no state of three qubits that the extended map misses, and leaves completeness open. Linear
-    programmes decide it: exactly for three qubits, from above for four, where Gibbs distributions decide it from below.
-    From five qubits on four correlations of GHZ contradict each other.
+    programmes decide it for three qubits, Gibbs distributions for four. From five on correlations of GHZ contradict
+    each other.
     """
 
     class Config(BaseConfig):
         states: int = parameter(200, "of each ensemble, three qubits", ge=2)
-        four_qubits: bool = parameter(True, "whether four qubits are decided too, up to minutes for a state")
+        four_qubits: bool = parameter(True, "whether four qubits are decided too, a minute for a state")
         four_pure: int = parameter(24, "random pure states of four qubits, beside the named ones", ge=1)
 
     name = "spiking/extended-map"
@@ -177,7 +177,7 @@ class ExtendedMap(Experiment):
         ),
         Claim.reported(
             "four qubits, random pure states: share that is realised, to 1e-5",
-            lambda d: (d["lower_four_pure"] >= 1 - WANTED).mean(),
+            lambda d: (d["lower_four_pure"] >= 1 - REACHED).mean(),
             source="Sec. VI: open",
             item="four qubits",
         ),
