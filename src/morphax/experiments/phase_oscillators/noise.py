@@ -127,9 +127,9 @@ class Noise(Experiment):
             learned(RANDOM, noise=True),
             source="Sec. II B; one start of this run without noise",
             item="noise",
-            cause="the warmer, the fewer learn: 0.67, 0.56, 0.23 and 0 of 48 at 0.01, 0.03, 0.1 and 0.3; under the noise "
-            "as many answer rightly as without, 0.63 to 0.65 up to 0.1: means under the noise are learned, not what is "
-            "at rest (same run)",
+            cause="the warmer, the fewer learn: shares of 0.67, 0.56, 0.23 and 0 at 0.01, 0.03, 0.1 and 0.3; under the "
+            "noise as many answer rightly as without, 0.63 to 0.65 up to 0.1: means under the noise are learned, not "
+            "what is at rest (same run)",
         ),
         Claim.at_least(
             "the same where trajectories always begin in the same phases",
