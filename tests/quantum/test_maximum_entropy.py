@@ -99,7 +99,7 @@ def test_products_of_matrices_and_sums_of_their_own_agree(size, monkeypatch):
     fields = size * np.random.default_rng(2).normal(size=633)
     value, gradient = log_partition(fields)
     assert value >= largest(fields) - 1e-9 * abs(value)
-    monkeypatch.setattr("morphax.quantum.maximum_entropy.LARGEST", -1.0)
+    monkeypatch.setattr("morphax.quantum.maximum_entropy.FAR", -1.0)
     again = log_partition(fields)
     assert value == pytest.approx(again[0], rel=1e-12)
     assert gradient == pytest.approx(again[1], abs=1e-9)
@@ -140,6 +140,7 @@ def test_correlations_of_ghz_contradict_each_other_from_five_qubits_on():
         (lambda: maximum_entropy(np.full((4,) * 4, np.nan)), "chi"),
         (lambda: maximum_entropy(np.zeros((4,) * 4)), "maximally mixed"),
         (lambda: correlation_bound(ghz_state(3), [[(1, 1, 1)]]), "one or two of them not 0"),
+        (lambda: correlation_bound(ghz_state(3), [[(1, 0, 0)]]), "no correlation"),
         (lambda: correlation_bound(ghz_state(3), [[(1, 1)]]), "an index of 3 entries"),
         (lambda: correlation_bound(ghz_state(3), [[(1, 1, 0), (0, 1, 0)]]), "no qubit in common"),
     ],

@@ -19,6 +19,7 @@ Source: Pehle & Wetterich, Phys. Rev. E 106, 045311 (2022), Sec. VI, which leave
 """
 
 import itertools
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ DOUBLINGS = 9  # of beta
 REACHED = 1e-5  # what a share may fall short by: what minimisation leaves of the gradient is of this size
 GAP = 2e-3
 MOST = 2000  # iterations at one beta
-LARGEST = 500.0  # exponents beyond which products of exponentials are not taken
+FAR = 500.0  # exponents beyond which products of exponentials are not taken
 
 
 class MaximumEntropy(NamedTuple):
@@ -174,7 +175,7 @@ class _Group(NamedTuple):
         low, high = self.left.max(axis=1), self.right.max(axis=1)
         left, right = np.exp(self.left - low[:, None]), np.exp(self.right - high[:, None])
         scale = low[:, None] + high - self.log_total
-        far = scale > LARGEST
+        far = scale > FAR
         factor = np.where(far, 0.0, share * np.exp(np.where(far, 0.0, scale)))
         of_left, of_right = left * (factor @ right), right * (factor.T @ left)
         rows, columns = np.nonzero(far & (share > 0))
@@ -258,13 +259,14 @@ def _log_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     low, high = left.max(axis=1)[:, None], right.max(axis=1)[:, None]
     total = np.exp(left - low) @ np.exp(right - high).T
-    far = total < np.exp(-LARGEST)
+    far = total < np.exp(-FAR)
     logarithm = np.log(np.where(far, 1.0, total)) + low + high.T
     rows, columns = np.nonzero(far)
     logarithm[far] = logsumexp(left[rows] + right[columns], axis=1)
     return logarithm
 
 
+@cache
 def _half(qubits: tuple[int, ...]) -> np.ndarray:
     """For every configuration of the single spins the number of that of two qubits."""
     spins = SINGLE[:, [3 * qubit + axis for qubit in qubits for axis in range(3)]]

@@ -93,7 +93,7 @@ class ExtendedRealisability(NamedTuple):
     r"""What is known of a state and the extended map.
 
     - `lower`, `upper`: between them lies the visibility in the maximally mixed state; equal for three qubits, for four
-      within 0.002, or within 1e-5 of 1.
+      within 0.002 wherever it was tried.
     - `inequality`: $B_\mu$, shape (4,) * Q, of the Bell inequality $B \cdot \chi \le 1$ that gives `upper`; None where
       that is 1.
     - `violation`: $B \cdot \chi(\rho)$, the inverse of `upper`, computed from the inequality alone.
@@ -176,6 +176,8 @@ def correlation_bound(rho: ArrayLike, ways: Sequence[Sequence[tuple[int, ...]]])
     spins = configurations(len(taken))
     products = [np.prod(spins[:, [taken.index(spin) for spin in way]], axis=1) for way in ways]
     values = np.array([chi[tuple(np.sum(way, axis=0))] for way in ways])
+    if not np.any(values):
+        raise ValueError("ways has no correlation that is not 0 in rho")
     return float(min(1.0, np.max(values @ products) / np.sum(values**2)))
 
 

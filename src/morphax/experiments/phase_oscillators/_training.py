@@ -60,12 +60,7 @@ class DigitsConfig(EquilibriumConfig):
 
     @model_validator(mode="after")
     def _images_suffice(self) -> Self:
-        if self.train_per_class + self.test_per_class > PER_CLASS:
-            blamed = "train_per_class" if "train_per_class" in self.model_fields_set else "test_per_class"
-            raise ValueError(
-                f"{blamed} is {getattr(self, blamed)}; train_per_class + test_per_class must be <= {PER_CLASS}, the "
-                "images of the rarest digit"
-            )
+        check_images(self)
         return self
 
     def task(self) -> Task:
@@ -94,6 +89,16 @@ class DigitsConfig(EquilibriumConfig):
             "batch_size": self.batch_size,
             "every": self.every,
         }
+
+
+def check_images(config: Any) -> None:
+    """Refuse more images of a digit than its rarest has."""
+    if config.train_per_class + config.test_per_class > PER_CLASS:
+        blamed = "train_per_class" if "train_per_class" in config.model_fields_set else "test_per_class"
+        raise ValueError(
+            f"{blamed} is {getattr(config, blamed)}; train_per_class + test_per_class must be <= {PER_CLASS}, the "
+            "images of the rarest digit"
+        )
 
 
 def check_held_out(config: Any, images: int) -> None:

@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from morphax._lazy import xr
 from morphax.experiments.phase_oscillators._claims import PAPER
-from morphax.experiments.phase_oscillators._training import PER_CLASS, check_held_out
+from morphax.experiments.phase_oscillators._training import check_held_out, check_images
 from morphax.experiments.phase_oscillators.paper import WANG
 from morphax.lab.blocks import Blocks
 from morphax.lab.experiment import BEYOND, BaseConfig, Claim, Experiment, parameter
@@ -55,10 +55,7 @@ class Linear(Experiment):
 
         @model_validator(mode="after")
         def _images_suffice(self) -> Self:
-            if self.train_per_class + self.test_per_class > PER_CLASS:
-                raise ValueError(
-                    f"train_per_class is {self.train_per_class}; with test_per_class it must be <= {PER_CLASS}"
-                )
+            check_images(self)
             check_held_out(self, 10 * self.train_per_class)
             if self.batch_size > 10 * self.train_per_class:
                 raise ValueError(f"batch_size is {self.batch_size}; there are {10 * self.train_per_class} images")
