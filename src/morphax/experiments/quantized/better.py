@@ -60,9 +60,9 @@ class Better(Experiment):
     """Ours: rotation and weak measurement, votes, and noise on the images of a batch, against the paper's 0.0463.
 
     As in Table I, with the activation's own slope (the classical network: htanh). The control has the rotation's noise
-    from a classical source: a Gaussian of its standard deviation on every preactivation, and its slope. Kind, noise and epoch are chosen on one
-    half of the validation images, and judged on the other; the mean of both ways is an error on all of them of which
-    none was chosen by the images that it is of.
+    from a classical source: a Gaussian of its standard deviation on every preactivation, and its slope. Kind, noise and
+    epoch are chosen on one half of the validation images, and judged on the other; the mean of both ways is an error on
+    all of them of which none was chosen by the images that it is of.
     """
 
     class Config(PerceptronConfig):
